@@ -1,0 +1,127 @@
+"""The three words that policy is compiled to: group, rules, attachment.
+
+    Attachment (one endpoint) --names--> Rules (one policy) --name--> Group (one selector's members, in segments)
+
+They are written in that dependency's order (groups first) in atomic batches, and removed in the reverse order. An
+agent that lacks any link of the chain drops what the missing part would have covered.
+
+Members of groups are packed big-endian bytes without separators, exactly as the kernel's sets want them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from bus_schemas.codec import Message
+from bus_schemas.ids import GroupId, NodeName, RulesId
+
+SEGMENT_MEMBERS = 256
+"""How many members a segment should hold at most: what one change rewrites."""
+
+ADDRESS4 = 4
+ADDRESS6 = 16
+"""Bytes per member of an `addresses` group: the address."""
+PORT4 = 8
+PORT6 = 20
+"""Bytes per member of a `ports` group: the address, one byte of IP protocol, one byte of zero, two bytes of port."""
+
+
+class Group(Message, tag="group/1", frozen=True, kw_only=True):
+    """One segment of a group. Segment 0 always exists, even when the group is empty: absence means unknown, not empty.
+
+    A member may for a moment be in two segments (never in none) while a group is split: readers count.
+    """
+
+    of: Literal["addresses", "ports"] = "addresses"
+    v4: bytes = b""
+    """Packed IPv4 members, 4 or 8 bytes each, ascending, distinct."""
+    v6: bytes = b""
+    """Packed IPv6 members, 16 or 20 bytes each, ascending, distinct."""
+    segments: int = 1
+    """How many segments the group had when this one was written (the highest wins)."""
+    selector: str = ""
+    """Canonical selector (with ` :<port name>` for `ports`), for people; in segment 0 only."""
+
+
+class PortRange(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    first: int
+    last: int
+
+
+class Match(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Conditions on one end of a connection. Fields are ANDed, lists of the positive fields are ORed, except `groups`,
+    of which the address must be in every one."""
+
+    groups: tuple[GroupId, ...] = ()
+    not_groups: tuple[GroupId, ...] = ()
+    """In none of them."""
+    nets: tuple[str, ...] = ()
+    """In one of these CIDRs; of either family, but all of one family."""
+    not_nets: tuple[str, ...] = ()
+    ports: tuple[PortRange, ...] = ()
+    """`ports` and `named_ports` together are one positive list."""
+    named_ports: tuple[GroupId, ...] = ()
+    """`ports` groups: (address, protocol, port) must be a member of one."""
+    not_ports: tuple[PortRange, ...] = ()
+    not_named_ports: tuple[GroupId, ...] = ()
+
+
+class Icmp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    type: int
+    code: int | None = None
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    action: Literal["allow", "deny", "pass", "log"]
+    ip_version: Literal[4, 6] | None = None
+    protocol: int | None = None
+    """IP protocol number (RFC 5237 registry): 6 TCP, 17 UDP, 132 SCTP, 1 ICMP, 58 ICMPv6."""
+    not_protocol: int | None = None
+    icmp: Icmp | None = None
+    not_icmp: Icmp | None = None
+    source: Match = Match()
+    destination: Match = Match()
+    never: str = ""
+    """Non-empty: the rule could not be compiled, for this reason. A deny of what its other fields cover."""
+
+
+class Rules(Message, tag="rules/1", frozen=True, kw_only=True):
+    """One policy, both directions. A direction that the policy does not govern is simply not named by attachments."""
+
+    policy: str
+    """`<Kind>/<namespace>/<name>` or `<Kind>/<name>`, for people."""
+    ingress: tuple[Rule, ...] = ()
+    egress: tuple[Rule, ...] = ()
+
+
+class TierRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    tier: str
+    rules: tuple[RulesId, ...]
+    """In the order of evaluation; never empty."""
+    default: Literal["deny", "pass"] = "deny"
+    """When no rule of the tier decided."""
+
+
+class Direction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    tiers: tuple[TierRules, ...] = ()
+    default: Literal["allow", "deny"] = "deny"
+    """After the last tier: what the endpoint's profiles say (its namespace exists: allow; unknown: deny)."""
+
+
+class Attachment(Message, tag="attachment/1", frozen=True, kw_only=True):
+    """What governs one endpoint, each way."""
+
+    node: NodeName
+    namespace: str
+    name: str
+    container: str
+    """The incarnation of the endpoint that this was compiled for."""
+    ingress: Direction = Direction()
+    egress: Direction = Direction()
+
+
+def rules_id(kind: str, namespace: str, name: str) -> RulesId:
+    """`<kind token of the resource>.<namespace>.<name>` with each part escaped: unique, and one token once escaped."""
+    return RulesId(f"{kind}/{namespace}/{name}" if namespace else f"{kind}/{name}")

@@ -1,0 +1,88 @@
+"""Calico's NetworkPolicy and GlobalNetworkPolicy (projectcalico.org/v3; crd.projectcalico.org/v1 is read alike).
+
+After reading, `types` is always filled in and `tier` names a tier.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+from bus_schemas.resources.metadata import Resource
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    pass
+
+
+class ServiceAccountMatch(_Part, frozen=True, kw_only=True):
+    names: tuple[str, ...] = ()
+    selector: str = ""
+
+
+class EntityRule(_Part, frozen=True, kw_only=True):
+    nets: tuple[str, ...] = ()
+    not_nets: tuple[str, ...] = ()
+    selector: str = ""
+    not_selector: str = ""
+    namespace_selector: str = ""
+    ports: tuple[int | str, ...] = ()
+    """Numbers, ranges `"first:last"`, or names of container ports."""
+    not_ports: tuple[int | str, ...] = ()
+    service_accounts: ServiceAccountMatch | None = None
+
+
+class IcmpFields(_Part, frozen=True, kw_only=True):
+    type: int | None = None
+    code: int | None = None
+
+
+class CalicoRule(_Part, frozen=True, kw_only=True):
+    action: Literal["Allow", "Deny", "Log", "Pass"]
+    ip_version: Literal[4, 6] | None = msgspec.field(default=None, name="ipVersion")
+    protocol: int | str | None = None
+    """A name (TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite; any case is read, this spelling kept) or a number 1 to 255."""
+    not_protocol: int | str | None = None
+    icmp: IcmpFields | None = None
+    not_icmp: IcmpFields | None = msgspec.field(default=None, name="notICMP")
+    source: EntityRule = EntityRule()
+    destination: EntityRule = EntityRule()
+
+
+class NetworkPolicySpec(_Part, frozen=True, kw_only=True):
+    tier: str = "default"
+    order: float | None = None
+    """None sorts last."""
+    selector: str = ""
+    """Empty is `all()`."""
+    types: tuple[Literal["Ingress", "Egress"], ...] = ("Ingress",)
+    ingress: tuple[CalicoRule, ...] = ()
+    egress: tuple[CalicoRule, ...] = ()
+    service_account_selector: str = ""
+
+
+class GlobalNetworkPolicySpec(NetworkPolicySpec, frozen=True, kw_only=True):
+    namespace_selector: str = ""
+
+
+class NetworkPolicy(Resource, tag="networkpolicy/1", frozen=True, kw_only=True):
+    API_VERSION: ClassVar[str] = "projectcalico.org/v3"
+    KIND: ClassVar[str] = "NetworkPolicy"
+    TOKEN: ClassVar[str] = "networkpolicy"
+    PLURAL: ClassVar[str] = "networkpolicies"
+    ALIASES: ClassVar[tuple[str, ...]] = ("np", "networkpolicies.projectcalico.org")
+    NAMESPACED: ClassVar[bool] = True
+
+    spec: NetworkPolicySpec = NetworkPolicySpec()
+
+
+class GlobalNetworkPolicy(Resource, tag="globalnetworkpolicy/1", frozen=True, kw_only=True):
+    API_VERSION: ClassVar[str] = "projectcalico.org/v3"
+    KIND: ClassVar[str] = "GlobalNetworkPolicy"
+    TOKEN: ClassVar[str] = "globalnetworkpolicy"
+    PLURAL: ClassVar[str] = "globalnetworkpolicies"
+    ALIASES: ClassVar[tuple[str, ...]] = ("gnp",)
+    NAMESPACED: ClassVar[bool] = False
+
+    spec: GlobalNetworkPolicySpec = GlobalNetworkPolicySpec()

@@ -1,0 +1,53 @@
+"""FelixConfiguration and BGPConfiguration: the fields that something here uses (projectcalico.org/v3)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+from bus_schemas.resources.metadata import Resource
+
+
+class FelixConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """None: not set here, so the next object in precedence (per node, then `default`, then built in) decides."""
+
+    vxlan_vni: int | None = msgspec.field(default=None, name="vxlanVNI")
+    vxlan_port: int | None = msgspec.field(default=None, name="vxlanPort")
+    vxlan_mtu: int | None = msgspec.field(default=None, name="vxlanMTU")
+    default_endpoint_to_host_action: Literal["Drop", "Return", "Accept"] | None = None
+    log_prefix: str | None = None
+    nat_outgoing_exclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] | None = None
+    workload_source_spoofing: Literal["Disabled", "Any"] | None = None
+    allow_vxlan_packets_from_workloads: bool | None = msgspec.field(default=None, name="allowVXLANPacketsFromWorkloads")
+    route_refresh_interval: str | None = None
+    """A Go duration (`90s`): how often the self-check reads the kernel back."""
+    nftables_refresh_interval: str | None = None
+
+
+class FelixConfiguration(Resource, tag="felixconfiguration/1", frozen=True, kw_only=True):
+    API_VERSION: ClassVar[str] = "projectcalico.org/v3"
+    KIND: ClassVar[str] = "FelixConfiguration"
+    TOKEN: ClassVar[str] = "felixconfiguration"
+    PLURAL: ClassVar[str] = "felixconfigurations"
+    ALIASES: ClassVar[tuple[str, ...]] = ("felixconfig", "fc")
+    NAMESPACED: ClassVar[bool] = False
+
+    spec: FelixConfigurationSpec = FelixConfigurationSpec()
+
+
+class BGPConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    node_to_node_mesh_enabled: bool | None = None
+    as_number: int | str | None = None
+    log_severity_screen: str | None = None
+
+
+class BGPConfiguration(Resource, tag="bgpconfiguration/1", frozen=True, kw_only=True):
+    API_VERSION: ClassVar[str] = "projectcalico.org/v3"
+    KIND: ClassVar[str] = "BGPConfiguration"
+    TOKEN: ClassVar[str] = "bgpconfiguration"
+    PLURAL: ClassVar[str] = "bgpconfigurations"
+    ALIASES: ClassVar[tuple[str, ...]] = ("bgpconfig", "bc")
+    NAMESPACED: ClassVar[bool] = False
+
+    spec: BGPConfigurationSpec = BGPConfigurationSpec()
