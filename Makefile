@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh Debian 12 machine, as root: `make demo` and `make test`.
+SHELL := /bin/bash
+PY := .venv/bin/python
+TORTIE := .venv/bin/tortie
+
+.PHONY: help demo test lint unit scenarios benchmarks prepare prepare-dev clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+prepare: ## install what is missing: Debian packages and .venv
+	@scripts/prepare
+
+prepare-dev:
+	@scripts/prepare dev
+
+demo: prepare ## a three-node cluster in network namespaces, pods, a policy, real packets; leaves nothing behind
+	@$(TORTIE) lab demo
+
+test: prepare-dev lint ## every check and every test
+	$(PY) -m pytest
+
+lint: prepare-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+unit: prepare-dev ## the tests that need neither root nor a bus: seconds
+	$(PY) -m pytest tests/unit tests/graph tests/conformance
+
+scenarios: prepare-dev ## the scenarios of ../shared/scenarios with real packets
+	$(TORTIE) lab run ../shared/scenarios
+
+benchmarks: prepare-dev ## every figure of benchmarks/RESULTS.md again
+	$(PY) benchmarks/all.py
+
+clean: ## remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
