@@ -1,0 +1,300 @@
+"""Netlink framing (RFC 3549) and the socket that carries it.
+
+    header(16)  length, type, flags, sequence, port          native byte order
+    body        a fixed struct of the protocol, then attributes
+    attribute   length, type, payload, padded to 4 bytes; a nested attribute's payload is attributes
+
+A request is processed inside `sendmsg`: when it returns, every answer already lies in the socket's receive buffer. So
+nothing here ever waits, and a transaction is one system call out and one or two back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+NETLINK_ROUTE = 0
+NETLINK_NETFILTER = 12
+
+NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
+NLM_F_ROOT = 0x100
+NLM_F_MATCH = 0x200
+NLM_F_DUMP = NLM_F_ROOT | NLM_F_MATCH
+NLM_F_REPLACE = 0x100
+NLM_F_EXCL = 0x200
+NLM_F_CREATE = 0x400
+NLM_F_APPEND = 0x800
+NLM_F_DUMP_INTR = 0x10
+
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLA_F_NESTED = 0x8000
+_NLA_TYPE_MASK = 0x3FFF
+_NLMSGERR_ATTR_MSG = 1
+_NLM_F_CAPPED = 0x100
+_NLM_F_ACK_TLVS = 0x200
+
+_SOL_NETLINK = 270
+_NETLINK_CAP_ACK = 10
+_NETLINK_EXT_ACK = 11
+_NETLINK_GET_STRICT_CHK = 12
+_SO_SNDBUFFORCE = 32
+_SO_RCVBUFFORCE = 33
+
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_ERRNO = struct.Struct("=i")
+_SEQUENCE_OFFSET = 8
+_FLAGS_OFFSET = 6
+_RECEIVE = 1 << 16
+_CLONE_NEWNET = 0x40000000
+
+
+class NetlinkError(OSError):
+    """The kernel refused a request; `errno` is its reason, the text says what was asked."""
+
+
+def attribute(type_: int, payload: bytes) -> bytes:
+    """One attribute, padded. Or NLA_F_NESTED into `type_` where the protocol asks for it."""
+    length = 4 + len(payload)
+    return _ATTRIBUTE.pack(length, type_) + payload + b"\0" * (-length & 3)
+
+
+def message(type_: int, flags: int, body: bytes, seq: int = 0) -> bytes:
+    """One message; `NetlinkSocket.transact` writes the sequence number over `seq`."""
+    return _HEADER.pack(16 + len(body), type_, flags, seq, 0) + body
+
+
+def attributes(payload: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
+    """(type without flag bits, payload) of each attribute."""
+    at, end = 0, len(payload)
+    while at + 4 <= end:
+        length, type_ = _ATTRIBUTE.unpack_from(payload, at)
+        if length < 4 or at + length > end:
+            raise ValueError("attribute runs over the end of its message")
+        yield type_ & _NLA_TYPE_MASK, bytes(payload[at + 4 : at + length])
+        at += length + (-length & 3)
+
+
+def messages(data: bytes | memoryview) -> Iterator[tuple[int, int, int, memoryview]]:
+    """(type, flags, sequence, body) of each message in a datagram."""
+    view = memoryview(data)
+    at = 0
+    while at + 16 <= len(view):
+        length, type_, flags, seq, _ = _HEADER.unpack_from(view, at)
+        if length < 16 or at + length > len(view):
+            raise ValueError("netlink message runs over the end of its datagram")
+        yield type_, flags, seq, view[at + 16 : at + length]
+        at += length + (-length & 3)
+
+
+class NetlinkSocket:
+    """One long-lived socket. Not for use by two threads at once.
+
+    `netns_fd` is an open file of the network namespace that it shall speak for (its own when None). Closing a socket
+    soon after deletions waits for the kernel's grace period (7 to 14 ms), one more reason to keep it open.
+    """
+
+    def __init__(self, protocol: int, netns_fd: int | None = None, *, groups: int = 0) -> None:
+        if netns_fd is None:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        else:
+            with within(netns_fd):
+                self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        try:
+            for option, size in ((_SO_SNDBUFFORCE, 64 << 20), (_SO_RCVBUFFORCE, 16 << 20)):
+                self._socket.setsockopt(socket.SOL_SOCKET, option, size)
+            for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+            if protocol == NETLINK_ROUTE:
+                self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+            self._socket.bind((0, groups))
+            self._socket.setblocking(False)
+        except OSError:
+            self._socket.close()
+            raise
+        self._sequence = 0
+        self.complaint = ""
+        """The kernel's own words about the first refusal of the last transaction; often empty."""
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def transact(self, requests: Sequence[bytes]) -> list[int]:
+        """Send all in one datagram; the errno of each (0: done, or not asked to be acknowledged and not refused).
+
+        Refusals are always reported, success only by messages that carry NLM_F_ACK; the sequence numbers are stamped
+        here. An error that the kernel reports for the datagram as a whole (an nfnetlink batch that failed to commit)
+        stands at its first message. Raises OSError when the datagram itself cannot be sent.
+        """
+        if not requests:
+            return []
+        first = (self._sequence + 1) & 0xFFFFFFFF
+        if first + len(requests) > 0xFFFFFFFF:
+            first = 1
+        stamped = bytearray(b"".join(requests))
+        at = 0
+        acknowledged = False
+        for sequence, request in enumerate(requests, first):
+            struct.pack_into("=I", stamped, at + _SEQUENCE_OFFSET, sequence)
+            acknowledged = acknowledged or bool(request[_FLAGS_OFFSET] & NLM_F_ACK)
+            at += len(request)
+        self._sequence = first + len(requests) - 1
+        self._send(stamped)
+
+        self.complaint = ""
+        outcome = [0] * len(requests)
+        answered = False
+        for datagram in self._receive():
+            for type_, flags, sequence, body in messages(datagram):
+                index = sequence - first
+                if type_ != NLMSG_ERROR or not 0 <= index < len(requests):
+                    continue
+                answered = True
+                number = -_ERRNO.unpack_from(body)[0]
+                if number and not outcome[index]:
+                    outcome[index] = number
+                    if not self.complaint:
+                        self.complaint = _complaint(flags, body)
+        if acknowledged and not answered:
+            raise NetlinkError(errno.EPROTO, "the kernel did not answer an acknowledged request")
+        return outcome
+
+    def execute(self, requests: Sequence[bytes], what: str) -> None:
+        """`transact`, every message of which must succeed. Raises NetlinkError."""
+        for number in self.transact(requests):
+            if number:
+                raise NetlinkError(number, f"{what}: {os.strerror(number)}{self.complaint and f' ({self.complaint})'}")
+
+    def dump(self, request: bytes) -> list[tuple[int, bytes]]:
+        """(type, body) of every object that a NLM_F_DUMP request names, consistent in itself. Raises NetlinkError."""
+        for _ in range(8):
+            rows = self._dump_once(request)
+            if rows is not None:
+                return rows
+        raise NetlinkError(errno.EAGAIN, "the kernel's table kept changing while it was read")
+
+    def _dump_once(self, request: bytes) -> list[tuple[int, bytes]] | None:
+        self._sequence = mine = (self._sequence + 1) & 0xFFFFFFFF
+        stamped = bytearray(request)
+        struct.pack_into("=I", stamped, _SEQUENCE_OFFSET, mine)
+        self._send(stamped)
+        rows: list[tuple[int, bytes]] = []
+        interrupted = False
+        while True:
+            for datagram in self._receive(until_empty=False):
+                for type_, flags, sequence, body in messages(datagram):
+                    if sequence != mine:
+                        continue
+                    interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
+                    if type_ in (NLMSG_ERROR, NLMSG_DONE):
+                        number = -_ERRNO.unpack_from(body)[0] if len(body) >= 4 else 0
+                        if number:
+                            raise NetlinkError(number, f"dump: {os.strerror(number)} {_complaint(flags, body)}".strip())
+                        return None if interrupted else rows
+                    rows.append((type_, bytes(body)))
+
+    def get(self, request: bytes) -> tuple[int, bytes] | None:
+        """(type, body) of the one object that a request without NLM_F_DUMP names; None when there is none.
+
+        Raises NetlinkError for any refusal other than ENODEV, ENOENT and ESRCH."""
+        self._sequence = mine = (self._sequence + 1) & 0xFFFFFFFF
+        stamped = bytearray(request)
+        struct.pack_into("=I", stamped, _SEQUENCE_OFFSET, mine)
+        self._send(stamped)
+        for datagram in self._receive():
+            for type_, flags, sequence, body in messages(datagram):
+                if sequence != mine:
+                    continue
+                if type_ != NLMSG_ERROR:
+                    return type_, bytes(body)
+                number = -_ERRNO.unpack_from(body)[0]
+                if number in (errno.ENODEV, errno.ENOENT, errno.ESRCH):
+                    return None
+                if number:
+                    raise NetlinkError(number, f"get: {os.strerror(number)} {_complaint(flags, body)}".strip())
+        return None
+
+    def notifications(self) -> Iterator[tuple[int, memoryview]]:
+        """(type, body) of what arrived unasked on the multicast groups. An overrun raises OSError(ENOBUFS)."""
+        for datagram in self._receive():
+            for type_, _, _, body in messages(datagram):
+                yield type_, body
+
+    def _send(self, data: bytearray) -> None:
+        sent = self._socket.sendto(data, (0, 0))
+        assert sent == len(data), "netlink datagrams are sent whole"
+
+    def _receive(self, *, until_empty: bool = True) -> Iterator[bytes]:
+        """Whatever lies in the buffer; one datagram when not `until_empty`."""
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE)
+            except BlockingIOError:
+                if not until_empty:
+                    raise NetlinkError(errno.EPROTO, "a dump ended without its end mark") from None
+                return
+            yield data
+            if not until_empty:
+                return
+
+
+def _complaint(flags: int, body: memoryview) -> str:
+    """The text of NLMSGERR_ATTR_MSG, where the kernel gave one."""
+    if not flags & _NLM_F_ACK_TLVS:
+        return ""
+    at = 20
+    if not flags & _NLM_F_CAPPED:
+        at += _HEADER.unpack_from(body, 4)[0] - 16
+    for type_, payload in attributes(body[at:]):
+        if type_ == _NLMSGERR_ATTR_MSG:
+            return payload.rstrip(b"\0").decode("ascii", "replace")
+    return ""
+
+
+class within:
+    """This thread stands in another network namespace for the length of a `with` block, which must not await."""
+
+    def __init__(self, netns_fd: int) -> None:
+        self._target = netns_fd
+
+    def __enter__(self) -> None:
+        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(self._target)
+        except OSError:
+            os.close(self._home)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            _setns(self._home)
+        except OSError:  # A thread lost in a foreign namespace would configure the wrong node: end at once.
+            os.abort()
+        finally:
+            os.close(self._home)
+
+
+def _setns(netns_fd: int) -> None:
+    """setns(2) into a network namespace; os.setns came only with Python 3.12. Raises OSError."""
+    if _libc.setns(ctypes.c_int(netns_fd), ctypes.c_int(_CLONE_NEWNET)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot enter the network namespace: {os.strerror(number)}")
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
