@@ -1,0 +1,25 @@
+"""What can go wrong on a node.
+
+NodeError
+  LinkError        a pod's link cannot be made as asked
+  StoreError       the state directory cannot be read or written
+  UplinkError      no device carries the node's address
+"""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """Base; the text is a sentence for a person."""
+
+
+class LinkError(NodeError):
+    pass
+
+
+class StoreError(NodeError):
+    pass
+
+
+class UplinkError(NodeError):
+    pass
