@@ -1,0 +1,247 @@
+"""What this node's kernel should look like, from facts alone. Pure.
+
+    Route ----------------------------+
+    Node (own) --> uplink, subnet --+ |
+    interfaces (the kernel's) ------+-+--> rows of routes, peers of the tunnel      -> routing, overlay
+    IPPool, FelixConfiguration -----+----> tunnel devices, families that want a vtep, MTU of pods
+    Node (all), Route, IPPool, Felix ----> node rules (masquerading, known nodes)   -> the policy table
+
+`apply` notes a fact, `flush` returns what changed since the last flush. A route is converted again only when it or the
+node's own standpoint changed, so one changed block costs one conversion whatever the size of the cluster.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TypeVar
+
+from bus_schemas.ids import NodeName
+from bus_schemas.resources import FelixConfiguration, IPPool, Node
+from bus_schemas.routes import Route
+from bus_schemas.subjects import DESIRED, ROUTE, Fact
+from services.node_dataplane import tunnel
+from services.node_dataplane.errors import UplinkError
+from services.node_dataplane.routes import Conversion, Destination, Peer, Row, Standpoint, convert, destination
+from services.node_dataplane.tunnel import TunnelSpec
+from services.node_dataplane.uplink import Interface, Uplink, choose
+
+V = TypeVar("V")
+
+FAMILIES = (4, 6)
+UNKNOWN_MTU = 1500
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the node's own rules depend on."""
+
+    pools: tuple[IPPool, ...]
+    """All of them, by name."""
+    node_addresses: tuple[str, ...]
+    """Of every node, plain, ascending."""
+    own_addresses: tuple[str, ...]
+    tunnels: tuple[TunnelSpec, ...]
+    configurations: tuple[tuple[str, FelixConfiguration], ...]
+    """Those that apply here, the strongest first."""
+
+
+@dataclass
+class Desired:
+    rows: dict[Destination, Row | None] = field(default_factory=dict)
+    """Changed destinations only; None: no route."""
+    tunnels: dict[int, TunnelSpec | None] = field(default_factory=dict)
+    """Every family."""
+    peers: dict[int, frozenset[Peer]] = field(default_factory=dict)
+    """Every family."""
+    vtep_families: frozenset[int] = frozenset()
+    """Families for which the node must hold a tunnel address."""
+    surroundings: Surroundings | None = None
+    """None: as before."""
+    problems: tuple[str, ...] = ()
+
+
+class NodeCore:
+    def __init__(self, node: NodeName, *, uplink_device: str = "") -> None:
+        self._node = node
+        self._uplink_device = uplink_device
+        self._interfaces: tuple[Interface, ...] = ()
+        self._routes: dict[str, Route] = {}
+        self._pools: dict[str, IPPool] = {}
+        self._configurations: dict[str, FelixConfiguration] = {}
+        self._nodes: dict[str, Node] = {}
+        self._vteps: tuple[str, ...] = ()
+
+        self._converted: dict[str, Conversion] = {}
+        self._by_destination: dict[Destination, set[str]] = {}
+        self._peers: dict[int, Counter[Peer]] = {family: Counter() for family in FAMILIES}
+        self._dirty: set[str] = set()
+        self._faulty: dict[str, str] = {}
+        self._standpoints: dict[int, Standpoint] = {}
+        self._uplinks: dict[int, Uplink] = {}
+        self._surroundings: Surroundings | None = None
+
+    # --- facts
+
+    def apply(self, fact: Fact) -> None:
+        if fact.family is ROUTE:
+            _store(self._routes, fact.key[0], fact.value)
+            self._dirty.add(fact.key[0])
+        elif fact.family is DESIRED[IPPool]:
+            _store(self._pools, fact.key[1], fact.value)
+        elif fact.family is DESIRED[FelixConfiguration]:
+            _store(self._configurations, fact.key[1], fact.value)
+        elif fact.family is DESIRED[Node]:
+            _store(self._nodes, fact.key[1], fact.value)
+
+    def set_interfaces(self, interfaces: Sequence[Interface]) -> None:
+        self._interfaces = tuple(interfaces)
+
+    def set_vteps(self, addresses: Sequence[str]) -> None:
+        """Our own tunnel addresses, as the address service gave them."""
+        self._vteps = tuple(addresses)
+
+    # --- questions
+
+    @property
+    def pools(self) -> list[IPPool]:
+        return [self._pools[name] for name in sorted(self._pools)]
+
+    def pod_mtu(self) -> int:
+        """What fits through every path a pod's packet may take: the uplink, or the tunnel of an enabled pool."""
+        mtus = [uplink.mtu for uplink in self._uplinks.values()] or [UNKNOWN_MTU]
+        for family in tunnel.families(self.pools, enabled=True):
+            spec = self._tunnel(family)
+            if spec is not None:
+                mtus.append(spec.mtu)
+        return min(mtus)
+
+    def setting(self, name: str) -> object:
+        return tunnel.setting(self._configurations, self._node, name)
+
+    # --- output
+
+    def flush(self) -> Desired:
+        problems: list[str] = []
+        self._look_around(problems)
+        changed: set[Destination] = set()
+        for cidr in self._dirty:
+            changed |= self._convert(cidr)
+        self._dirty.clear()
+        surroundings = self._surround()
+        news = surroundings if surroundings != self._surroundings else None
+        self._surroundings = surroundings
+        problems += [f"route {cidr}: {reason}" for cidr, reason in sorted(self._faulty.items())]
+        return Desired(
+            rows={where: self._row(where) for where in changed},
+            tunnels={family: self._tunnel(family) for family in FAMILIES},
+            peers={family: frozenset(self._peers[family]) for family in FAMILIES},
+            vtep_families=tunnel.families(self.pools, enabled=True) & frozenset(self._uplinks),
+            surroundings=news,
+            problems=tuple(problems),
+        )
+
+    def _look_around(self, problems: list[str]) -> None:
+        """Uplinks and standpoints; every route is converted again where they changed."""
+        own = self._nodes.get(self._node)
+        self._uplinks = {}
+        standpoints: dict[int, Standpoint] = {}
+        tunnelled = tunnel.families(self._pools.values())
+        for family in FAMILIES:
+            address = own.address(family) if own is not None else ""
+            try:
+                found = choose(self._interfaces, family, address=address, device=self._uplink_device)
+            except UplinkError as error:
+                problems.append(str(error))
+                continue
+            except ValueError:
+                problems.append(f"the address {address!r} of Node/{self._node} is not one")
+                continue
+            if found is None:
+                continue
+            self._uplinks[family] = found
+            device = tunnel.DEVICES[family] if family in tunnelled else ""
+            standpoints[family] = Standpoint(found.device, found.network, device)
+        if standpoints != self._standpoints:
+            self._standpoints = standpoints
+            self._dirty.update(self._routes)
+
+    def _convert(self, cidr: str) -> set[Destination]:
+        """Replace one route's conversion; the destinations that it concerned before and concerns now."""
+        touched = set()
+        before = self._converted.pop(cidr, None)
+        self._faulty.pop(cidr, None)
+        if before is not None:
+            touched.add(before.destination)
+            self._by_destination[before.destination].discard(cidr)
+            if not self._by_destination[before.destination]:
+                del self._by_destination[before.destination]
+            self._count(before, -1)
+        route = self._routes.get(cidr)
+        if route is not None:
+            family = 6 if ":" in route.cidr else 4
+            try:
+                now = convert(route, self._node, self._standpoints.get(family))
+                if now.destination != destination(cidr):
+                    raise ValueError(f"the record says {route.cidr}")
+            except ValueError as error:
+                self._faulty[cidr] = str(error)
+            else:
+                touched.add(now.destination)
+                self._converted[cidr] = now
+                self._by_destination.setdefault(now.destination, set()).add(cidr)
+                self._count(now, 1)
+        return touched
+
+    def _count(self, conversion: Conversion, by: int) -> None:
+        if conversion.peer is not None:
+            peers = self._peers[4 if len(conversion.peer.vtep) == 4 else 6]
+            peers[conversion.peer] += by
+            if not peers[conversion.peer]:
+                del peers[conversion.peer]
+
+    def _row(self, where: Destination) -> Row | None:
+        keys = self._by_destination.get(where)
+        return self._converted[min(keys)].row if keys else None
+
+    def _tunnel(self, family: int) -> TunnelSpec | None:
+        uplink = self._uplinks.get(family)
+        if uplink is None or family not in tunnel.families(self._pools.values()):
+            return None
+        return tunnel.spec(self._node, uplink.network, uplink.device, uplink.mtu, self._configurations, self._vteps)
+
+    def _surround(self) -> Surroundings:
+        addresses = {_plain(route.address) for route in self._routes.values() if route.address}
+        for node in self._nodes.values():
+            addresses.update(_plain(a) for a in (node.address(4), node.address(6)) if a)
+        own = {str(uplink.network.ip) for uplink in self._uplinks.values()}
+        specs = (self._tunnel(family) for family in FAMILIES)
+        names = (f"node.{self._node}", "default")
+        return Surroundings(
+            pools=tuple(self.pools),
+            node_addresses=tuple(sorted(filter(_is_address, addresses | own))),
+            own_addresses=tuple(sorted(own | set(self._vteps))),
+            tunnels=tuple(spec for spec in specs if spec is not None),
+            configurations=tuple((n, self._configurations[n]) for n in names if n in self._configurations),
+        )
+
+
+def _plain(address: str) -> str:
+    return address.partition("/")[0]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _store(table: dict[str, V], key: str, value: V | None) -> None:
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value

@@ -1,0 +1,165 @@
+"""The tunnel driver: one VXLAN device, its own addresses, and a neighbour and forwarding entry per remote node.
+
+A device that already is as wanted is adopted with its entries; one that differs in what cannot be changed in place
+(VNI, port, local address) is created anew, and the caller is told so that routes over it are written again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from services.node_dataplane.netlink import readback, rtnl
+from services.node_dataplane.netlink.wire import NetlinkSocket
+from services.node_dataplane.routes import Peer
+from services.node_dataplane.tunnel import TunnelSpec
+
+BATCH = 250
+
+
+class Overlay:
+    """One family's device. `spec` None: there shall be none."""
+
+    def __init__(self, socket: NetlinkSocket, device: str, family: int) -> None:
+        self._socket = socket
+        self.device = device
+        self._family = rtnl.AF_INET if family == 4 else rtnl.AF_INET6
+        self._spec: TunnelSpec | None = None
+        self._neighbours: dict[bytes, bytes] = {}
+        self._forwarding: dict[bytes, bytes] = {}
+        self.problems: list[str] = []
+
+    def want(self, spec: TunnelSpec | None, peers: Iterable[Peer]) -> None:
+        self._spec = spec
+        ordered = sorted(peers) if spec is not None else []
+        self._neighbours = {peer.vtep: rtnl.hardware(peer.mac) for peer in ordered}
+        self._forwarding = {rtnl.hardware(peer.mac): peer.remote for peer in ordered}
+
+    def reconcile(self) -> list[str]:
+        """Read back, diff, apply; what was changed, one phrase each (`device`: routes over it are gone).
+
+        Raises NetlinkError when the device cannot be made."""
+        self.problems = []
+        changed = []
+        found = self._find()
+        if self._spec is None:
+            if found is not None:
+                self._socket.execute([rtnl.link_delete(found.device)], f"delete {self.device}")
+                changed.append("device")
+            return changed
+        underlay = self._index(self._spec.underlay)
+        if underlay is None:
+            self.problems.append(f"{self.device}: the uplink {self._spec.underlay} is not there")
+            return changed
+        if found is not None and not self._fits(found, underlay):
+            self._socket.execute([rtnl.link_delete(found.device)], f"replace {self.device}")
+            found = None
+        if found is None:
+            self._create(underlay)
+            changed.append("device")
+            found = self._find()
+            assert found is not None, "a device just made can be read back"
+        else:
+            mac = rtnl.hardware(self._spec.mac)
+            if not found.up or found.mtu != self._spec.mtu or found.mac != mac:
+                change = rtnl.link_change(
+                    found.device, up=True, mtu=self._spec.mtu, mac=mac if found.mac != mac else b""
+                )
+                self._socket.execute([change], f"set up {self.device}")
+                # A device that was down has lost its routes, too.
+                changed.append("link settings" if found.up else "device")
+        changed += self._addresses(found.device)
+        changed += self._entries(found.device)
+        return changed
+
+    def _find(self) -> readback.Link | None:
+        row = self._socket.get(rtnl.link_get(self.device))
+        return None if row is None else readback.link(row[1])
+
+    def _index(self, name: str) -> int | None:
+        row = self._socket.get(rtnl.link_get(name))
+        return None if row is None else readback.link(row[1]).device
+
+    def _fits(self, found: readback.Link, underlay: int) -> bool:
+        assert self._spec is not None
+        return (
+            found.vxlan is not None
+            and (found.vxlan.vni, found.vxlan.port) == (self._spec.vni, self._spec.port)
+            and (found.vxlan.local, found.vxlan.underlay, found.vxlan.learning) == (self._spec.local, underlay, False)
+        )
+
+    def _create(self, underlay: int) -> None:
+        assert self._spec is not None
+        self._socket.execute(
+            [
+                rtnl.vxlan(
+                    self.device,
+                    rtnl.hardware(self._spec.mac),
+                    self._spec.mtu,
+                    vni=self._spec.vni,
+                    port=self._spec.port,
+                    local=self._spec.local,
+                    underlay=underlay,
+                )
+            ],
+            f"create {self.device} (VNI {self._spec.vni}, port {self._spec.port})",
+        )
+
+    def _addresses(self, index: int) -> list[str]:
+        assert self._spec is not None
+        wanted = {ip_address(a).packed for a in self._spec.addresses}
+        held = {}
+        for _, body in self._socket.dump(rtnl.addresses_dump(index=index)):
+            row = readback.address(body)
+            if row.device == index and not ip_address(row.packed).is_link_local:
+                held[row.packed] = row.prefix
+        whole = {address: len(address) * 8 for address in wanted}
+        requests = [rtnl.address(index, a, prefix) for a, prefix in whole.items() if held.get(a) != prefix]
+        requests += [rtnl.address(index, a, p, remove=True) for a, p in held.items() if whole.get(a) != p]
+        if requests:
+            self._socket.execute(requests, f"set the address of {self.device}")
+            return ["address"]
+        return []
+
+    def _entries(self, index: int) -> list[str]:
+        neighbours, forwarding = self._held(index)
+        requests = []
+        what: list[str] = []
+        for vtep, mac in self._neighbours.items():
+            if neighbours.get(vtep) != mac:
+                requests.append(rtnl.neighbour(index, vtep, mac))
+                what.append(f"neighbour {ip_address(vtep)}")
+        for mac, remote in self._forwarding.items():
+            if forwarding.get(mac) != remote:
+                requests.append(rtnl.forwarding(index, mac, remote))
+                what.append(f"forwarding entry to {ip_address(remote)}")
+        for vtep, mac in neighbours.items():
+            if vtep not in self._neighbours:
+                requests.append(rtnl.neighbour(index, vtep, mac, remove=True))
+                what.append(f"neighbour {ip_address(vtep)}")
+        for mac, remote in forwarding.items():
+            if mac not in self._forwarding:
+                requests.append(rtnl.forwarding(index, mac, remote, remove=True))
+                what.append(f"forwarding entry to {ip_address(remote)}")
+        for start in range(0, len(requests), BATCH):
+            outcome = self._socket.transact(requests[start : start + BATCH])
+            for phrase, number in zip(what[start : start + BATCH], outcome, strict=True):
+                if number not in (0, errno.ENOENT):
+                    self.problems.append(f"{self.device}: {phrase}: {os.strerror(number)}")
+        return what
+
+    def _held(self, index: int) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+        """Permanent neighbours by address, forwarding entries by MAC; the device is ours and so is all on it."""
+        neighbours: dict[bytes, bytes] = {}
+        for _, body in self._socket.dump(rtnl.neighbours_dump(self._family, index)):
+            row = readback.neighbour(body)
+            if row.device == index and row.permanent and row.mac and not ip_address(row.packed).is_multicast:
+                neighbours[row.packed] = row.mac
+        forwarding: dict[bytes, bytes] = {}
+        for _, body in self._socket.dump(rtnl.neighbours_dump(rtnl.AF_BRIDGE, index)):
+            row = readback.neighbour(body)
+            if row.device == index and row.packed and any(row.mac):
+                forwarding[row.mac] = row.packed
+        return neighbours, forwarding

@@ -1,0 +1,93 @@
+"""The VXLAN device that a node should have, from pools and FelixConfiguration. Pure; `overlay` makes it so.
+
+One device a family, as the outer packets of one device are all of one family: `vxlan.tortie` carries IPv4 pools over
+the nodes' IPv4 addresses, `vxlan6.tortie` IPv6 pools over IPv6. Nothing is learned: each remote node is one permanent
+neighbour (its vtep's MAC) and one forwarding entry (the node behind that MAC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from bus_schemas.ids import NodeName
+from bus_schemas.resources import FelixConfiguration, IPPool
+from bus_schemas.routes import vtep_mac_of
+from services.node_dataplane.routes import Network
+
+VNI = 4096
+PORT = 4789
+DEVICES = {4: "vxlan.tortie", 6: "vxlan6.tortie"}
+OVERHEAD = {4: 50, 6: 70}
+"""Outer Ethernet, IP, UDP and VXLAN headers, in bytes (RFC 7348)."""
+
+
+@dataclass(frozen=True)
+class TunnelSpec:
+    family: int
+    device: str
+    vni: int
+    port: int
+    mac: str
+    mtu: int
+    local: bytes
+    underlay: str
+    addresses: tuple[str, ...] = ()
+    """Our own vtep; empty until the address service has given one."""
+
+
+def setting(configurations: Mapping[str, FelixConfiguration], node: NodeName, field: str) -> object:
+    """A FelixConfiguration field by precedence: `node.<name>`, then `default`; None when neither sets it."""
+    for name in (f"node.{node}", "default"):
+        configuration = configurations.get(name)
+        if configuration is not None:
+            value: object = getattr(configuration.spec, field)
+            if value is not None:
+                return value
+    return None
+
+
+def families(pools: Iterable[IPPool], *, enabled: bool = False) -> frozenset[int]:
+    """Families with a pool that uses VXLAN; `enabled`: only pools that give out addresses."""
+    return frozenset(
+        pool.family for pool in pools if pool.spec.vxlan_mode != "Never" and not (enabled and pool.spec.disabled)
+    )
+
+
+def spec(
+    node: NodeName,
+    network: Network,
+    underlay: str,
+    underlay_mtu: int,
+    configurations: Mapping[str, FelixConfiguration],
+    addresses: Iterable[str],
+) -> TunnelSpec:
+    """The device of one family on this node."""
+    family = network.version
+
+    def number(field: str, default: int) -> int:
+        value = setting(configurations, node, field)
+        return value if isinstance(value, int) and value else default
+
+    return TunnelSpec(
+        family=family,
+        device=DEVICES[family],
+        vni=number("vxlan_vni", VNI),
+        port=number("vxlan_port", PORT),
+        mac=vtep_mac_of(node),
+        mtu=number("vxlan_mtu", underlay_mtu - OVERHEAD[family]),
+        local=network.ip.packed,
+        underlay=underlay,
+        addresses=tuple(sorted(a for a in addresses if (":" in a) == (family == 6))),
+    )
+
+
+def misplaced(addresses: Iterable[str], pools: Iterable[IPPool]) -> tuple[str, ...]:
+    """Own tunnel addresses that no enabled VXLAN pool covers any more."""
+    nets = [ip_network(p.spec.cidr) for p in pools if p.spec.vxlan_mode != "Never" and not p.spec.disabled]
+    return tuple(a for a in addresses if not any(ip_address(a) in net for net in nets if net.version == _version(a)))
+
+
+def _version(address: str) -> int:
+    return 6 if ":" in address else 4
