@@ -1,0 +1,229 @@
+"""The allocator: facts in, and for requests a decision, which is writes to try and answers to give once they are done.
+
+    apply, learned, committed --> Desired (pools, nodes, namespaces)
+                                  Ledger  (blocks, affinities, handles, with sequences)
+                                     |
+    decide(requests, now) -----> Draft: assign / release -----> Decision(writes, replies, rests_on)
+    repairs(now) --------------> Draft: affinity steps  ------> Decision(writes)
+
+A decision changes nothing here. Its writes are one atomic batch of compare-and-swaps; when that is done the shell says
+so (`committed`), and answers. When it conflicts, the shell reads the keys again (`learned`) and asks again. Requests
+without a reply are asked again after the commit: they wait for the second phase of a claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bus_schemas.events import Event
+from bus_schemas.ids import HandleId, NodeName
+from bus_schemas.ipam import AssignReply, AssignRequest, ReleaseReply, ReleaseRequest, tunnel_handle
+from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact
+from services.ipam.affinity import next_step, take_step, verdict
+from services.ipam.assign import Limits, Waiting, assign
+from services.ipam.cidr import Cidr, parse
+from services.ipam.desired import NAMESPACE, NODE, POOL, Desired
+from services.ipam.draft import Draft, Write
+from services.ipam.ledger import Ledger, Where
+from services.ipam.release import Behind, handle_of, release, release_all
+
+READS = (POOL, NODE, NAMESPACE, BLOCK, AFFINITY, HANDLE)
+WRITES = (BLOCK, AFFINITY, HANDLE)
+
+REPAIRS_AT_ONCE = 64
+"""Claims and tunnel handles that one `repairs` looks after: a conflict on one spoils the batch for all of them."""
+
+Request = AssignRequest | ReleaseRequest
+Reply = AssignReply | ReleaseReply
+
+
+@dataclass(frozen=True)
+class Decision:
+    writes: tuple[Write, ...] = ()
+    """All or none of them, in this order."""
+    replies: tuple[Reply | None, ...] = ()
+    """One for each request, true once the writes are done; None: ask again then."""
+    rests_on: Mapping[int, Fact] = field(default_factory=dict)
+    """By index of the request: what its reply only read. Read it again before answering, see `stands`."""
+    behind: tuple[Behind, ...] = ()
+    """Why some requests have no reply although they wait for no write: read these blocks again, or let the feed catch
+    up."""
+    events: tuple[Event, ...] = ()
+    """What will have happened."""
+
+
+def stands(believed: Fact, read: Fact) -> bool:
+    """Whether what a reply rests on is still so."""
+    return read.value is None if believed.value is None else read.sequence == believed.sequence
+
+
+class Core:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.desired = Desired()
+        self.ledger = Ledger()
+        self._unsettled: set[Cidr] = set()
+        """Blocks and claims to look after; they stay until nothing is left to do."""
+        self._departed: set[NodeName] = set()
+        """Nodes that left and may still have a tunnel address."""
+
+    # --- what is so
+
+    def apply(self, fact: Fact) -> None:
+        """From the feed, in any order, any number of times."""
+        if fact.family is POOL:
+            before = self.desired.pools.get(fact.key[1])
+            self.desired.apply_pool(fact)
+            after = self.desired.pools.get(fact.key[1])
+            if before != after or fact.value is None:
+                self._unsettle_pool(fact.key[1], [pool.cidr for pool in (before, after) if pool is not None])
+        elif fact.family is NODE:
+            self.desired.apply_node(fact)
+            self._unsettle_node(NodeName(fact.key[1]))
+        elif fact.family is NAMESPACE:
+            self.desired.apply_namespace(fact)
+        elif self.ledger.apply(fact):
+            self._unsettle(fact)
+
+    def learned(self, fact: Fact) -> None:
+        """From a direct read of a key that conflicted."""
+        self.ledger.learned(fact)
+        self._unsettle(fact)
+
+    def committed(self, writes: Iterable[Write], sequences: Iterable[int]) -> None:
+        """The writes of a decision are done; `sequences` in their order."""
+        facts = [Fact(w.family, w.key, w.message, s) for w, s in zip(writes, sequences, strict=True)]
+        self.ledger.committed(facts)
+        for fact in facts:
+            self._unsettle(fact)
+
+    @property
+    def faults(self) -> Mapping[Where, str]:
+        """What is on the bus and cannot be worked with: it is left alone, and so are its addresses."""
+        pools: dict[Where, str] = {(POOL, ("", name)): text for name, text in self.desired.malformed_pools.items()}
+        return {**self.ledger.faults, **pools}
+
+    def node_of(self, request: Request) -> NodeName:
+        """The node whose turn it is: requests with the same answer wait in one queue. Empty: nobody knows."""
+        if request.node is not None:
+            return request.node
+        draft = Draft(self.ledger, 0.0)
+        try:
+            handle = handle_of(draft, request) if isinstance(request, ReleaseRequest) else request.handle
+        except ValueError:
+            return NodeName("")
+        held = None if handle is None else self.ledger.handles.get(handle)
+        return NodeName("") if held is None else held.node
+
+    # --- what to do
+
+    def decide(self, requests: Sequence[Request], now: float) -> Decision:
+        """`now`: Unix time in seconds."""
+        draft = Draft(self.ledger, now)
+        replies: list[Reply | None] = []
+        concerned: list[HandleId | None] = []
+        waiting: set[HandleId | None] = set()
+        behind: list[Behind] = []
+        for request in requests:
+            if isinstance(request, AssignRequest):
+                handle: HandleId | None = request.handle
+            else:
+                handle = _released_handle(draft, request)
+            concerned.append(handle)
+            if handle is not None and handle in waiting:
+                replies.append(None)
+                continue
+            reply: Reply | Waiting | Behind
+            if isinstance(request, AssignRequest):
+                reply = assign(draft, self.desired, self._limits, request)
+            else:
+                reply = release(draft, request)
+            if isinstance(reply, Waiting | Behind):
+                waiting.add(handle)
+                replies.append(None)
+                if isinstance(reply, Behind):
+                    behind.append(reply)
+            else:
+                replies.append(reply)
+        writes = draft.writes()
+        assert writes or behind or None not in replies, "a request waits for nothing"
+        return Decision(
+            writes=tuple(writes),
+            replies=tuple(replies),
+            rests_on=_rests_on(draft, replies, concerned),
+            behind=tuple(behind),
+            events=tuple(draft.events),
+        )
+
+    def repairs(self, now: float) -> Decision:
+        """The next steps of claims that are not as they should be, and of nodes that left. No writes: all is well."""
+        draft = Draft(self.ledger, now)
+        steps = 0
+        for node in sorted(self._departed):
+            held = self.ledger.handles.get(tunnel_handle(node))
+            if node not in self.desired.gone_nodes or held is None:
+                self._departed.discard(node)
+            elif steps < REPAIRS_AT_ONCE:
+                release_all(draft, held)
+                steps += 1
+        for cidr in sorted(self._unsettled):
+            if steps >= REPAIRS_AT_ONCE:
+                break
+            taken = self._settle(draft, cidr)
+            steps += taken
+            if not taken:
+                self._unsettled.discard(cidr)
+        return Decision(writes=tuple(draft.writes()), events=tuple(draft.events))
+
+    def _settle(self, draft: Draft, cidr: Cidr) -> int:
+        """How many steps it took."""
+        # What this draft changed already is looked after once that is committed.
+        block = self.ledger.blocks.get(cidr)
+        if draft.block(cidr) is not block or draft.changed(cidr):
+            return 1
+        nodes = set(self.ledger.claimants.get(cidr, ()))
+        if block is not None and block.node is not None:
+            nodes.add(block.node)
+        steps = 0
+        for node in sorted(nodes):
+            judged = verdict(self.desired, node, cidr, block)
+            step = next_step(draft.affinity(node, cidr), block, node, judged)
+            if step is not None:
+                take_step(draft, step, node, cidr)
+                steps += 1
+        return steps
+
+    def _unsettle(self, fact: Fact) -> None:
+        if fact.family is HANDLE:
+            if fact.value is not None and fact.value.node in self.desired.gone_nodes:
+                self._departed.add(fact.value.node)
+            return
+        if (fact.family, fact.key) not in self.ledger.faults:
+            self._unsettled.add(parse(fact.key[-1]))
+
+    def _unsettle_node(self, node: NodeName) -> None:
+        self._unsettled |= self.ledger.owned.get(node, set()) | self.ledger.claims.get(node, set())
+        if node in self.desired.gone_nodes:
+            self._departed.add(node)
+
+    def _unsettle_pool(self, name: str, cidrs: list[Cidr]) -> None:
+        known = {*self.ledger.blocks, *self.ledger.claimants}
+        self._unsettled |= {cidr for cidr in known if any(pool.holds(cidr) for pool in cidrs)}
+        self._unsettled |= {cidr for cidr, block in self.ledger.blocks.items() if block.pool == name}
+
+
+def _released_handle(draft: Draft, request: ReleaseRequest) -> HandleId | None:
+    try:
+        return handle_of(draft, request)
+    except ValueError:
+        return None
+
+
+def _rests_on(draft: Draft, replies: Sequence[Reply | None], handles: Sequence[HandleId | None]) -> dict[int, Fact]:
+    rests: dict[int, Fact] = {}
+    for index, (reply, handle) in enumerate(zip(replies, handles, strict=True)):
+        believed = None if reply is None or handle is None else draft.believed(handle)
+        if believed is not None:
+            rests[index] = believed
+    return rests

@@ -1,0 +1,155 @@
+"""Pools: which of them may serve a request, and in which order a node tries a pool's blocks.
+
+    request -> serving(...)  -> pools, each of them or the reason why it may not serve
+    pool, node -> candidates -> every block of the pool once, the node's own starting point first
+
+A pool without a mistake becomes a `Pool`; one with a mistake stays out and is named (`MalformedPool`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from bus_schemas import selectors
+from bus_schemas.ids import NodeName
+from bus_schemas.ipam import AssignRequest
+from bus_schemas.resources import IPPool
+from bus_schemas.selectors import Selector
+from services.ipam.block import BLOCK_PREFIXES
+from services.ipam.cidr import Cidr, parse
+
+USES = {"workload": "Workload", "tunnel": "Tunnel"}
+"""AssignRequest.use -> the entry of IPPool.spec.allowedUses that it needs."""
+
+Labels = Mapping[str, str]
+
+
+class MalformedPool(ValueError):
+    """The pool cannot be worked with; the text says why."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """An IPPool, read once."""
+
+    name: str
+    cidr: Cidr
+    block_prefix: int
+    disabled: bool
+    automatic: bool
+    tunnelled: bool
+    """Its pods are reached through tunnels somewhere, so a tunnel's own address may come from it."""
+    uses: frozenset[str]
+    node_selector: Selector
+    namespace_selector: Selector
+
+    @property
+    def family(self) -> int:
+        return self.cidr.family
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks it can be cut into."""
+        return int(1 << (self.block_prefix - self.cidr.prefix))
+
+    def block_at(self, index: int) -> Cidr:
+        size = self.cidr.size // self.blocks
+        return Cidr(self.family, self.cidr.first + index * size, self.block_prefix)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.cidr})"
+
+
+def read(resource: IPPool) -> Pool:
+    """Raises MalformedPool."""
+    spec = resource.spec
+    try:
+        cidr = parse(spec.cidr)
+        node_selector = selectors.parse(spec.node_selector)
+        namespace_selector = selectors.parse(spec.namespace_selector)
+    except ValueError as error:
+        raise MalformedPool(str(error)) from error
+    prefix = resource.block_size
+    if prefix not in BLOCK_PREFIXES[cidr.family]:
+        legal = BLOCK_PREFIXES[cidr.family]
+        raise MalformedPool(f"blockSize /{prefix} is not between /{legal[0]} and /{legal[-1]}")
+    if prefix < cidr.prefix:
+        raise MalformedPool(f"a block of /{prefix} does not fit into {cidr}")
+    return Pool(
+        name=resource.metadata.name,
+        cidr=cidr,
+        block_prefix=prefix,
+        disabled=spec.disabled,
+        automatic=spec.assignment_mode == "Automatic",
+        tunnelled=spec.vxlan_mode != "Never" or spec.ipip_mode != "Never",
+        uses=frozenset(spec.allowed_uses),
+        node_selector=node_selector,
+        namespace_selector=namespace_selector,
+    )
+
+
+def denial(pool: Pool, request: AssignRequest, *, node: Labels, namespace: Labels | None) -> str | None:
+    """Why a pool may not serve a request, or None when it may. `namespace`: the labels of the request's Namespace, None
+    when it has none.
+
+    A pool that is asked for by name or CIDR need only be enabled and allow the use, as in Calico.
+    """
+    if pool.disabled:
+        return "is disabled"
+    if USES[request.use] not in pool.uses:
+        return f"allowedUses has no {USES[request.use]}"
+    if request.pools or request.addresses:
+        return None
+    if not pool.automatic:
+        return "assignmentMode is Manual"
+    if request.use == "tunnel" and not pool.tunnelled:
+        return "has no tunnel"
+    if not pool.node_selector.matches(node):
+        return f"nodeSelector {pool.node_selector.canonical} does not select node {request.node}"
+    if not pool.namespace_selector.is_all and (namespace is None or not pool.namespace_selector.matches(namespace)):
+        return f"namespaceSelector {pool.namespace_selector.canonical} does not select namespace {request.namespace!r}"
+    return None
+
+
+def wanted(pools: Mapping[str, Pool], names: tuple[str, ...]) -> tuple[list[Pool], list[str]]:
+    """The pools that a request may look at, in the order to try them, and what it named that is no pool."""
+    if not names:
+        return [pools[name] for name in sorted(pools)], []
+    by_cidr = {str(pool.cidr): pool for pool in pools.values()}
+    found: dict[str, Pool] = {}
+    unknown: list[str] = []
+    for name in names:
+        pool = pools.get(name) or by_cidr.get(_canonical(name))
+        if pool is None:
+            unknown.append(name)
+        else:
+            found[pool.name] = pool
+    return list(found.values()), unknown
+
+
+def _canonical(text: str) -> str:
+    try:
+        return parse(text).text
+    except ValueError:
+        return text
+
+
+def candidates(pool: Pool, node: NodeName) -> Iterator[Cidr]:
+    """Every block of the pool, lazily: from a place that the node's name decides to the end, then from the start, so
+    that nodes that start together rarely meet."""
+    start = fnv32(node.encode()) % pool.blocks
+    index = start
+    while True:
+        yield pool.block_at(index)
+        index = (index + 1) % pool.blocks
+        if index == start:
+            return
+
+
+def fnv32(data: bytes) -> int:
+    """FNV-1, 32 bits (http://www.isthe.com/chongo/tech/comp/fnv/)."""
+    value = 0x811C9DC5
+    for byte in data:
+        value = value * 0x01000193 & 0xFFFFFFFF ^ byte
+    return value
