@@ -504,8 +504,8 @@ class Selector:
 
     node: Node
     canonical: str
-    """The text that every way of writing this tree comes down to. Parsing it gives an equivalent selector, and this very
-    one unless a double negation was kept apart by parentheses (`!!` is read as nothing, `!(!` is not: as in Calico)."""
+    """The text that every way of writing this tree comes down to. Parsing it gives an equivalent selector, and this
+    one itself unless parentheses kept a double negation apart (`!!` is read as nothing, `!(!` is not, as in Calico)."""
     matches: Predicate
     """`matches(labels) -> bool`."""
 
@@ -539,7 +539,11 @@ class Selector:
     @property
     def labels(self) -> frozenset[str]:
         """Every label key that the selector mentions: a change of any other cannot change a match."""
-        return frozenset(_labels(self.node))
+        return frozenset(leaf.label for leaf in leaves(self.node) if not isinstance(leaf, All | Global))
+
+    @property
+    def mentions_global(self) -> bool:
+        return any(isinstance(leaf, Global) for leaf in leaves(self.node))
 
     def prefixed(self, prefix: str) -> Selector:
         """The same selector over labels whose keys begin with `prefix`."""
@@ -555,17 +559,16 @@ class Selector:
         return of, (self.node,)
 
 
-def _labels(node: Node) -> Iterator[str]:
+def leaves(node: Node) -> Iterator[All | Global | Has | Compare | Within]:
+    """The operands of a tree that are no trees themselves."""
     match node:
-        case Has(label) | Compare(label) | Within(label):
-            yield label
         case Not(operand):
-            yield from _labels(operand)
+            yield from leaves(operand)
         case And(operands) | Or(operands):
             for operand in operands:
-                yield from _labels(operand)
+                yield from leaves(operand)
         case _:
-            pass
+            yield node
 
 
 _interned: WeakValueDictionary[str, Selector] = WeakValueDictionary()

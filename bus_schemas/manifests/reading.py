@@ -1,0 +1,162 @@
+"""Documents -> resources: finds the reader of every object and turns its report into an outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bus_schemas.manifests import calico_policy, configuration, core_kinds, network_policy, node, pools
+from bus_schemas.manifests.documents import Unreadable, documents
+from bus_schemas.manifests.envelope import CALICO, CALICO_STORED, CORE, KUBERNETES_POLICY
+from bus_schemas.manifests.fields import At, Fields, Report, Unknown, said
+from bus_schemas.manifests.outcomes import Accepted, Fault, Read, Rejected
+from bus_schemas.resources import Resource
+
+Reader = Callable[[Fields], Resource]
+
+
+def _calico(reader: Callable[..., Resource], kind: str) -> dict[tuple[str, str], Reader]:
+    """A kind of Calico's: in its public group, and as it is stored."""
+    return {
+        (CALICO, kind): lambda document: reader(document, stored=False),
+        (CALICO_STORED, kind): lambda document: reader(document, stored=True),
+    }
+
+
+READERS: dict[tuple[str, str], Reader] = {
+    (CORE, "Namespace"): core_kinds.namespace,
+    (CORE, "ServiceAccount"): core_kinds.service_account,
+    (CORE, "Pod"): core_kinds.pod,
+    (CORE, "Node"): node.core_node,
+    (CALICO, "Node"): node.calico_node,
+    (KUBERNETES_POLICY, "NetworkPolicy"): network_policy.kubernetes_network_policy,
+    **_calico(pools.pool, "IPPool"),
+    **_calico(configuration.felix_configuration, "FelixConfiguration"),
+    **_calico(configuration.bgp_configuration, "BGPConfiguration"),
+    **_calico(calico_policy.network_policy, "NetworkPolicy"),
+    **_calico(calico_policy.global_network_policy, "GlobalNetworkPolicy"),
+}
+"""By apiVersion and kind."""
+
+_UNKNOWN = {CORE: Unknown.IGNORED, KUBERNETES_POLICY: Unknown.REFUSED}
+"""What an unknown field beside metadata and spec means, by apiVersion."""
+
+NOT_YET = frozenset(
+    (
+        "BGPFilter",
+        "BGPPeer",
+        "BlockAffinity",
+        "CalicoNodeStatus",
+        "ClusterInformation",
+        "GlobalNetworkSet",
+        "HostEndpoint",
+        "IPAMConfig",
+        "IPAMConfiguration",
+        "IPReservation",
+        "KubeControllersConfiguration",
+        "NetworkSet",
+        "Profile",
+        "StagedGlobalNetworkPolicy",
+        "StagedKubernetesNetworkPolicy",
+        "StagedNetworkPolicy",
+        "Tier",
+        "WorkloadEndpoint",
+    )
+)
+"""Kinds of Calico's that nothing here carries out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    value: Any
+    prefix: str
+    """`items[2].` in a list, otherwise empty."""
+    line: int
+    api_version: str = ""
+    kind: str = ""
+    """What the list says of its items, for items that do not say it themselves."""
+
+
+def read(text: str, source: str = "stdin") -> list[Read]:
+    """What every object of the text comes to, in order. A fault in one leaves the others as they are."""
+    outcomes: list[Read] = []
+    for document in documents(text):
+        if isinstance(document, Unreadable):
+            fault = Fault(len(outcomes), "", document.reason, document.line, source)
+            outcomes.append(Rejected((fault,), len(outcomes)))
+            continue
+        for found in _objects(document.value, document.line):
+            outcomes.append(_read_object(found, len(outcomes), source))
+    return outcomes
+
+
+def read_object(value: Any, source: str = "") -> Read:
+    """One object that is already parsed (of the Kubernetes API, of a request's JSON)."""
+    return _read_object(_Object(value, "", 0), 0, source)
+
+
+def _objects(value: Any, line: int) -> Iterator[_Object]:
+    """The object itself, or the items of a `List`, `PodList` ..."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    items = value.get("items") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(items, list | None):
+        yield _Object(value, "", line)
+        return
+    of, api_version = kind.removesuffix("List"), value.get("apiVersion")
+    for i, item in enumerate(items or []):
+        yield _Object(item, f"items[{i}].", line, api_version if of and isinstance(api_version, str) else "", of)
+
+
+def _read_object(found: _Object, index: int, source: str) -> Read:
+    report = Report()
+    resource: Resource | None = None
+    display = ""
+    if not isinstance(found.value, dict):
+        report.faults.append(("", f"must be an object with apiVersion, kind and metadata, not {said(found.value)}"))
+    else:
+        display = _display(found)
+        document = Fields(At(found.value, "", report))
+        reader = _reader(document, found)
+        if reader is not None:
+            resource = reader(document)
+            document.known("metadata", "spec", "status")
+            document.close(_UNKNOWN.get(document.string("apiVersion", found.api_version), Unknown.NEARLY_REFUSED))
+    if report.faults or resource is None:
+        faults = tuple(
+            Fault(index, found.prefix + path if path else found.prefix.rstrip("."), reason, found.line, source)
+            for path, reason in dict.fromkeys(report.faults)
+        )
+        return Rejected(faults, index, display)
+    return Accepted(resource, tuple(found.prefix + warning for warning in report.warnings), index)
+
+
+def _reader(document: Fields, found: _Object) -> Reader | None:
+    api_version = document.string("apiVersion", found.api_version)
+    kind = document.string("kind", found.kind)
+    if not api_version or not kind:
+        for name, value in (("apiVersion", api_version), ("kind", kind)):
+            if not value:
+                document.place(name).fault("is required")
+        return None
+    reader = READERS.get((api_version, kind))
+    if reader is None:
+        document.place("kind").fault(_why_not(api_version, kind))
+    return reader
+
+
+def _why_not(api_version: str, kind: str) -> str:
+    versions = sorted(version for version, known in READERS if known == kind)
+    if versions:
+        return f"{kind} is known with the apiVersion {' or '.join(versions)}, not {said(api_version)}"
+    if kind in NOT_YET and api_version in (CALICO, CALICO_STORED):
+        return f"{kind} is not supported yet"
+    kinds = ", ".join(dict.fromkeys(known for _, known in READERS))
+    return f"{kind} of {said(api_version)} is no kind known here ({kinds})"
+
+
+def _display(found: _Object) -> str:
+    metadata = found.value.get("metadata")
+    name, namespace = (metadata.get("name"), metadata.get("namespace")) if isinstance(metadata, dict) else (None, None)
+    parts = (found.value.get("kind") or found.kind, namespace, name)
+    return "/".join(part for part in parts if isinstance(part, str) and part)

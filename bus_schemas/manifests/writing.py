@@ -1,0 +1,117 @@
+"""Resources -> manifests, as `tortie get -o yaml` prints them: what was read, with the defaults that Calico shows.
+
+Reading what was written gives the same resource.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import yaml
+
+from bus_schemas.manifests.documents import means_itself
+from bus_schemas.resources import GlobalNetworkPolicy, IPPool, NetworkPolicy, Pod, Resource
+from bus_schemas.resources.network_policy import KubernetesNetworkPolicy
+
+
+def to_manifest(resource: Resource) -> dict[str, Any]:
+    """apiVersion, kind, metadata, spec and status, in this order."""
+    manifest: dict[str, Any] = {
+        "apiVersion": resource.API_VERSION,
+        "kind": resource.KIND,
+        "metadata": _plain(resource.metadata),
+    }
+    spec = _spec(resource)
+    if spec is not None:
+        manifest["spec"] = spec
+    if isinstance(resource, Pod) and (status := _pod_status(resource)):
+        manifest["status"] = status
+    return manifest
+
+
+def _spec(resource: Resource) -> dict[str, Any] | None:
+    match resource:
+        case IPPool():
+            return _pool_spec(resource)
+        case NetworkPolicy() | GlobalNetworkPolicy():
+            return _ordered(_plain(resource.spec), tier=resource.spec.tier, types=list(resource.spec.types))
+        case KubernetesNetworkPolicy():
+            return _kubernetes_policy_spec(resource)
+        case _:
+            spec = getattr(resource, "spec", None)
+            return None if spec is None else _plain(spec)
+
+
+def _pool_spec(pool: IPPool) -> dict[str, Any]:
+    spec = pool.spec
+    shown: dict[str, Any] = {
+        "allowedUses": list(spec.allowed_uses),
+        "assignmentMode": spec.assignment_mode,
+        "blockSize": pool.block_size,
+        "cidr": spec.cidr,
+        "ipipMode": spec.ipip_mode,
+        "natOutgoing": spec.nat_outgoing,
+        "nodeSelector": spec.node_selector or "all()",
+        "vxlanMode": spec.vxlan_mode,
+    }
+    return {**_plain(spec), **shown}
+
+
+def _kubernetes_policy_spec(policy: KubernetesNetworkPolicy) -> dict[str, Any]:
+    spec: dict[str, Any] = _plain(policy.spec)
+    for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
+        for port in rule.get("ports", ()):
+            port.setdefault("protocol", "TCP")
+    return _ordered(
+        spec,
+        podSelector=_plain(policy.spec.pod_selector),
+        policyTypes=list(policy.spec.policy_types),
+    )
+
+
+def _pod_status(pod: Pod) -> dict[str, Any]:
+    status: dict[str, Any] = _plain(pod.status)
+    if pod.status.pod_ips:
+        status["podIPs"] = [{"ip": address} for address in pod.status.pod_ips]
+    return status
+
+
+def _ordered(spec: dict[str, Any], **shown: Any) -> dict[str, Any]:
+    """The fields of `shown` are printed even with their default; all in alphabetical order."""
+    return dict(sorted({**spec, **shown}.items()))
+
+
+def _plain(struct: msgspec.Struct) -> Any:
+    return msgspec.to_builtins(struct)
+
+
+# --- YAML
+
+_BASE: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_BASE):  # type: ignore[misc]
+    """Quotes what another reader would not take for text, and never writes aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: Any, text: str) -> yaml.Node:
+    node: yaml.Node = dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if means_itself(text) else "'")
+    return node
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(resources: Resource | Iterable[Resource]) -> str:
+    """One document for each resource."""
+    if isinstance(resources, Resource):
+        resources = (resources,)
+    manifests = [to_manifest(resource) for resource in resources]
+    return "---\n".join(
+        yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6) for manifest in manifests
+    )
