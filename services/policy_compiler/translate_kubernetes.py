@@ -1,0 +1,185 @@
+"""networking.k8s.io/v1 NetworkPolicy -> Policy: tier `default`, order 1000, rules that only allow.
+
+Every peer and every protocol of a rule make one rule. A rule that cannot be compiled is left out and named: these
+policies only add to what is allowed, and what they isolate stays isolated, so leaving one out opens nothing.
+
+https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/; the selectors are those that
+Calico's conversion makes (libcalico-go, backend/k8s/conversion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from bus_schemas import selectors
+from bus_schemas.policy import Match, PortRange, Rule, rules_id
+from bus_schemas.resources import KubernetesNetworkPolicy, LabelSelector
+from bus_schemas.resources.network_policy import (
+    NetworkPolicyEgressRule,
+    NetworkPolicyIngressRule,
+    NetworkPolicyPeer,
+    NetworkPolicyPort,
+)
+from bus_schemas.selectors import Selector
+from services.policy_compiler.endpoints import PROTOCOLS
+from services.policy_compiler.errors import Uncompilable
+from services.policy_compiler.labels import KUBERNETES, NAMESPACE, NAMESPACE_PREFIX, ORCHESTRATOR
+from services.policy_compiler.nets import by_family, net
+from services.policy_compiler.policies import Attaching, Draft, Translation, place
+from services.policy_compiler.ports import merged, ports, span
+from services.policy_compiler.selection import Selection
+from services.policy_compiler.tiers import DEFAULT
+
+ORDER = 1000.0
+ORDER_KIND = "KubernetesNetworkPolicy"
+"""The kind that Calico puts into the name that decides between equal orders."""
+
+PODS = selectors.equals(ORCHESTRATOR, KUBERNETES)
+ANY_POD = Selection("", PODS)
+IN_A_NAMESPACE = selectors.has(NAMESPACE)
+
+
+class _Peer(NamedTuple):
+    selection: Selection | None
+    """The pods; None: an ipBlock, or anybody."""
+    nets: tuple[str, ...] = ()
+    not_nets: tuple[str, ...] = ()
+
+
+class _Service(NamedTuple):
+    """One protocol and its ports; no protocol: all of them, every port."""
+
+    protocol: int | None
+    ranges: tuple[PortRange, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+ANYBODY = (_Peer(None),)
+ANYTHING = (_Service(None),)
+
+
+def translate(resource: KubernetesNetworkPolicy) -> Translation:
+    namespace, name = resource.key
+    spec = resource.spec
+    draft = Draft(Selection(namespace, _pods(spec.pod_selector)))
+    attaching = Attaching(
+        place(DEFAULT, ORDER, name, namespace, ORDER_KIND),
+        rules_id(resource.TOKEN, namespace, name),
+        ingress="Ingress" in spec.policy_types,
+        egress="Egress" in spec.policy_types,
+    )
+    return draft.finish(
+        attaching, resource.display, _ingress(draft, namespace, spec.ingress), _egress(draft, namespace, spec.egress)
+    )
+
+
+def _ingress(draft: Draft, namespace: str, rules: Sequence[NetworkPolicyIngressRule]) -> Iterator[Rule]:
+    for at, rule in enumerate(rules):
+        try:
+            peers, services = _peers(namespace, rule.from_), _services(rule.ports)
+        except Uncompilable as error:
+            draft.faults.append(f"spec.ingress[{at}]: {error}")
+            continue
+        for peer in peers:
+            source = _match(draft, peer)
+            for service in services:
+                # The destination is the governed pod itself, so its named ports are those of the policy's subject.
+                destination = _with_ports(draft, Match(), service, draft.subject)
+                yield from _allow(service, source, destination)
+
+
+def _egress(draft: Draft, namespace: str, rules: Sequence[NetworkPolicyEgressRule]) -> Iterator[Rule]:
+    for at, rule in enumerate(rules):
+        try:
+            peers, services = _peers(namespace, rule.to), _services(rule.ports)
+        except Uncompilable as error:
+            draft.faults.append(f"spec.egress[{at}]: {error}")
+            continue
+        for peer in peers:
+            match = _match(draft, peer)
+            for service in services:
+                destination = _with_ports(draft, match, service, peer.selection or ANY_POD)
+                yield from _allow(service, Match(), destination)
+
+
+def _allow(service: _Service, source: Match, destination: Match) -> Iterator[Rule]:
+    return by_family(Rule(action="allow", protocol=service.protocol, source=source, destination=destination))
+
+
+def _peers(namespace: str, peers: Sequence[NetworkPolicyPeer]) -> Sequence[_Peer]:
+    return [_peer(namespace, peer) for peer in peers] or ANYBODY
+
+
+def _peer(namespace: str, peer: NetworkPolicyPeer) -> _Peer:
+    block, in_namespaces = peer.ip_block, peer.namespace_selector
+    if block is not None:
+        if peer.pod_selector is not None or in_namespaces is not None:
+            raise Uncompilable("a peer is either an ipBlock or selectors")
+        return _Peer(None, (net(block.cidr),), tuple(map(net, block.except_)))
+    if in_namespaces is None:
+        if peer.pod_selector is None:
+            raise Uncompilable("a peer without a selector and without an ipBlock")
+        return _Peer(Selection(namespace, _pods(peer.pod_selector)))
+    spaces = selectors.from_label_selector(in_namespaces)
+    spaces = IN_A_NAMESPACE if spaces.is_all else spaces.prefixed(NAMESPACE_PREFIX)
+    pods = PODS if peer.pod_selector is None else _pods(peer.pod_selector)
+    return _Peer(Selection("", selectors.all_of(pods, spaces)))
+
+
+def _services(given: Sequence[NetworkPolicyPort]) -> Sequence[_Service]:
+    """The ports by protocol. A protocol's port without a number stands for all of them."""
+    if not given:
+        return ANYTHING
+    by_protocol: dict[int, tuple[list[PortRange], set[str]] | None] = {}
+    for port in given:
+        protocol = PROTOCOLS.get(port.protocol)
+        if protocol is None:
+            raise Uncompilable(f"unknown protocol {port.protocol!r}")
+        if port.port is None:
+            if port.end_port is not None:
+                raise Uncompilable("endPort without a port")
+            by_protocol[protocol] = None
+            continue
+        listed = by_protocol.setdefault(protocol, ([], set()))
+        read = ports([port.port])
+        if port.end_port is not None:
+            if read.names:
+                raise Uncompilable("endPort with a named port")
+            read = read._replace(ranges=(span(read.ranges[0].first, port.end_port),))
+        if listed is not None:
+            listed[0].extend(read.ranges)
+            listed[1].update(read.names)
+    return [
+        _Service(protocol) if listed is None else _Service(protocol, merged(listed[0]), tuple(sorted(listed[1])))
+        for protocol, listed in sorted(by_protocol.items())
+    ]
+
+
+def _match(draft: Draft, peer: _Peer) -> Match:
+    groups = () if peer.selection is None else (draft.addresses(peer.selection),)
+    return Match(groups=groups, nets=peer.nets, not_nets=peer.not_nets)
+
+
+def _with_ports(draft: Draft, match: Match, service: _Service, owners: Selection) -> Match:
+    """The match, with the ports of the service; named ones are looked up among the owners."""
+    return Match(
+        groups=match.groups,
+        nets=match.nets,
+        not_nets=match.not_nets,
+        ports=service.ranges,
+        named_ports=tuple(draft.ports(owners, name) for name in service.names),
+    )
+
+
+def _pods(selector: LabelSelector) -> Selector:
+    """A pod selector, of Kubernetes' pods only."""
+    if selector.match_expressions:
+        return selectors.all_of(PODS, selectors.from_label_selector(selector))
+    return _pods_with(tuple(sorted(selector.match_labels.items())))
+
+
+@lru_cache(maxsize=1 << 16)
+def _pods_with(labels: tuple[tuple[str, str], ...]) -> Selector:
+    return selectors.all_of(PODS, *(selectors.equals(key, value) for key, value in labels))
