@@ -85,6 +85,9 @@ class TokenKind(StrEnum):
     END = "end of selector"
 
 
+_COMPARISONS = frozenset({TokenKind.EQ, TokenKind.NE, TokenKind.CONTAINS, TokenKind.STARTS_WITH, TokenKind.ENDS_WITH})
+
+
 class Token(NamedTuple):
     kind: TokenKind
     value: str
@@ -115,13 +118,13 @@ def tokenize(text: str) -> list[Token]:
     at = _end(_BLANK, text, 0)
     while at < len(text):
         if tokens and tokens[-1].kind is TokenKind.LABEL:
-            token, after = _operator(text, at, tokens[-1])
+            token, after = _operator(text, at, tokens)
         else:
             token, after = _operand(text, at)
         tokens.append(token)
         at = _end(_BLANK, text, after)
     if tokens and tokens[-1].kind is TokenKind.LABEL:
-        raise SelectorError(text, at, f"expected an operator after the label {tokens[-1].value!r}")
+        raise _no_operator(text, at, tokens)
     tokens.append(Token(TokenKind.END, "", at))
     return tokens
 
@@ -131,13 +134,21 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
     return at if match is None else match.end()
 
 
-def _operator(text: str, at: int, label: Token) -> tuple[Token, int]:
+def _operator(text: str, at: int, tokens: list[Token]) -> tuple[Token, int]:
     """The token after a label, where words are operators."""
     if word := _WORD.match(text, at):
         return Token(_WORDS[re.sub(r"[ \t]", "", word[1])], "", at), word.end()
     if _LABEL.match(text, at):
-        raise SelectorError(text, at, f"expected an operator after the label {label.value!r}")
+        raise _no_operator(text, at, tokens)
     return _symbol_or_string(text, at)
+
+
+def _no_operator(text: str, at: int, tokens: list[Token]) -> SelectorError:
+    """After a comparison the label itself is the mistake: a string without its quotes."""
+    label = tokens[-1]
+    if len(tokens) > 1 and tokens[-2].kind in _COMPARISONS:
+        return SelectorError(text, label.position, f"expected string in quotes, not {_said(label)}")
+    return SelectorError(text, at, f"expected an operator after the label {label.value!r}")
 
 
 def _operand(text: str, at: int) -> tuple[Token, int]:
@@ -155,6 +166,10 @@ def _operand(text: str, at: int) -> tuple[Token, int]:
         _check_label(text, at, label[0])
         return Token(TokenKind.LABEL, label[0], at), label.end()
     return _symbol_or_string(text, at)
+
+
+def _said(token: Token) -> str:
+    return f"{token.kind.value} {token.value!r}" if token.value else token.kind.value
 
 
 def _symbol_or_string(text: str, at: int) -> tuple[Token, int]:
@@ -232,8 +247,6 @@ class Or:
 
 
 Node = All | Global | Has | Compare | Within | Not | And | Or
-
-_COMPARISONS = frozenset({TokenKind.EQ, TokenKind.NE, TokenKind.CONTAINS, TokenKind.STARTS_WITH, TokenKind.ENDS_WITH})
 
 
 class _Parser:
@@ -327,13 +340,10 @@ class _Parser:
     def _take(self, kind: TokenKind) -> Token:
         token = self._tokens[self._next]
         if token.kind is not kind:
-            raise SelectorError(self._text, token.position, f"expected {kind.value}, not {_said(token)}")
+            in_quotes = " in quotes" if kind is TokenKind.STRING else ""
+            raise SelectorError(self._text, token.position, f"expected {kind.value}{in_quotes}, not {_said(token)}")
         self._next += 1
         return token
-
-
-def _said(token: Token) -> str:
-    return f"{token.kind.value} {token.value!r}" if token.value else token.kind.value
 
 
 # --- what a tree means

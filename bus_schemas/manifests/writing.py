@@ -16,6 +16,10 @@ from bus_schemas.resources import GlobalNetworkPolicy, IPPool, NetworkPolicy, Po
 from bus_schemas.resources.network_policy import KubernetesNetworkPolicy
 
 
+_EXACT = 2.0**53
+"""Below it a float holds every whole number: 1000.0 is printed as people wrote it, 1000."""
+
+
 def to_manifest(resource: Resource) -> dict[str, Any]:
     """apiVersion, kind, metadata, spec and status, in this order."""
     manifest: dict[str, Any] = {
@@ -36,7 +40,7 @@ def _spec(resource: Resource) -> dict[str, Any] | None:
         case IPPool():
             return _pool_spec(resource)
         case NetworkPolicy() | GlobalNetworkPolicy():
-            return _ordered(_plain(resource.spec), tier=resource.spec.tier, types=list(resource.spec.types))
+            return _calico_policy_spec(resource)
         case KubernetesNetworkPolicy():
             return _kubernetes_policy_spec(resource)
         case _:
@@ -56,7 +60,15 @@ def _pool_spec(pool: IPPool) -> dict[str, Any]:
         "nodeSelector": spec.node_selector or "all()",
         "vxlanMode": spec.vxlan_mode,
     }
-    return {**_plain(spec), **shown}
+    return _ordered(_plain(spec), **shown)
+
+
+def _calico_policy_spec(policy: NetworkPolicy | GlobalNetworkPolicy) -> dict[str, Any]:
+    spec = _ordered(_plain(policy.spec), tier=policy.spec.tier, types=list(policy.spec.types))
+    order = policy.spec.order
+    if order is not None and order.is_integer() and abs(order) < _EXACT:
+        spec["order"] = int(order)
+    return spec
 
 
 def _kubernetes_policy_spec(policy: KubernetesNetworkPolicy) -> dict[str, Any]:
@@ -111,7 +123,9 @@ def to_yaml(resources: Resource | Iterable[Resource]) -> str:
     """One document for each resource."""
     if isinstance(resources, Resource):
         resources = (resources,)
-    manifests = [to_manifest(resource) for resource in resources]
-    return "---\n".join(
-        yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6) for manifest in manifests
-    )
+    return "---\n".join(dump(to_manifest(resource)) for resource in resources)
+
+
+def dump(manifest: Any) -> str:
+    """A manifest, or a list of them, that is plain values already."""
+    return str(yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6))
