@@ -82,26 +82,45 @@ class NodeCore:
         self._standpoints: dict[int, Standpoint] = {}
         self._uplinks: dict[int, Uplink] = {}
         self._surroundings: Surroundings | None = None
+        self._stale = True
+        """Something that the surroundings depend on changed."""
+        self._owners: Counter[str] = Counter()
+        """How many routes name each node address; the surroundings care for which, not for how many."""
+        self._problems: tuple[str, ...] = ()
 
     # --- facts
 
     def apply(self, fact: Fact) -> None:
         if fact.family is ROUTE:
-            _store(self._routes, fact.key[0], fact.value)
-            self._dirty.add(fact.key[0])
-        elif fact.family is DESIRED[IPPool]:
+            self._apply_route(fact.key[0], fact.value)
+            return
+        self._stale = True
+        if fact.family is DESIRED[IPPool]:
             _store(self._pools, fact.key[1], fact.value)
         elif fact.family is DESIRED[FelixConfiguration]:
             _store(self._configurations, fact.key[1], fact.value)
         elif fact.family is DESIRED[Node]:
             _store(self._nodes, fact.key[1], fact.value)
 
+    def _apply_route(self, cidr: str, route: Route | None) -> None:
+        before = self._routes.get(cidr)
+        was, now = (_plain(r.address) if r is not None else "" for r in (before, route))
+        if was != now:
+            self._owners[was] -= 1
+            self._owners[now] += 1
+            self._stale = self._stale or self._owners[now] == 1 or not self._owners[was]
+        _store(self._routes, cidr, route)
+        self._dirty.add(cidr)
+
     def set_interfaces(self, interfaces: Sequence[Interface]) -> None:
-        self._interfaces = tuple(interfaces)
+        if self._interfaces != tuple(interfaces):
+            self._interfaces = tuple(interfaces)
+            self._stale = True
 
     def set_vteps(self, addresses: Sequence[str]) -> None:
         """Our own tunnel addresses, as the address service gave them."""
         self._vteps = tuple(addresses)
+        self._stale = True
 
     # --- questions
 
@@ -124,27 +143,30 @@ class NodeCore:
     # --- output
 
     def flush(self) -> Desired:
-        problems: list[str] = []
-        self._look_around(problems)
+        news = None
+        if self._stale:
+            self._stale = False
+            self._look_around()
+            surroundings = self._surround()
+            news = surroundings if surroundings != self._surroundings else None
+            self._surroundings = surroundings
         changed: set[Destination] = set()
         for cidr in self._dirty:
             changed |= self._convert(cidr)
         self._dirty.clear()
-        surroundings = self._surround()
-        news = surroundings if surroundings != self._surroundings else None
-        self._surroundings = surroundings
-        problems += [f"route {cidr}: {reason}" for cidr, reason in sorted(self._faulty.items())]
+        faults = (f"route {cidr}: {reason}" for cidr, reason in sorted(self._faulty.items()))
         return Desired(
             rows={where: self._row(where) for where in changed},
             tunnels={family: self._tunnel(family) for family in FAMILIES},
             peers={family: frozenset(self._peers[family]) for family in FAMILIES},
             vtep_families=tunnel.families(self.pools, enabled=True) & frozenset(self._uplinks),
             surroundings=news,
-            problems=tuple(problems),
+            problems=(*self._problems, *faults),
         )
 
-    def _look_around(self, problems: list[str]) -> None:
+    def _look_around(self) -> None:
         """Uplinks and standpoints; every route is converted again where they changed."""
+        problems = []
         own = self._nodes.get(self._node)
         self._uplinks = {}
         standpoints: dict[int, Standpoint] = {}
@@ -164,6 +186,7 @@ class NodeCore:
             self._uplinks[family] = found
             device = tunnel.DEVICES[family] if family in tunnelled else ""
             standpoints[family] = Standpoint(found.device, found.network, device)
+        self._problems = tuple(problems)
         if standpoints != self._standpoints:
             self._standpoints = standpoints
             self._dirty.update(self._routes)
@@ -213,7 +236,7 @@ class NodeCore:
         return tunnel.spec(self._node, uplink.network, uplink.device, uplink.mtu, self._configurations, self._vteps)
 
     def _surround(self) -> Surroundings:
-        addresses = {_plain(route.address) for route in self._routes.values() if route.address}
+        addresses = {address for address, count in self._owners.items() if address and count}
         for node in self._nodes.values():
             addresses.update(_plain(a) for a in (node.address(4), node.address(6)) if a)
         own = {str(uplink.network.ip) for uplink in self._uplinks.values()}

@@ -1,0 +1,352 @@
+"""The life of a pod on this node: plugged in, checked, unplugged. The CNI's verbs, in the order that keeps every crash
+recoverable.
+
+    ADD   address (rpc) -> endpoint noted, durable -> announced -> link, route -> policy in the kernel -> answer
+    DEL   policy, route gone -> endpoint withdrawn, debt of the address noted, durable -> link gone -> answer
+          ... and later, whenever the bus is there: the withdrawal is published, then the address is released
+
+Each step may be repeated. Verbs of one pod are serialised; those of different pods are not. A DEL names a container, so
+one that comes late for an older incarnation releases that one's address and touches nothing of the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from bus_schemas.endpoints import Endpoint
+from bus_schemas.ids import HandleId, NodeName, PodKey
+from bus_schemas.ipam import Assigned, AssignRequest, Busy, PoolExhausted, Refused
+from bus_schemas.resources import Namespace, Pod
+from bus_schemas.subjects import ASSIGN, Rpc
+from chassis.errors import BusError, Unavailable
+from services.node_dataplane import cni_protocol as cni
+from services.node_dataplane import identity
+from services.node_dataplane.cni_protocol import Call, CniError, Code
+from services.node_dataplane.endpoint_store import EndpointStore, Plugin
+from services.node_dataplane.errors import LinkError, StoreError
+from services.node_dataplane.links import PodLink, PodLinks, link_name
+from services.node_dataplane.locks import KeyedLocks
+from services.node_dataplane.reaper import Reaper
+from services.node_dataplane.routes import Row, host
+from services.node_dataplane.routing import RouteTable, cidr_of
+
+RETRY_S = 0.2
+"""Between requests to an address service that is busy or away, while a CNI call still has time."""
+REQUEST_S = 5.0
+
+
+class Bus(Protocol):
+    """What of the bus is used here."""
+
+    async def request(self, rpc: Rpc, message: Any, *, timeout_s: float) -> Any: ...
+
+
+class Resources(Protocol):
+    """Single resources, without following all of their kind."""
+
+    async def read(self, kind: type[Any], namespace: str, name: str) -> Any: ...
+
+    async def await_pod(self, pod: PodKey, accept: Callable[[Pod], bool]) -> Pod: ...
+
+
+class Policy(Protocol):
+    """What `enforcement.Enforcement` is to the pods."""
+
+    def plug(self, endpoint: Endpoint) -> None: ...
+
+    def unplug(self, pod: PodKey) -> None: ...
+
+    async def in_place(self, endpoint: Endpoint) -> None: ...
+
+    def obstacle(self, pod: PodKey) -> str: ...
+
+
+class Announcements(Protocol):
+    """Endpoints on the bus."""
+
+    def announce(self, endpoint: Endpoint) -> None: ...
+
+    def withdraw(self, pod: PodKey) -> None: ...
+
+
+class Pods:
+    def __init__(
+        self,
+        node: NodeName,
+        *,
+        store: EndpointStore,
+        links: PodLinks,
+        reaper: Reaper,
+        routes: RouteTable,
+        policy: Policy,
+        announcements: Announcements,
+        bus: Bus,
+        resources: Resources,
+        debts: Callable[[], None],
+        mtu: Callable[[], int],
+        obstacle: Callable[[], str],
+        deadline_s: float,
+    ) -> None:
+        """`debts` is called when a handle is owed; `obstacle` says why no pod can be taken now, or "" when it can."""
+        self._node = node
+        self._store = store
+        self._links = links
+        self._reaper = reaper
+        self._routes = routes
+        self._policy = policy
+        self._announcements = announcements
+        self._bus = bus
+        self._resources = resources
+        self._debts = debts
+        self._mtu = mtu
+        self._obstacle = obstacle
+        self._deadline_s = deadline_s
+        self._verbs = KeyedLocks()
+        self.handles = KeyedLocks()
+        """Held while a handle's address is being assigned or released."""
+        self._handlers = {
+            "ADD": self._add,
+            "DEL": self._del,
+            "CHECK": self._check,
+            "GC": self._gc,
+            "STATUS": self._status,
+            "VERSION": self._version,
+        }
+
+    async def handle(self, env: Mapping[str, str], stdin: str) -> tuple[int, str]:
+        """(exit code, standard output) of one call of the plugin."""
+        version = cni.VERSIONS[-1]
+        try:
+            call = cni.parse(env, stdin)
+            version = call.config.version
+            return 0, await self._handlers[call.command](call)
+        except CniError as error:
+            return 1, cni.failure(version, error)
+        except StoreError as error:
+            return 1, cni.failure(version, CniError(Code.IO_FAILURE, str(error)))
+        except OSError as error:
+            return 1, cni.failure(version, CniError(Code.IO_FAILURE, error.strerror or str(error)))
+
+    # --- ADD
+
+    async def _add(self, call: Call) -> str:
+        pod = identity.pod_of(call)
+        async with self._verbs.of(pod):
+            stage = _Stage("waiting for the node to be ready")
+            plugin = None
+            try:
+                async with asyncio.timeout(self._deadline_s):
+                    await self._make_room(pod, call)
+                    plugin = await self._plugin(call, pod, stage)
+                    return await self._plug(call, plugin, stage)
+            except TimeoutError as error:
+                await self._undo(pod, call)
+                reason = self._policy.obstacle(pod) if plugin is not None else ""
+                raise CniError(
+                    Code.TRY_AGAIN,
+                    f"not done within {self._deadline_s:g} s: {stage.text}{reason and f': {reason}'}",
+                ) from error
+            except LinkError as error:
+                await self._undo(pod, call)
+                raise CniError(Code.IO_FAILURE, str(error)) from error
+            except BusError as error:
+                await self._undo(pod, call)
+                raise CniError(Code.TRY_AGAIN, f"{stage.text}: {error}") from error
+            except (CniError, StoreError, OSError):
+                await self._undo(pod, call)
+                raise
+
+    async def _make_room(self, pod: PodKey, call: Call) -> None:
+        """An earlier incarnation whose DEL never came, or came not yet, makes way."""
+        before = self._store.get(pod)
+        if before is None:
+            return
+        if before.endpoint.container != call.container:
+            await self._unplug(before)
+        elif before.interface != call.interface:
+            raise CniError(
+                Code.UNSUPPORTED_FIELD, f"the container is attached as {before.interface} already; one link a pod"
+            )
+
+    async def _plugin(self, call: Call, pod: PodKey, stage: _Stage) -> Plugin:
+        """What is to be plugged in; addresses included, noted and announced, durable."""
+        known = self._store.get(pod)
+        if known is not None:
+            return known
+        request = await self._request(call, pod, stage)
+        stage.text = "asking for an address"
+        async with self.handles.of(request.handle):
+            addresses = await self._assign(request, stage)
+            endpoint = Endpoint(
+                node=self._node,
+                namespace=pod.namespace,
+                name=pod.name,
+                container=call.container,
+                uid=identity.uid_of(call),
+                link=link_name(pod),
+                addresses=addresses,
+                labels=None if identity.has_resource(call) else call.config.labels or {},
+            )
+            plugin = Plugin(
+                endpoint=endpoint,
+                handle=request.handle,
+                interface=call.interface,
+                netns=call.netns,
+                mac="",
+                mtu=call.config.mtu or self._mtu(),
+            )
+            self._store.put(plugin)
+        return plugin
+
+    async def _request(self, call: Call, pod: PodKey, stage: _Stage) -> AssignRequest:
+        annotations: Mapping[str, str] = {}
+        of_namespace: Mapping[str, str] = {}
+        if identity.has_resource(call):
+            stage.text = f"waiting for the resource of the pod {pod}"
+            uid = identity.uid_of(call)
+
+            def current(resource: Pod) -> bool:
+                return not uid or resource.metadata.uid in ("", uid)
+
+            resource, namespace = await asyncio.gather(
+                self._resources.await_pod(pod, current), self._resources.read(Namespace, "", pod.namespace)
+            )
+            annotations = resource.metadata.annotations
+            of_namespace = namespace.metadata.annotations if namespace is not None else {}
+        return identity.request(call, self._node, annotations, of_namespace)
+
+    async def _assign(self, request: AssignRequest, stage: _Stage) -> tuple[str, ...]:
+        while True:
+            try:
+                reply = await self._bus.request(ASSIGN, request, timeout_s=REQUEST_S)
+            except Unavailable as error:
+                reply = Busy(reason=f"the address service does not answer ({error})")
+            match reply:
+                case Assigned(addresses=addresses):
+                    return addresses
+                case PoolExhausted(reason=reason):
+                    raise CniError(Code.TRY_AGAIN, f"no address to be had: {reason}")
+                case Refused(reason=reason):
+                    raise CniError(Code.INVALID_CONFIGURATION, f"the address service refuses: {reason}")
+                case Busy(reason=reason):
+                    stage.text = f"asking for an address: {reason}"
+                    await asyncio.sleep(RETRY_S)
+
+    async def _plug(self, call: Call, plugin: Plugin, stage: _Stage) -> str:
+        endpoint = plugin.endpoint
+        self._policy.plug(endpoint)
+        self._announcements.announce(endpoint)
+        stage.text = "writing the pod down"
+        await self._store.save()
+        link = PodLink(endpoint.link, call.interface, call.netns, endpoint.addresses, plugin.mtu)
+        plugged = self._links.ensure(link)
+        for address in endpoint.addresses:
+            self._routes.want(host(address), Row(endpoint.link))
+        self._routes.flush()
+        for address in endpoint.addresses:
+            if reason := self._routes.stuck.get(host(address)):
+                raise LinkError(f"no route to {cidr_of(host(address))}: {reason}")
+        if (plugged.mac, call.netns) != (plugin.mac, plugin.netns):
+            plugin = msgspec.structs.replace(plugin, mac=plugged.mac, netns=call.netns)
+            self._store.put(plugin)
+        stage.text = "policy not in place"
+        await self._policy.in_place(endpoint)
+        return cni.result(
+            call.config.version,
+            link=endpoint.link,
+            interface=call.interface,
+            netns=call.netns,
+            mac=plugged.mac,
+            mtu=plugin.mtu,
+            addresses=endpoint.addresses,
+        )
+
+    async def _undo(self, pod: PodKey, call: Call) -> None:
+        """As if ADD had never been. The address may have been given even where its answer was lost."""
+        plugin = self._store.get(pod)
+        if plugin is not None and plugin.endpoint.container == call.container:
+            await self._unplug(plugin)
+        elif plugin is None:
+            self._owe(identity.handle_of(call))
+
+    # --- DEL
+
+    async def _del(self, call: Call) -> str:
+        known = self._store.of_container(call.container)
+        async with self._verbs.of(known.pod if known is not None else identity.pod_of(call)):
+            plugin = self._store.of_container(call.container)
+            if plugin is None:
+                self._owe(identity.handle_of(call))
+                await self._store.save()
+            elif plugin.interface == call.interface:
+                await self._unplug(plugin)
+        return ""
+
+    async def _unplug(self, plugin: Plugin) -> None:
+        endpoint = plugin.endpoint
+        self._policy.unplug(plugin.pod)
+        for address in endpoint.addresses:
+            held = self._routes.wanted(host(address))
+            if held is not None and held.device == endpoint.link:
+                self._routes.want(host(address), None)
+        self._routes.flush()
+        self._announcements.withdraw(plugin.pod)
+        self._store.remove(plugin.pod)
+        self._owe(plugin.handle)
+        await self._store.save()
+        await self._reaper.remove(endpoint.link)
+
+    def _owe(self, handle: HandleId) -> None:
+        self._store.owe(handle)
+        self._debts()
+
+    # --- CHECK, GC, STATUS, VERSION
+
+    async def _check(self, call: Call) -> str:
+        plugin = self._store.of_container(call.container)
+        if plugin is None or plugin.interface != call.interface:
+            raise CniError(Code.CONTAINER_UNKNOWN, f"the container {call.container} has no {call.interface} from here")
+        async with self._verbs.of(plugin.pod):
+            endpoint = plugin.endpoint
+            missing = set(call.config.previous or ()) - set(endpoint.addresses)
+            if missing:
+                raise CniError(
+                    Code.CHECK_FAILED, f"prevResult names {', '.join(sorted(missing))}, which the pod does not have"
+                )
+            link = PodLink(endpoint.link, plugin.interface, call.netns, endpoint.addresses, plugin.mtu)
+            if complaint := self._links.check(link):
+                raise CniError(Code.CHECK_FAILED, complaint)
+            self._routes.check()
+            for address in endpoint.addresses:
+                if reason := self._routes.stuck.get(host(address)):
+                    raise CniError(Code.CHECK_FAILED, f"no route to {address}: {reason}")
+        return ""
+
+    async def _gc(self, call: Call) -> str:
+        prefix = f"{call.config.name}."
+        for plugin in self._store.all():
+            attached = (plugin.endpoint.container, plugin.interface)
+            if plugin.handle.startswith(prefix) and attached not in call.config.attachments:
+                async with self._verbs.of(plugin.pod):
+                    if self._store.get(plugin.pod) == plugin:
+                        await self._unplug(plugin)
+        return ""
+
+    async def _status(self, call: Call) -> str:
+        if obstacle := self._obstacle():
+            raise CniError(Code.NOT_AVAILABLE, obstacle)
+        return ""
+
+    async def _version(self, call: Call) -> str:
+        return cni.versions(call.config.version)
+
+
+class _Stage:
+    """How far a call got, for the error of one that ran out of time."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
