@@ -15,7 +15,6 @@ from bus_schemas.manifests.documents import means_itself
 from bus_schemas.resources import GlobalNetworkPolicy, IPPool, NetworkPolicy, Pod, Resource
 from bus_schemas.resources.network_policy import KubernetesNetworkPolicy
 
-
 _EXACT = 2.0**53
 """Below it a float holds every whole number: 1000.0 is printed as people wrote it, 1000."""
 

@@ -1,0 +1,304 @@
+"""The mirror of the bus that requests are answered from, and the decision what a write would change.
+
+    facts ---> mirror ---> lists, views, watches
+                  |
+    documents --> decide --> Planned(writes, one result an object) | Refused(faults): nothing is written
+
+`decide` gives each write the sequence that it was decided upon; should another writer be faster, the batch fails as a
+whole and the shell decides anew upon what that writer left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from bus_schemas.endpoints import Endpoint
+from bus_schemas.ipam import Block, Handle
+from bus_schemas.manifests import Accepted, Fault, Read, Rejected, validate_against
+from bus_schemas.resources import KINDS, Resource
+from bus_schemas.status import Status
+from bus_schemas.subjects import BLOCK, DESIRED, ENDPOINT, HANDLE, STATUS, Fact, Family, Key
+from services.api.dependants import dependants
+from services.api.kinds import Kind
+
+READS: tuple[Family[Any], ...] = (*DESIRED.values(), BLOCK, HANDLE, ENDPOINT, STATUS)
+
+MAX_WRITES = 1000
+"""Changed objects of one request: what the bus takes as one atomic batch."""
+
+_ORDER = {kind: position for position, kind in enumerate(KINDS.values())}
+
+
+class Stored(NamedTuple):
+    resource: Resource
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Write:
+    kind: Kind
+    key: tuple[str, str]
+    resource: Resource | None
+    """None: the object is to be deleted."""
+    expected: int
+    """The sequence that this was decided upon; 0: there was nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What becomes of one object."""
+
+    kind: Kind
+    key: tuple[str, str]
+    outcome: Literal["created", "configured", "unchanged", "deleted"]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    results: tuple[Result, ...]
+    """In the order of the request."""
+    writes: tuple[Write, ...] = ()
+    """In the order of KINDS; removals in the reverse order."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    reason: Literal["invalid", "missing", "conflict", "too_large"]
+    error: str
+    faults: tuple[Fault, ...] = ()
+
+
+Decision = Planned | Refused
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a new object is given."""
+
+    time: str
+    """RFC 3339."""
+    uids: Iterator[str]
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Create or replace every object, or none."""
+
+    documents: Sequence[Read]
+
+
+@dataclass(frozen=True)
+class Put:
+    """Create or replace one object, if it still is as the writer knew it."""
+
+    kind: Kind
+    key: tuple[str, str]
+    document: Read
+    only_if: int | None = None
+    """The sequence that it must have; 0: it must not exist; None: whatever it is."""
+
+
+@dataclass(frozen=True)
+class Delete:
+    targets: Sequence[tuple[Kind, tuple[str, str]]]
+    missing_ok: bool = False
+    only_if: int | None = None
+
+
+Request = Apply | Put | Delete
+Current = Callable[[Kind, tuple[str, str]], Fact]
+
+
+class Core:
+    def __init__(self) -> None:
+        self.blocks: dict[str, Block] = {}
+        self.handles: dict[str, Handle] = {}
+        self.endpoints: dict[tuple[str, str, str], Endpoint] = {}
+        """By (node, namespace, name)."""
+        self.statuses: dict[tuple[str, str], Status] = {}
+        """By (component, instance)."""
+        self._desired: dict[Kind, dict[tuple[str, str], Stored]] = {kind: {} for kind in KINDS.values()}
+        self._kinds: dict[Family[Any], Kind] = {DESIRED[kind]: kind for kind in KINDS.values()}
+        self._tombstones: dict[tuple[Kind, tuple[str, str]], int] = {}
+        self._views: dict[Family[Any], dict[Any, Any]] = {BLOCK: self.blocks, HANDLE: self.handles}
+        self._views |= {ENDPOINT: self.endpoints, STATUS: self.statuses}
+
+    # --- the mirror
+
+    def apply(self, fact: Fact) -> None:
+        kind = self._kinds.get(fact.family)
+        if kind is not None:
+            self._apply_desired(kind, (fact.key[0], fact.key[1]), fact)
+        elif (view := self._views.get(fact.family)) is not None:
+            key = fact.key if len(fact.key) > 1 else fact.key[0]
+            if fact.value is None:
+                view.pop(key, None)
+            else:
+                view[key] = fact.value
+
+    def _apply_desired(self, kind: Kind, key: tuple[str, str], fact: Fact) -> None:
+        if fact.value is None:
+            self._desired[kind].pop(key, None)
+            if fact.sequence:
+                self._tombstones[kind, key] = fact.sequence
+        else:
+            self._desired[kind][key] = Stored(fact.value, fact.sequence)
+            self._tombstones.pop((kind, key), None)
+
+    def kind_of(self, family: Family[Any]) -> Kind | None:
+        return self._kinds.get(family)
+
+    def resources(self, kind: Kind, namespace: str | None = None) -> list[Stored]:
+        """All of a kind (in one namespace), by namespace and name."""
+        stored = self._desired[kind]
+        return [stored[key] for key in sorted(stored) if namespace is None or key[0] == namespace]
+
+    def resource(self, kind: Kind, key: tuple[str, str]) -> Stored | None:
+        return self._desired[kind].get(key)
+
+    def current(self, kind: Kind, key: tuple[str, str]) -> Fact:
+        stored = self._desired[kind].get(key)
+        if stored is not None:
+            return Fact(DESIRED[kind], key, stored.resource, stored.sequence)
+        return Fact(DESIRED[kind], key, None, self._tombstones.get((kind, key), 0))
+
+    # --- decisions
+
+    def decide(self, request: Request, stamp: Stamp, fresher: Mapping[Key, Fact] | None = None) -> Decision:
+        """What the request would write. `fresher` holds facts, by (kind token, namespace, name), that the mirror may
+        not have heard of yet."""
+        newer = fresher or {}
+
+        def current(kind: Kind, key: tuple[str, str]) -> Fact:
+            return newer.get((kind.TOKEN, *key)) or self.current(kind, key)
+
+        if isinstance(request, Delete):
+            decision = self._decide_delete(request, current)
+        elif isinstance(request, Put):
+            decision = self._decide_put(request, stamp, current)
+        else:
+            decision = self._decide_apply(request.documents, stamp, current)
+        if isinstance(decision, Planned) and len(decision.writes) > MAX_WRITES:
+            changed = len(decision.writes)
+            return Refused("too_large", f"{changed} objects change; one request can change {MAX_WRITES} at once")
+        return decision
+
+    def _decide_apply(self, documents: Sequence[Read], stamp: Stamp, current: Current) -> Decision:
+        accepted = [read for read in documents if isinstance(read, Accepted)]
+        faults = [fault for read in documents if isinstance(read, Rejected) for fault in read.faults]
+        faults += _given_twice(accepted)
+        if not faults:
+            faults += self._conflicts(accepted)
+        if faults:
+            rejected = len({fault.document for fault in faults})
+            error = f"{rejected} of {len(documents)} documents cannot be accepted: nothing was changed"
+            return Refused("invalid", error, tuple(sorted(faults, key=lambda fault: fault.document)))
+        results, writes = [], []
+        for read in accepted:
+            result, write = _store(read, stamp, current)
+            results.append(result)
+            if write is not None:
+                writes.append(write)
+        writes.sort(key=lambda write: _ORDER[write.kind])
+        return Planned(tuple(results), tuple(writes))
+
+    def _decide_put(self, request: Put, stamp: Stamp, current: Current) -> Decision:
+        read = request.document
+        if isinstance(read, Accepted) and (type(read.resource), read.resource.key) != (request.kind, request.key):
+            asked = _display(request.kind, request.key)
+            return Refused("invalid", f"the document is {read.resource.display}, the address says {asked}")
+        before = current(request.kind, request.key)
+        stale = _stale(before, request.only_if)
+        return stale if stale is not None else self._decide_apply([read], stamp, current)
+
+    def _decide_delete(self, request: Delete, current: Current) -> Decision:
+        results, writes = [], []
+        leaving = set(request.targets)
+        for kind, key in dict.fromkeys(request.targets):
+            before = current(kind, key)
+            if before.value is None:
+                if request.missing_ok:
+                    results.append(Result(kind, key, "unchanged", ("it was not there",)))
+                    continue
+                return Refused("missing", f"{_display(kind, key)} does not exist")
+            stale = _stale(before, request.only_if)
+            if stale is not None:
+                return stale
+            results.append(Result(kind, key, "deleted", tuple(self._dependants(before.value, leaving))))
+            writes.append(Write(kind, key, None, before.sequence))
+        writes.sort(key=lambda write: _ORDER[write.kind], reverse=True)
+        return Planned(tuple(results), tuple(writes))
+
+    def _conflicts(self, accepted: Sequence[Accepted]) -> Iterator[Fault]:
+        """What the objects may not be beside each other, beside the others, or in place of what they replace."""
+        arriving = {(type(read.resource), read.resource.key): read.resource for read in accepted}
+
+        def beside(resource: Resource) -> Iterator[Resource]:
+            where = (type(resource), resource.key)
+            for other in self._everything():
+                replaced = (type(other), other.key)
+                if replaced == where or replaced not in arriving:
+                    yield other
+            yield from (other for key, other in arriving.items() if key != where)
+
+        for read in accepted:
+            for fault in validate_against(read.resource, beside(read.resource)):
+                yield replace(fault, document=read.document)
+
+    def _dependants(self, resource: Resource, leaving: set[tuple[Kind, tuple[str, str]]]) -> Iterator[str]:
+        staying = (other for other in self._everything() if (type(other), other.key) not in leaving)
+        return dependants(resource, staying, self.blocks.values(), self.endpoints.values())
+
+    def _everything(self) -> Iterator[Resource]:
+        return (stored.resource for stored in chain.from_iterable(map(dict.values, self._desired.values())))
+
+
+def _store(read: Accepted, stamp: Stamp, current: Current) -> tuple[Result, Write | None]:
+    kind, key = type(read.resource), read.resource.key
+    before = current(kind, key)
+    if before.value is None:
+        metadata = msgspec.structs.replace(
+            read.resource.metadata,
+            uid=read.resource.metadata.uid or next(stamp.uids),
+            creation_timestamp=stamp.time,
+        )
+    else:
+        known = before.value.metadata
+        metadata = msgspec.structs.replace(
+            read.resource.metadata, uid=known.uid, creation_timestamp=known.creation_timestamp
+        )
+    after = msgspec.structs.replace(read.resource, metadata=metadata)
+    if after == before.value:
+        return Result(kind, key, "unchanged", read.warnings), None
+    outcome: Literal["created", "configured"] = "created" if before.value is None else "configured"
+    return Result(kind, key, outcome, read.warnings), Write(kind, key, after, before.sequence)
+
+
+def _stale(before: Fact, only_if: int | None) -> Refused | None:
+    now = before.sequence if before.value is not None else 0
+    if only_if is None or only_if == now:
+        return None
+    state = f"is at resourceVersion {now}" if now else "does not exist"
+    wanted = f"expected {only_if}" if only_if else "it was to be created"
+    return Refused("conflict", f"{before.family.name.removeprefix('desired ')} {before.key[1]} {state}, {wanted}")
+
+
+def _given_twice(accepted: Iterable[Accepted]) -> list[Fault]:
+    first: dict[tuple[Kind, tuple[str, str]], int] = {}
+    faults = []
+    for read in accepted:
+        where = first.setdefault((type(read.resource), read.resource.key), read.document)
+        if where != read.document:
+            reason = f"{read.resource.display} is given twice, first in document {where}"
+            faults.append(Fault(document=read.document, path="", reason=reason))
+    return faults
+
+
+def _display(kind: Kind, key: tuple[str, str]) -> str:
+    return "/".join(filter(None, (kind.KIND, *key)))

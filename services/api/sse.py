@@ -1,0 +1,55 @@
+"""One answer as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+A comment every HEARTBEAT_S keeps proxies from closing a quiet stream and finds readers that are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from aiohttp import web
+
+HEARTBEAT_S = 15.0
+
+
+class EventStream:
+    """Used as a context manager; the stream ends with it, when the reader leaves, or when the service stops."""
+
+    def __init__(self, request: web.Request, stopping: asyncio.Event) -> None:
+        self._request = request
+        self._stopping = stopping
+        self.response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        )
+        self._open = False
+
+    async def __aenter__(self) -> EventStream:
+        await self.response.prepare(self._request)
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> bool:
+        if isinstance(error, ConnectionResetError):
+            return True
+        if kind is None and self._open:
+            await self.response.write_eof()
+        return False
+
+    async def send(self, event: str, data: bytes) -> None:
+        """`data` is one line. Waits while the reader is slow."""
+        await self.response.write(b"event: " + event.encode() + b"\ndata: " + data + b"\n\n")
+
+    async def woken(self, event: asyncio.Event) -> bool:
+        """Waits for the event, with heartbeats; False: the stream is to end. Whoever sets `stopping` sets the event."""
+        while not self._stopping.is_set():
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await event.wait()
+            except TimeoutError:
+                await self.response.write(b":\n\n")
+            else:
+                return not self._stopping.is_set()
+        return False

@@ -1,0 +1,144 @@
+"""The mirror kept alive, and the one way in which the api writes.
+
+    feed ---> Core.apply ---> watches are woken
+    commit:   Core.decide ---> one atomic batch ---> wait until the mirror shows it ---> the decision
+                   ^---- Conflict: read those keys again, decide anew
+
+A commit returns when the mirror has it, so whoever writes and then reads through this replica sees its own write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from random import uniform
+from uuid import uuid4
+
+from chassis.bus import Bus, Interest
+from chassis.bus import Write as BusWrite
+
+from bus_schemas.resources import Resource
+from bus_schemas.subjects import DESIRED, Fact, Key
+from chassis.errors import Conflict, Unavailable
+from chassis.health import Health
+from services.api.core import READS, Core, Decision, Planned, Request, Stamp, Stored, Write
+from services.api.kinds import Kind
+from services.api.watch import Watch
+
+ATTEMPTS = 8
+"""How often a commit is decided anew when other writers are faster."""
+BACKOFF_S = 0.01
+MIRROR_TIMEOUT_S = 2.0
+"""How long a commit waits to see itself in the mirror; what it wrote stands even if that takes longer."""
+
+
+class Watcher:
+    """A Watch and the event that wakes whoever serves it."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.woken = asyncio.Event()
+        self.woken.set()
+
+
+class Store:
+    def __init__(self, bus: Bus, health: Health) -> None:
+        self.core = Core()
+        self._bus = bus
+        self._health = health
+        self._in_sync = False
+        self._moved = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._watchers: set[Watcher] = set()
+        health.fail("mirror", "the desired state has not been read yet")
+
+    async def mirror(self) -> None:
+        """For ever: keeps the core equal to the bus."""
+        async with self._bus.follow(*map(Interest, READS)) as feed:
+            while True:
+                batch = await feed.next()
+                for fact in batch.facts:
+                    self.core.apply(fact)
+                    kind = self.core.kind_of(fact.family)
+                    if kind is not None:
+                        self._tell(kind, (fact.key[0], fact.key[1]))
+                if batch.in_sync and not self._in_sync:
+                    self._in_sync = True
+                    self._health.ok("mirror")
+                moved, self._moved = self._moved, asyncio.Event()
+                moved.set()
+
+    def _tell(self, kind: Kind, key: tuple[str, str]) -> None:
+        stored = self.core.resource(kind, key)
+        for watcher in self._watchers:
+            if watcher.watch.change(kind, key, stored):
+                watcher.woken.set()
+
+    def readable(self) -> str:
+        """Why an answer from the mirror may be out of date; empty: it is not. Raises Unavailable before the first
+        snapshot, when there is nothing to answer from."""
+        away = self._health.causes.get("bus", "")
+        if not self._in_sync:
+            raise Unavailable(away or "the desired state has not been read yet: ask again")
+        return away
+
+    @contextmanager
+    def watching(self, kinds: Sequence[Kind], wanted: Callable[[Kind, Resource], bool]) -> Iterator[Watcher]:
+        """A watcher of the kinds that begins with what there is now."""
+        first: list[Stored] = [
+            stored for kind in kinds for stored in self.core.resources(kind) if wanted(kind, stored.resource)
+        ]
+        watcher = Watcher(Watch(lambda kind, resource: kind in kinds and wanted(kind, resource), first))
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def wake(self) -> None:
+        """Wakes every watcher, so that it sees that the service stops."""
+        for watcher in self._watchers:
+            watcher.woken.set()
+
+    async def commit(self, request: Request, *, dry_run: bool = False) -> Decision:
+        """Decides and writes, all or nothing. Raises Unavailable, and Conflict when others are always faster."""
+        self.readable()
+        async with self._writing:
+            fresher: dict[Key, Fact] = {}
+            for attempt in range(1, ATTEMPTS + 1):
+                decision = self.core.decide(request, _stamp(), fresher)
+                if dry_run or not isinstance(decision, Planned) or not decision.writes:
+                    return decision
+                try:
+                    sequences = await self._bus.batch([_bus_write(write) for write in decision.writes])
+                except Conflict:
+                    if attempt == ATTEMPTS:
+                        raise
+                    await asyncio.sleep(uniform(0, BACKOFF_S * attempt))
+                    fresher = await self._read(decision.writes)
+                else:
+                    await self._heard(decision.writes, sequences)
+                    return decision
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _read(self, writes: Sequence[Write]) -> dict[Key, Fact]:
+        facts = await asyncio.gather(*(self._bus.get(DESIRED[write.kind], write.key) for write in writes))
+        return {(write.kind.TOKEN, *write.key): fact for write, fact in zip(writes, facts, strict=True)}
+
+    async def _heard(self, writes: Sequence[Write], sequences: Sequence[int]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MIRROR_TIMEOUT_S):
+                for write, sequence in zip(writes, sequences, strict=True):
+                    while self.core.current(write.kind, write.key).sequence < sequence:
+                        await self._moved.wait()
+
+
+def _bus_write(write: Write) -> BusWrite:
+    return BusWrite(DESIRED[write.kind], write.key, write.resource, expected=write.expected)
+
+
+def _stamp() -> Stamp:
+    now = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+    return Stamp(now, iter(lambda: str(uuid4()), None))

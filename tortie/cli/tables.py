@@ -1,0 +1,148 @@
+"""Manifests as table rows: which columns a kind has, with calicoctl's headings where calicoctl has the kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Manifest = Mapping[str, Any]
+Column = tuple[str, Callable[[Manifest], str]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    plain: tuple[Column, ...]
+    wide: tuple[Column, ...]
+
+
+def render(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Left-aligned columns, three spaces apart, without trailing blanks."""
+    lines = [list(headings), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
+    return "\n".join("   ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def token(manifest: Manifest) -> str:
+    """Which of COLUMNS a manifest belongs to: kinds that share a name differ in their API group."""
+    kind = str(manifest["kind"]).lower()
+    return f"k8s{kind}" if str(manifest["apiVersion"]).startswith("networking.k8s.io/") else kind
+
+
+def columns_of(name: str, *, wide: bool, namespaces: bool) -> tuple[Column, ...]:
+    """The columns of a kind by its `token`; `namespaces` puts the namespace in front."""
+    columns = COLUMNS.get(name, _FALLBACK)
+    chosen = columns.wide if wide else columns.plain
+    return (("NAMESPACE", _meta("namespace")), *chosen) if namespaces else chosen
+
+
+def _at(*path: str, default: str = "") -> Callable[[Manifest], str]:
+    """The value at a path as text; lists joined with commas."""
+
+    def read(manifest: Manifest) -> str:
+        value: Any = manifest
+        for step in path:
+            value = value.get(step) if isinstance(value, Mapping) else None
+        if value is None or value == "":
+            return default
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, list | tuple):
+            return ",".join(map(str, value))
+        return str(value)
+
+    return read
+
+
+def _meta(name: str) -> Callable[[Manifest], str]:
+    return _at("metadata", name)
+
+
+def _labels(manifest: Manifest) -> str:
+    labels = manifest["metadata"].get("labels") or {}
+    return ",".join(f"{key}={labels[key]}" for key in sorted(labels)) or "<none>"
+
+
+def _pod_selector(manifest: Manifest) -> str:
+    selector = manifest.get("spec", {}).get("podSelector") or {}
+    terms = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    for term in selector.get("matchExpressions") or ():
+        values = f" ({','.join(term['values'])})" if term.get("values") else ""
+        terms.append(f"{term['key']} {term['operator']}{values}")
+    return ",".join(terms) or "<all>"
+
+
+def _pod_ips(manifest: Manifest) -> str:
+    return ",".join(entry["ip"] for entry in (manifest.get("status") or {}).get("podIPs") or ())
+
+
+def _internal_ip(family: int) -> Callable[[Manifest], str]:
+    """The node's address of a family: calico's, or else the InternalIP."""
+    from_bgp = _at("spec", "bgp", f"ipv{family}Address")
+
+    def read(manifest: Manifest) -> str:
+        addresses = (manifest.get("spec") or {}).get("addresses") or ()
+        plain = (a["address"] for a in addresses if a.get("type") in ("InternalIP", "CalicoNodeIP"))
+        return from_bgp(manifest) or next((a for a in plain if (":" in a) == (family == 6)), "")
+
+    return read
+
+
+_NAME: Column = ("NAME", _meta("name"))
+_SELECTOR: Column = ("SELECTOR", _at("spec", "selector", default="all()"))
+_POOL_SELECTOR: Column = ("SELECTOR", _at("spec", "nodeSelector", default="all()"))
+_CIDR: Column = ("CIDR", _at("spec", "cidr"))
+_TIER: Column = ("TIER", _at("spec", "tier", default="default"))
+_ORDER: Column = ("ORDER", _at("spec", "order", default="<none>"))
+_IPV4: Column = ("IPV4", _internal_ip(4))
+_IPV6: Column = ("IPV6", _internal_ip(6))
+_LABELS: Column = ("LABELS", _labels)
+_NODE: Column = ("NODE", _at("spec", "nodeName"))
+_IPS: Column = ("IPS", _pod_ips)
+_CREATED: Column = ("CREATED", _meta("creationTimestamp"))
+
+_FALLBACK = Columns((_NAME,), (_NAME, _LABELS))
+_POLICY = Columns((_NAME, _TIER), (_NAME, _TIER, _ORDER, _SELECTOR))
+
+COLUMNS: dict[str, Columns] = {
+    "namespace": Columns((_NAME, _CREATED), (_NAME, _CREATED, _LABELS)),
+    "serviceaccount": Columns((_NAME, _CREATED), (_NAME, _CREATED, _LABELS)),
+    "node": Columns(
+        (_NAME, _IPV4, _IPV6),
+        (_NAME, ("ASN", _at("spec", "bgp", "asNumber", default="(64512)")), _IPV4, _IPV6, _LABELS),
+    ),
+    "pod": Columns(
+        (_NAME, _NODE, _IPS),
+        (_NAME, _NODE, _IPS, ("SERVICEACCOUNT", _at("spec", "serviceAccountName", default="default")), _LABELS),
+    ),
+    "ippool": Columns(
+        (_NAME, _CIDR, _POOL_SELECTOR),
+        (
+            _NAME,
+            _CIDR,
+            ("NAT", _at("spec", "natOutgoing", default="false")),
+            ("IPIPMODE", _at("spec", "ipipMode", default="Never")),
+            ("VXLANMODE", _at("spec", "vxlanMode", default="Never")),
+            ("DISABLED", _at("spec", "disabled", default="false")),
+            ("DISABLEBGPEXPORT", _at("spec", "disableBGPExport", default="false")),
+            _POOL_SELECTOR,
+            ("ASSIGNMENTMODE", _at("spec", "assignmentMode", default="Automatic")),
+        ),
+    ),
+    "felixconfiguration": Columns((_NAME,), (_NAME, _CREATED)),
+    "bgpconfiguration": Columns(
+        (_NAME, ("MESHENABLED", _at("spec", "nodeToNodeMeshEnabled")), ("ASNUMBER", _at("spec", "asNumber"))),
+        (
+            _NAME,
+            ("LOGSEVERITY", _at("spec", "logSeverityScreen")),
+            ("MESHENABLED", _at("spec", "nodeToNodeMeshEnabled")),
+            ("ASNUMBER", _at("spec", "asNumber")),
+        ),
+    ),
+    "networkpolicy": _POLICY,
+    "globalnetworkpolicy": _POLICY,
+    "k8snetworkpolicy": Columns(
+        (_NAME, ("POD-SELECTOR", _pod_selector)),
+        (_NAME, ("POD-SELECTOR", _pod_selector), ("TYPES", _at("spec", "policyTypes")), _CREATED),
+    ),
+}
