@@ -1,33 +1,19 @@
-"""Calico's label selector language: text -> syntax tree -> a fast predicate, a canonical text, an identity, index keys.
+"""Selectors: which endpoints a policy, rule or pool means by their labels (Calico's language).
 
-    text --tokenize--> tokens --parse--> Node (immutable tree) --> Selector (interned: equal meaning in canonical form
-                                                                   is one object, so `is` and `==` agree)
+    text --parse_tree--> Node (immutable tree) --of--> Selector: a fast predicate, a canonical text, an identity,
+                                                       and the conditions by which an index finds candidates
 
-The grammar, loosest binding first; white space is space and tab:
-
-    selector := "" | or                       the empty selector is all()
-    or       := and ("||" and)*
-    and      := operand ("&&" operand)*
-    operand  := "!"* ( "has(" label ")" | "all()" | "global()" | "(" or ")"
-                     | label ("==" | "!=" | "contains" | "starts with" | "ends with") string
-                     | label ("in" | "not in") "{" [string ("," string)* [","]] "}" )
-    string   := '...' | "..."                 without escapes; the other quote may stand inside
-    label    := [A-Za-z0-9_./-]+              at most 512 characters
-
-Operator words are words only after a label, so labels may be called `in` or `has`. On an absent label `!=` and
-`not in` are true and every other comparison is false. `global()` is true here: what it means (not in any namespace) is
-said by whoever rewrites a namespace selector.
+Selectors are interned: equal canonical texts are one object while it lives. On an absent label `!=` and `not in` are
+true and every other comparison is false. `global()` is true here: what it means (not in any namespace) is said by
+whoever rewrites a namespace selector. The grammar is in `selector_syntax`.
 
 See https://docs.tigera.io/calico/latest/reference/resources/networkpolicy#selectors.
 """
 
 from __future__ import annotations
 
-import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache, reduce
 from hashlib import sha224
 from types import MappingProxyType
@@ -36,317 +22,56 @@ from weakref import WeakValueDictionary
 
 from bus_schemas.ids import GroupId
 from bus_schemas.resources.metadata import LabelSelector, LabelSelectorRequirement
+from bus_schemas.selector_syntax import (
+    All,
+    And,
+    Compare,
+    Global,
+    Has,
+    Node,
+    Not,
+    Or,
+    SelectorError,
+    Token,
+    TokenKind,
+    Within,
+    parse_tree,
+    tokenize,
+)
 
-MAX_LABEL = 512
-"""Longest label key, in characters."""
-MAX_NESTING = 100
-"""Deepest nesting of parentheses."""
+__all__ = [
+    "ALL",
+    "All",
+    "And",
+    "Compare",
+    "Global",
+    "Has",
+    "LabelRestriction",
+    "Node",
+    "Not",
+    "Or",
+    "Selector",
+    "SelectorError",
+    "Token",
+    "TokenKind",
+    "Within",
+    "all_of",
+    "equals",
+    "from_label_selector",
+    "has",
+    "leaves",
+    "negated",
+    "of",
+    "one_of",
+    "parse",
+    "tokenize",
+]
+
 PARSED_TEXTS = 1 << 16
 """How many texts `parse` remembers."""
 
 Labels = Mapping[str, str]
 Predicate = Callable[[Labels], bool]
-
-
-class SelectorError(ValueError):
-    """The text is not a selector. `position` counts characters from 0; `reason` is one phrase."""
-
-    def __init__(self, text: str, position: int, reason: str) -> None:
-        super().__init__(f"{reason} at position {position} of selector {text!r}")
-        self.text = text
-        self.position = position
-        self.reason = reason
-
-
-# --- tokens
-
-
-class TokenKind(StrEnum):
-    LABEL = "label"
-    STRING = "string"
-    HAS = "has(label)"
-    ALL = "all()"
-    GLOBAL = "global()"
-    EQ = "=="
-    NE = "!="
-    IN = "in"
-    NOT_IN = "not in"
-    CONTAINS = "contains"
-    STARTS_WITH = "starts with"
-    ENDS_WITH = "ends with"
-    NOT = "!"
-    AND = "&&"
-    OR = "||"
-    OPEN = "("
-    CLOSE = ")"
-    OPEN_SET = "{"
-    CLOSE_SET = "}"
-    COMMA = ","
-    END = "end of selector"
-
-
-_COMPARISONS = frozenset({TokenKind.EQ, TokenKind.NE, TokenKind.CONTAINS, TokenKind.STARTS_WITH, TokenKind.ENDS_WITH})
-
-
-class Token(NamedTuple):
-    kind: TokenKind
-    value: str
-    """The label of LABEL and HAS, the text of STRING; otherwise empty."""
-    position: int
-
-
-_BLANK = re.compile(r"[ \t]*")
-_LABEL = re.compile(r"[A-Za-z0-9_./-]+")
-_STRING = re.compile(r"\"([^\"]*)\"|'([^']*)'")
-_HAS = re.compile(r"has\([ \t]*([A-Za-z0-9_./-]+)[ \t]*\)")
-_NULLARY = re.compile(r"(all|global)\([ \t]*\)")
-_CALL = re.compile(r"(?:has|all|global)\(")
-_SYMBOL = re.compile(r"==|!=|&&|\|\||[!(){},]")
-_WORD = re.compile(r"(contains|starts[ \t]*with|ends[ \t]*with|not[ \t]*in|in)(?![A-Za-z0-9_./-])")
-_WORDS = {
-    "contains": TokenKind.CONTAINS,
-    "startswith": TokenKind.STARTS_WITH,
-    "endswith": TokenKind.ENDS_WITH,
-    "in": TokenKind.IN,
-    "notin": TokenKind.NOT_IN,
-}
-
-
-def tokenize(text: str) -> list[Token]:
-    """The tokens of `text`, the last of which is END. Raises SelectorError."""
-    tokens: list[Token] = []
-    at = _end(_BLANK, text, 0)
-    while at < len(text):
-        if tokens and tokens[-1].kind is TokenKind.LABEL:
-            token, after = _operator(text, at, tokens)
-        else:
-            token, after = _operand(text, at)
-        tokens.append(token)
-        at = _end(_BLANK, text, after)
-    if tokens and tokens[-1].kind is TokenKind.LABEL:
-        raise _no_operator(text, at, tokens)
-    tokens.append(Token(TokenKind.END, "", at))
-    return tokens
-
-
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    match = pattern.match(text, at)
-    return at if match is None else match.end()
-
-
-def _operator(text: str, at: int, tokens: list[Token]) -> tuple[Token, int]:
-    """The token after a label, where words are operators."""
-    if word := _WORD.match(text, at):
-        return Token(_WORDS[re.sub(r"[ \t]", "", word[1])], "", at), word.end()
-    if _LABEL.match(text, at):
-        raise _no_operator(text, at, tokens)
-    return _symbol_or_string(text, at)
-
-
-def _no_operator(text: str, at: int, tokens: list[Token]) -> SelectorError:
-    """After a comparison the label itself is the mistake: a string without its quotes."""
-    label = tokens[-1]
-    if len(tokens) > 1 and tokens[-2].kind in _COMPARISONS:
-        return SelectorError(text, label.position, f"expected string in quotes, not {_said(label)}")
-    return SelectorError(text, at, f"expected an operator after the label {label.value!r}")
-
-
-def _operand(text: str, at: int) -> tuple[Token, int]:
-    """A token anywhere else, where words are labels."""
-    if has := _HAS.match(text, at):
-        _check_label(text, has.start(1), has[1])
-        return Token(TokenKind.HAS, has[1], at), has.end()
-    if nullary := _NULLARY.match(text, at):
-        kind = TokenKind.ALL if nullary[1] == "all" else TokenKind.GLOBAL
-        return Token(kind, "", at), nullary.end()
-    if call := _CALL.match(text, at):
-        what = "one label and ')'" if call[0] == "has(" else "')'"
-        raise SelectorError(text, call.end(), f"expected {what} after {call[0]!r}")
-    if label := _LABEL.match(text, at):
-        _check_label(text, at, label[0])
-        return Token(TokenKind.LABEL, label[0], at), label.end()
-    return _symbol_or_string(text, at)
-
-
-def _said(token: Token) -> str:
-    return f"{token.kind.value} {token.value!r}" if token.value else token.kind.value
-
-
-def _symbol_or_string(text: str, at: int) -> tuple[Token, int]:
-    if symbol := _SYMBOL.match(text, at):
-        return Token(TokenKind(symbol[0]), "", at), symbol.end()
-    if string := _STRING.match(text, at):
-        return Token(TokenKind.STRING, string[0][1:-1], at), string.end()
-    if text[at] in "\"'":
-        raise SelectorError(text, at, "string without its closing quote")
-    if text[at] in "=&|":
-        raise SelectorError(text, at, f"expected {text[at] * 2!r}")
-    raise SelectorError(text, at, f"unexpected character {text[at]!r}")
-
-
-def _check_label(text: str, at: int, label: str) -> None:
-    if len(label) > MAX_LABEL:
-        raise SelectorError(text, at, f"label longer than {MAX_LABEL} characters")
-
-
-# --- the tree
-
-
-@dataclass(frozen=True, slots=True)
-class All:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Global:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Has:
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """One label against one string."""
-
-    label: str
-    operator: TokenKind
-    """EQ, NE, CONTAINS, STARTS_WITH or ENDS_WITH."""
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """`in`, or with `negated` `not in`."""
-
-    label: str
-    values: tuple[str, ...]
-    """Ascending, distinct."""
-    negated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Not:
-    """A run of `!` is one or none; only parentheses put a Not into a Not: `!(!has(a))`."""
-
-    operand: Node
-
-
-@dataclass(frozen=True, slots=True)
-class And:
-    operands: tuple[Node, ...]
-    """At least two."""
-
-
-@dataclass(frozen=True, slots=True)
-class Or:
-    operands: tuple[Node, ...]
-    """At least two."""
-
-
-Node = All | Global | Has | Compare | Within | Not | And | Or
-
-
-class _Parser:
-    """Recursive descent over the tokens of one text: one method for each line of the grammar."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._tokens = tokenize(text)
-        self._next = 0
-        self._depth = 0
-
-    def selector(self) -> Node:
-        if self._peek() is TokenKind.END:
-            return All()
-        node = self._or()
-        self._take(TokenKind.END)
-        return node
-
-    def _or(self) -> Node:
-        operands = [self._and()]
-        while self._skip(TokenKind.OR):
-            operands.append(self._and())
-        return operands[0] if len(operands) == 1 else Or(tuple(operands))
-
-    def _and(self) -> Node:
-        operands = [self._operand()]
-        while self._skip(TokenKind.AND):
-            operands.append(self._operand())
-        return operands[0] if len(operands) == 1 else And(tuple(operands))
-
-    def _operand(self) -> Node:
-        negated = False
-        while self._skip(TokenKind.NOT):
-            negated = not negated
-        node = self._plain_operand()
-        return Not(node) if negated else node
-
-    def _plain_operand(self) -> Node:
-        token = self._tokens[self._next]
-        self._next += 1
-        match token.kind:
-            case TokenKind.HAS:
-                return Has(token.value)
-            case TokenKind.ALL:
-                return All()
-            case TokenKind.GLOBAL:
-                return Global()
-            case TokenKind.LABEL:
-                return self._comparison(token.value)
-            case TokenKind.OPEN:
-                self._depth += 1
-                if self._depth > MAX_NESTING:
-                    raise SelectorError(self._text, token.position, f"nested deeper than {MAX_NESTING}")
-                node = self._or()
-                self._take(TokenKind.CLOSE)
-                self._depth -= 1
-                return node
-            case _:
-                raise SelectorError(self._text, token.position, f"expected an operand, not {_said(token)}")
-
-    def _comparison(self, label: str) -> Node:
-        operator = self._tokens[self._next]
-        self._next += 1
-        if operator.kind in _COMPARISONS:
-            return Compare(label, operator.kind, self._take(TokenKind.STRING).value)
-        if operator.kind in (TokenKind.IN, TokenKind.NOT_IN):
-            return Within(label, self._set(), negated=operator.kind is TokenKind.NOT_IN)
-        raise SelectorError(
-            self._text, operator.position, f"expected an operator after the label {label!r}, not {_said(operator)}"
-        )
-
-    def _set(self) -> tuple[str, ...]:
-        values = set()
-        self._take(TokenKind.OPEN_SET)
-        while self._peek() is TokenKind.STRING:
-            values.add(self._take(TokenKind.STRING).value)
-            if not self._skip(TokenKind.COMMA):
-                break
-        self._take(TokenKind.CLOSE_SET)
-        return tuple(sorted(values))
-
-    def _peek(self) -> TokenKind:
-        return self._tokens[self._next].kind
-
-    def _skip(self, kind: TokenKind) -> bool:
-        if self._peek() is not kind:
-            return False
-        self._next += 1
-        return True
-
-    def _take(self, kind: TokenKind) -> Token:
-        token = self._tokens[self._next]
-        if token.kind is not kind:
-            in_quotes = " in quotes" if kind is TokenKind.STRING else ""
-            raise SelectorError(self._text, token.position, f"expected {kind.value}{in_quotes}, not {_said(token)}")
-        self._next += 1
-        return token
-
-
-# --- what a tree means
 
 
 def _predicate(node: Node) -> Predicate:
@@ -404,7 +129,7 @@ def _canonical(node: Node) -> str:
         case Has(label):
             return f"has({label})"
         case Compare(label, operator, value):
-            return f"{label} {operator.value} {_quoted(value)}"
+            return f"{label} {operator} {_quoted(value)}"
         case Within(label, values, negated):
             return f"{label} {'not in' if negated else 'in'} {{{', '.join(map(_quoted, values))}}}"
         case Not(operand):
@@ -596,11 +321,7 @@ def of(node: Node) -> Selector:
 @lru_cache(maxsize=PARSED_TEXTS)
 def parse(text: str) -> Selector:
     """The selector that `text` says; an empty text is `all()`. Raises SelectorError."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise SelectorError(text, error.start, "a lone surrogate is no character") from error
-    return of(_Parser(text).selector())
+    return of(parse_tree(text))
 
 
 ALL = of(All())

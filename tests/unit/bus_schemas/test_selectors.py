@@ -175,7 +175,7 @@ def parsed(text: str) -> Selector | SelectorError:
         ("a == 'b' & c", 9, "expected '&&'"),
         ("a == 'b", 5, "without its closing quote"),
         ("a == b", 5, "expected string in quotes, not label 'b'"),
-        ("a == b && c", 5, "expected string in quotes"),
+        ("a == b && c == 'd'", 5, "expected string in quotes"),
         ("a", 1, "expected an operator"),
         ("has (a)", 4, "expected an operator"),
         ("(a == 'b'", 9, "expected ), not end of selector"),
