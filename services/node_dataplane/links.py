@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
@@ -258,10 +257,3 @@ def _open(netns: str) -> int:
         return os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise LinkError(f"cannot open the pod's network namespace {netns}: {error.strerror}") from error
-
-
-def device_index(name: str) -> int | None:
-    try:
-        return socket.if_nametoindex(name)
-    except OSError:
-        return None

@@ -29,6 +29,8 @@ class Overlay:
         self._spec: TunnelSpec | None = None
         self._neighbours: dict[bytes, bytes] = {}
         self._forwarding: dict[bytes, bytes] = {}
+        self._cache: tuple[dict[bytes, bytes], dict[bytes, bytes]] | None = None
+        """Entries that the kernel holds to our best knowledge; None: read them back."""
         self.problems: list[str] = []
 
     def want(self, spec: TunnelSpec | None, peers: Iterable[Peer]) -> None:
@@ -37,12 +39,15 @@ class Overlay:
         self._neighbours = {peer.vtep: rtnl.hardware(peer.mac) for peer in ordered}
         self._forwarding = {rtnl.hardware(peer.mac): peer.remote for peer in ordered}
 
-    def reconcile(self) -> list[str]:
-        """Read back, diff, apply; what was changed, one phrase each (`device`: routes over it are gone).
+    def reconcile(self, *, read_back: bool = False) -> list[str]:
+        """Diff and apply; what was changed, one phrase each (`device`: routes over it are gone). The device itself is
+        always looked at, its entries are read back the first time and when asked for.
 
         Raises NetlinkError when the device cannot be made."""
         self.problems = []
         changed = []
+        if read_back:
+            self._cache = None
         found = self._find()
         if self._spec is None:
             if found is not None:
@@ -59,6 +64,7 @@ class Overlay:
         if found is None:
             self._create(underlay)
             changed.append("device")
+            self._cache = None
             found = self._find()
             assert found is not None, "a device just made can be read back"
         else:
@@ -70,6 +76,7 @@ class Overlay:
                 self._socket.execute([change], f"set up {self.device}")
                 # A device that was down has lost its routes, too.
                 changed.append("link settings" if found.up else "device")
+                self._cache = None
         changed += self._addresses(found.device)
         changed += self._entries(found.device)
         return changed
@@ -124,7 +131,8 @@ class Overlay:
         return []
 
     def _entries(self, index: int) -> list[str]:
-        neighbours, forwarding = self._held(index)
+        neighbours, forwarding = self._cache or self._held(index)
+        self._cache = (dict(self._neighbours), dict(self._forwarding))
         requests = []
         what: list[str] = []
         for vtep, mac in self._neighbours.items():
@@ -148,6 +156,7 @@ class Overlay:
             for phrase, number in zip(what[start : start + BATCH], outcome, strict=True):
                 if number not in (0, errno.ENOENT):
                     self.problems.append(f"{self.device}: {phrase}: {os.strerror(number)}")
+                    self._cache = None
         return what
 
     def _held(self, index: int) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:

@@ -245,7 +245,7 @@ class Pods:
         link = PodLink(endpoint.link, call.interface, call.netns, endpoint.addresses, plugin.mtu)
         plugged = self._links.ensure(link)
         for address in endpoint.addresses:
-            self._routes.want(host(address), Row(endpoint.link))
+            self._routes.want(host(address), Row(endpoint.link), local=True)
         self._routes.flush()
         for address in endpoint.addresses:
             if reason := self._routes.stuck.get(host(address)):
@@ -290,9 +290,9 @@ class Pods:
         endpoint = plugin.endpoint
         self._policy.unplug(plugin.pod)
         for address in endpoint.addresses:
-            held = self._routes.wanted(host(address))
+            held = self._routes.local(host(address))
             if held is not None and held.device == endpoint.link:
-                self._routes.want(host(address), None)
+                self._routes.want(host(address), None, local=True)
         self._routes.flush()
         self._announcements.withdraw(plugin.pod)
         self._store.remove(plugin.pod)

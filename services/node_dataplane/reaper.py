@@ -1,4 +1,4 @@
-"""Removes pod links in batches, off the event loop: the kernel's grace period (20 ms) is paid once for all that wait."""
+"""Removes pod links in batches, off the event loop: all that wait pay the kernel's grace period (20 ms) once."""
 
 from __future__ import annotations
 

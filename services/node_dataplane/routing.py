@@ -40,7 +40,8 @@ class RouteTable:
     def __init__(self, socket: NetlinkSocket, index_of: Callable[[str], int | None]) -> None:
         self._socket = socket
         self._index_of = index_of
-        self._wanted: dict[Destination, Row] = {}
+        self._distant: dict[Destination, Row] = {}
+        self._local: dict[Destination, Row] = {}
         self._held: dict[Destination, _Held] = {}
         self._dirty: set[Destination] = set()
         self._complete = False
@@ -49,30 +50,38 @@ class RouteTable:
     def adopt(self) -> int:
         """Take what the kernel has of ours as held; how many routes that is."""
         self._held = self._read()
-        self._dirty.update(self._wanted)
+        self._dirty.update(self._all())
         return len(self._held)
 
     def complete(self) -> None:
         """The wanted rows are whole: what else is held is a stray."""
         self._complete = True
-        self._dirty.update(self._held.keys() - self._wanted.keys())
+        self._dirty.update(self._held.keys() - self._all().keys())
 
-    def want(self, destination: Destination, row: Row | None) -> None:
+    def want(self, destination: Destination, row: Row | None, *, local: bool = False) -> None:
+        """`local`: of a pod on this node, which wins over whatever is told about the same address from elsewhere."""
+        layer = self._local if local else self._distant
         if row is None:
-            if self._wanted.pop(destination, None) is None:
+            if layer.pop(destination, None) is None:
                 return
-        elif self._wanted.get(destination) == row:
+        elif layer.get(destination) == row:
             return
         else:
-            self._wanted[destination] = row
+            layer[destination] = row
         self._dirty.add(destination)
 
     def wanted(self, destination: Destination) -> Row | None:
-        return self._wanted.get(destination)
+        return self._local.get(destination) or self._distant.get(destination)
+
+    def local(self, destination: Destination) -> Row | None:
+        return self._local.get(destination)
+
+    def _all(self) -> dict[Destination, Row]:
+        return {**self._distant, **self._local}
 
     def device_changed(self, device: str) -> None:
         """The kernel dropped every route over a device that went away or came anew under the same name."""
-        for destination, row in self._wanted.items():
+        for destination, row in self._all().items():
             if row.device == device:
                 self._held.pop(destination, None)
                 self._dirty.add(destination)
@@ -87,7 +96,7 @@ class RouteTable:
         indices: dict[str, int | None] = {"": 0}
         for destination in self._dirty:
             self.stuck.pop(destination, None)
-            row, held = self._wanted.get(destination), self._held.get(destination)
+            row, held = self.wanted(destination), self._held.get(destination)
             if row is None:
                 if held is not None:
                     removals.append((destination, _delete(destination, held)))

@@ -1,0 +1,37 @@
+"""This node's endpoints on the bus: the store's content, kept published."""
+
+from __future__ import annotations
+
+from chassis.publication import Publication
+
+from bus_schemas.endpoints import Endpoint
+from bus_schemas.ids import NodeName, PodKey
+from bus_schemas.subjects import ENDPOINT
+from chassis.pacing import Pacer
+
+
+class Announcements:
+    def __init__(self, node: NodeName, publication: Publication, retry_s: float = 0.5) -> None:
+        self._node = node
+        self._publication = publication
+        self._pacer = Pacer(0.0, 0.0, retry_s)
+
+    def announce(self, endpoint: Endpoint) -> None:
+        self._publication.want(ENDPOINT, (self._node, endpoint.namespace, endpoint.name), endpoint)
+        self._pacer.mark()
+
+    def withdraw(self, pod: PodKey) -> None:
+        self._publication.want(ENDPOINT, (self._node, pod.namespace, pod.name), None)
+        self._pacer.mark()
+
+    def complete(self) -> None:
+        """Everything that was plugged in when the agent started has been announced."""
+        self._publication.complete()
+        self._pacer.mark()
+
+    async def published(self) -> None:
+        """Returns when the bus has everything said so far. Raises BusError."""
+        await self._publication.flush()
+
+    async def run(self) -> None:
+        await self._pacer.run(self._publication.flush)

@@ -1,0 +1,188 @@
+"""Policy from the bus into the kernel, and word to the CNI when a pod's policy is in place.
+
+    endpoints --plug--> PolicyTable --wanted--> interests of the feed --facts--> PolicyTable --flush--> NftDriver
+                                                                                     |
+                                             in_place() of waiting ADDs  <--programmed
+
+A flush waits until every wanted interest has had its snapshot: what the kernel holds is the last good state, and a pod
+whose policy is still being read is dropped by default, so to wait is always safe. The first flush waits for the node's
+own rules, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from chassis.bus import Bus
+
+from bus_schemas.endpoints import Endpoint
+from bus_schemas.ids import NodeName, PodKey
+from bus_schemas.subjects import ATTACHMENT, GROUP, RULES
+from chassis.feed import Feed, Interest
+from chassis.health import Health
+from services.node_dataplane.nft.errors import NftError
+from services.node_dataplane.nft.table import Expected, Flush, NodeRules, PolicyTable
+from services.node_dataplane.nft.transaction import Transaction
+
+RETRY_S = 0.5
+CAUSE = "policy table"
+UNPROTECTED = "endpoints without policy"
+
+
+class Driver(Protocol):
+    def commit(self, transaction: Transaction) -> None: ...
+
+    def exists(self) -> bool: ...
+
+    def verify(self, expected: Expected) -> list[str] | None: ...
+
+
+class Enforcement:
+    def __init__(self, node: NodeName, driver: Driver, health: Health, report: Callable[[str, str, str], None]) -> None:
+        """`report(what, object, message)` emits an event."""
+        self._table = PolicyTable()
+        self._driver = driver
+        self._health = health
+        self._report = report
+        self._base = Interest(ATTACHMENT, (node,))
+        self._interests: set[Interest] = set()
+        self._feed: Feed | None = None
+        self._dirty = asyncio.Event()
+        self._committing = asyncio.Lock()
+        self._node_known = False
+        self._begun = False
+        self._containers: dict[PodKey, str] = {}
+        self._programmed: frozenset[PodKey] = frozenset()
+        self._blocked: dict[PodKey, str] = {}
+        self._waiting: dict[PodKey, asyncio.Future[None]] = {}
+        self.synced = False
+        """The first snapshot is complete, and in the kernel."""
+
+    # --- endpoints and settings
+
+    def plug(self, endpoint: Endpoint) -> None:
+        pod = endpoint.pod
+        if self._containers.get(pod) != endpoint.container:
+            self._programmed -= {pod}
+        self._containers[pod] = endpoint.container
+        self._table.set_endpoint(pod, endpoint.link, endpoint.addresses, endpoint.container)
+        self._dirty.set()
+
+    def unplug(self, pod: PodKey) -> None:
+        self._containers.pop(pod, None)
+        self._programmed -= {pod}
+        self._table.remove_endpoint(pod)
+        self._dirty.set()
+
+    def set_node(self, rules: NodeRules) -> None:
+        self._table.set_node(rules)
+        self._node_known = True
+        self._dirty.set()
+
+    async def in_place(self, endpoint: Endpoint) -> None:
+        """Returns when the kernel enforces the whole policy of this incarnation of the pod."""
+        pod = endpoint.pod
+        while pod not in self._programmed or self._containers.get(pod) != endpoint.container:
+            waiting = self._waiting.get(pod)
+            if waiting is None:
+                waiting = self._waiting[pod] = asyncio.get_running_loop().create_future()
+            await asyncio.shield(waiting)
+
+    def obstacle(self, pod: PodKey) -> str:
+        """Why a pod's policy is not in place; empty when it is."""
+        if pod in self._programmed:
+            return ""
+        if cause := self._health.causes.get(CAUSE):
+            return cause
+        if not self.synced:
+            return "the bus has not yet told this node its policies"
+        return self._blocked.get(pod, "policy_compiler has not attached any policy to it")
+
+    # --- tasks
+
+    async def follow(self, bus: Bus) -> None:
+        """For ever: facts into the table, and what it wants into the feed."""
+        async with bus.follow(self._base) as feed:
+            self._feed = feed
+            self._dirty.set()
+            while True:
+                batch = await feed.next()
+                for fact in batch.facts:
+                    self._table.apply(fact)
+                self._dirty.set()
+
+    async def run(self) -> None:
+        """For ever: the table into the kernel."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            if self._feed is None:
+                continue
+            self._aim(self._feed)
+            if not (self._feed.in_sync and self._node_known):
+                continue  # The batch that completes the snapshot, or the node's rules, come back here.
+            if not await self._flush():
+                await asyncio.sleep(RETRY_S)
+                self._dirty.set()
+
+    def _aim(self, feed: Feed) -> None:
+        """Follow what the table wants, and nothing else."""
+        wanted = self._table.wanted()
+        interests = {Interest(RULES, (rules,)) for rules in wanted.rules}
+        interests |= {Interest(GROUP, (group,)) for group in wanted.groups}
+        feed.add(*(interests - self._interests))
+        feed.discard(*(self._interests - interests))
+        self._interests = interests
+
+    async def _flush(self) -> bool:
+        async with self._committing:
+            flush = self._table.flush()
+            if flush.transaction is not None and not await self._commit(flush.transaction):
+                return False
+        self._settled(flush)
+        return True
+
+    async def _commit(self, transaction: Transaction) -> bool:
+        try:
+            if transaction.whole:
+                await asyncio.to_thread(self._driver.commit, transaction)
+            else:
+                self._driver.commit(transaction)
+        except NftError as error:
+            self._table.failed(transaction)
+            self._health.fail(CAUSE, f"the kernel refuses the policy table: {error}")
+            return False
+        self._table.committed(transaction)
+        self._health.ok(CAUSE)
+        return True
+
+    def _settled(self, flush: Flush) -> None:
+        self.synced = True
+        self._programmed = flush.programmed
+        self._blocked = dict(flush.blocked)
+        for pod in [pod for pod in self._waiting if pod in flush.programmed]:
+            self._waiting.pop(pod).set_result(None)
+        faults = self._table.faults()
+        self._health.note("policies not understood", "; ".join(faults) or None)
+        text = "; ".join(f"{pod}: {why}" for pod, why in sorted(flush.blocked.items())[:10])
+        more = len(flush.blocked) - 10
+        self._health.note(UNPROTECTED, f"{text}{f' and {more} more' if more > 0 else ''}" if text else None)
+
+    async def check(self) -> None:
+        """What somebody else did to the table is undone, with an event. Raises NftError when it cannot be read."""
+        if not self.synced:
+            return
+        async with self._committing:
+            expected = self._table.expected()
+            if expected is None:
+                return  # A change is under way; the next check looks again.
+            damage = await asyncio.to_thread(self._driver.verify, expected)
+            if not damage:
+                return
+            repaired = await self._commit(self._table.whole())
+        if repaired:
+            told = "; ".join(damage[:5])
+            self._report("repaired", "table inet tortie", f"The policy table was written anew: {told}.")
+        self._dirty.set()

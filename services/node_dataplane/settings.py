@@ -1,0 +1,33 @@
+"""Settings of the node's agent: environment variables `TORTIE_<FIELD>`."""
+
+from __future__ import annotations
+
+import socket
+from typing import Literal
+
+from chassis.settings import ServiceSettings
+
+from bus_schemas.ids import NodeName
+
+
+class Settings(ServiceSettings, frozen=True, kw_only=True):
+    node: str = ""
+    """This node's name, as the Node resource has it. Default: the host name."""
+    state_dir: str = "/var/lib/tortie"
+    """What must survive a restart: the pods that are plugged in."""
+    cni_socket: str = "/run/tortie/cni.sock"
+    """Where the CNI plugin finds the agent."""
+    uplink: str = ""
+    """The device that leads to the other nodes. Default: the one that carries the address of the Node resource, else
+    the device of the default route."""
+    cni_deadline_s: float = 30.0
+    """After this many seconds an ADD that is not done is undone, and its error says what was missing."""
+    self_check_s: float = 2.0
+    """Seconds between two looks at the kernel for what somebody else broke."""
+    vxlan_checksum_offload: Literal["auto", "on", "off"] = "auto"
+    """Transmit checksum offload of the tunnel device. `auto` switches it off where kernel or driver are known to
+    get the checksums of tunnelled packets wrong."""
+
+    @property
+    def node_name(self) -> NodeName:
+        return NodeName(self.node or socket.gethostname())

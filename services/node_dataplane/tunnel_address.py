@@ -1,0 +1,114 @@
+"""Holds the node's own tunnel addresses: asked for while a VXLAN pool is enabled, given back when none is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from bus_schemas.ids import NodeName
+from bus_schemas.ipam import (
+    Assigned,
+    AssignRequest,
+    Busy,
+    PoolExhausted,
+    Refused,
+    Released,
+    ReleaseRequest,
+    tunnel_handle,
+)
+from bus_schemas.resources import IPPool
+from bus_schemas.subjects import ASSIGN, RELEASE, Rpc
+from chassis.errors import Unavailable
+from chassis.health import Health
+from services.node_dataplane.tunnel import misplaced
+
+RETRY_S = 1.0
+REQUEST_S = 5.0
+REFRESH_S = 60.0
+"""A repeated request writes nothing where the address is still ours, and heals a service that lost it."""
+CAUSE = "tunnel address"
+
+
+class Bus(Protocol):
+    async def request(self, rpc: Rpc, message: Any, *, timeout_s: float) -> Any: ...
+
+
+class TunnelAddress:
+    def __init__(self, node: NodeName, bus: Bus, health: Health, gained: Callable[[tuple[str, ...]], None]) -> None:
+        """`gained` is told the addresses whenever they change."""
+        self._node = node
+        self._bus = bus
+        self._health = health
+        self._gained = gained
+        self._families: frozenset[int] | None = None
+        """None: not known yet, so nothing is given back."""
+        self._pools: tuple[IPPool, ...] = ()
+        self._addresses: tuple[str, ...] = ()
+        self._held = True
+        """Something may be held under our handle: an earlier life may have asked for it."""
+        self._wake = asyncio.Event()
+
+    def want(self, families: frozenset[int], pools: tuple[IPPool, ...]) -> None:
+        if (families, pools) != (self._families, self._pools):
+            self._families, self._pools = families, pools
+            self._wake.set()
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            try:
+                async with asyncio.timeout(REFRESH_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            if self._families is None:
+                continue
+            try:
+                problem = await (self._obtain(self._families) if self._families else self._give_back())
+            except Unavailable as error:
+                problem = f"the address service does not answer ({error})"
+            if problem:
+                self._health.note(CAUSE, problem)
+                await asyncio.sleep(RETRY_S)
+                self._wake.set()
+            else:
+                self._health.note(CAUSE, None)
+
+    async def _obtain(self, families: frozenset[int]) -> str:
+        """What stands in the way, or empty."""
+        request = AssignRequest(
+            node=self._node, handle=tunnel_handle(self._node), families=tuple(sorted(families)), use="tunnel"
+        )
+        reply = await self._bus.request(ASSIGN, request, timeout_s=REQUEST_S)
+        match reply:
+            case Assigned(addresses=addresses):
+                self._held = True
+                held = frozenset(6 if ":" in address else 4 for address in addresses)
+                if held != families or misplaced(addresses, self._pools):
+                    return await self._give_back() or "the tunnel address moves to another pool"
+                self._set(addresses)
+                return ""
+            case PoolExhausted(reason=reason) | Refused(reason=reason) | Busy(reason=reason):
+                return str(reason)
+        return f"unexpected answer {reply!r}"
+
+    async def _give_back(self) -> str:
+        self._set(())
+        if not self._held:
+            return ""
+        request = ReleaseRequest(handle=tunnel_handle(self._node), node=self._node)
+        reply = await self._bus.request(RELEASE, request, timeout_s=REQUEST_S)
+        match reply:
+            case Released():
+                self._held = False
+                return ""
+            case Refused(reason=reason) | Busy(reason=reason):
+                return str(reason)
+        return f"unexpected answer {reply!r}"
+
+    def _set(self, addresses: tuple[str, ...]) -> None:
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._gained(addresses)
