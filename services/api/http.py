@@ -17,9 +17,10 @@ from aiohttp import web
 
 from bus_schemas.manifests import Accepted, Fault, Read, Rejected, read, to_manifest
 from bus_schemas.resources import KINDS
+from chassis.bus import Bus
 from chassis.errors import Conflict, Unavailable
 from chassis.errors import Rejected as BusRejected
-from services.api import labels, views
+from services.api import labels, log, views
 from services.api.core import Apply, Decision, Delete, Planned, Put, Refused, Stored
 from services.api.kinds import Kind, kinds_named, unknown_kind
 from services.api.origin import foreign
@@ -47,10 +48,11 @@ class Problem(Exception):
 
 
 class Rest:
-    """The handlers, over one store."""
+    """The handlers, over one store; the bus only for the log of events."""
 
-    def __init__(self, store: Store, stopping: asyncio.Event) -> None:
+    def __init__(self, store: Store, bus: Bus, stopping: asyncio.Event) -> None:
         self._store = store
+        self._bus = bus
         self._stopping = stopping
 
     def routes(self) -> list[tuple[str, str, Handler, str]]:
@@ -61,6 +63,7 @@ class Rest:
             ("POST", "/v1/validate", self.validate, "what apply would refuse or change; nothing is written"),
             ("POST", "/v1/delete", self.delete_documents, "delete what the documents of the body name; absent is fine"),
             ("GET", "/v1/ipam", self.ipam, "pools, blocks and how full they are; ?ip=ADDRESS: who holds it"),
+            ("GET", "/v1/events", self.events, "server-sent events; ?since=UNIX-TIME or 15m ?domain=route,policy"),
             ("GET", "/v1/status", self.status, "components and nodes"),
             ("GET", "/v1/endpoints", self.endpoints, "pods on the network, with node and addresses"),
             ("GET", "/v1/{kind}", self.list, "list; ?namespace= ?labelSelector= ?watch=true (server-sent events)"),
@@ -132,6 +135,16 @@ class Rest:
             return _json({"address": views.address(self._store.core, ip)}, stale)
         except ValueError as error:
             raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        domains = {domain for text in request.query.getall("domain", []) for domain in text.split(",") if domain}
+        try:
+            since = log.moment(request.query.get("since", ""))
+        except ValueError as error:
+            raise Problem(HTTPStatus.BAD_REQUEST, "since is a unix time, or how long ago: 90s, 15m, 2h, 7d") from error
+        async with EventStream(request, self._stopping) as stream:
+            await log.follow(self._bus, stream, since=since, domains=domains)
+        return stream.response
 
     async def status(self, _: web.Request) -> web.Response:
         return _json(views.status(self._store.core), self._store.readable())
@@ -218,9 +231,9 @@ async def as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(error.status, f"{request.method} {request.path}: {error.reason.lower()}")
 
 
-def application(store: Store, stopping: asyncio.Event, *, max_body_bytes: int) -> web.Application:
+def application(store: Store, bus: Bus, stopping: asyncio.Event, *, max_body_bytes: int) -> web.Application:
     app = web.Application(middlewares=[as_json], client_max_size=max_body_bytes)
-    for method, path, handler, _ in Rest(store, stopping).routes():
+    for method, path, handler, _ in Rest(store, bus, stopping).routes():
         app.router.add_route(method, path, handler)
     return app
 

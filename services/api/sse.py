@@ -38,18 +38,26 @@ class EventStream:
             await self.response.write_eof()
         return False
 
-    async def send(self, event: str, data: bytes) -> None:
+    @property
+    def running(self) -> bool:
+        return not self._stopping.is_set()
+
+    async def send(self, event: str, data: bytes, ident: int | None = None) -> None:
         """`data` is one line. Waits while the reader is slow."""
-        await self.response.write(b"event: " + event.encode() + b"\ndata: " + data + b"\n\n")
+        head = b"" if ident is None else b"id: %d\n" % ident
+        await self.response.write(head + b"event: " + event.encode() + b"\ndata: " + data + b"\n\n")
+
+    async def beat(self) -> None:
+        await self.response.write(b":\n\n")
 
     async def woken(self, event: asyncio.Event) -> bool:
         """Waits for the event, with heartbeats; False: the stream is to end. Whoever sets `stopping` sets the event."""
-        while not self._stopping.is_set():
+        while self.running:
             try:
                 async with asyncio.timeout(HEARTBEAT_S):
                     await event.wait()
             except TimeoutError:
-                await self.response.write(b":\n\n")
+                await self.beat()
             else:
-                return not self._stopping.is_set()
+                return self.running
         return False

@@ -1,0 +1,45 @@
+"""The events, as server-sent events: from a moment on, and as they happen.
+
+One domain is filtered by the bus; several are picked out here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+import msgspec
+
+from bus_schemas.events import Event
+from bus_schemas.subjects import EVENT
+from chassis.bus import Bus
+from chassis.tail import Tail
+from services.api.sse import EventStream
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def moment(text: str) -> float | None:
+    """`since` as unix time: seconds since the epoch, or how long ago (`90s`, `15m`, `2h`, `7d`); empty: from now on.
+    Raises ValueError."""
+    if not text:
+        return None
+    unit = _UNITS.get(text[-1])
+    return float(text) if unit is None else time.time() - float(text[:-1]) * unit
+
+
+async def follow(bus: Bus, stream: EventStream, *, since: float | None, domains: Collection[str]) -> None:
+    """Sends the events until the stream ends."""
+    leading = tuple(domains) if len(domains) == 1 else ()
+    tail = Tail(bus, EVENT, *leading, since=since)
+    try:
+        while stream.running:
+            facts = await tail.next()
+            if not facts:
+                await stream.beat()
+            for fact in facts:
+                event: Event = fact.value
+                if not domains or event.domain in domains:
+                    await stream.send(event.domain, msgspec.json.encode(event), ident=fact.sequence)
+    finally:
+        await tail.close()

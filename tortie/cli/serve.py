@@ -1,0 +1,92 @@
+"""`tortie serve`: one service, in the foreground, set by the environment.
+
+A service is a module `services.<name>.service` with `serve` and a `settings.Settings`; `nats` is the embedded server.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tortie.cli.errors import Misused
+
+SERVICES = {
+    "api": "api",
+    "ipam": "ipam",
+    "route-distribution": "route_distribution",
+    "policy-compiler": "policy_compiler",
+    "node-dataplane": "node_dataplane",
+}
+NATS = "nats"
+
+CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": []}
+"""The help names the settings of the service, so this command prints its own."""
+
+
+def command(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Which one.", show_default=False)] = "",
+    store: Annotated[Path, typer.Option("--store", help="nats: where the streams are kept.")] = Path("tortie-nats"),
+    host: Annotated[str, typer.Option("--host", help="nats: the address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="nats: the port to listen on.")] = 4222,
+    help_: Annotated[bool, typer.Option("--help", "-h", help="Show the settings of the service.")] = False,
+) -> None:
+    if service not in (*SERVICES, NATS, "") or (not service and not help_):
+        raise Misused(f"serve needs one of {', '.join((*SERVICES, NATS))}")
+    if help_:
+        print(_usage(service))
+    elif service == NATS:
+        raise typer.Exit(_serve_nats(store, host, port))
+    else:
+        from chassis.runner import run
+
+        module = SERVICES[service]
+        shell = importlib.import_module(f"services.{module}.service")
+        raise typer.Exit(run(module, _settings(service), shell.serve))
+
+
+def _settings(service: str) -> Any:
+    return importlib.import_module(f"services.{SERVICES[service]}.settings").Settings
+
+
+def _serve_nats(store: Path, host: str, port: int) -> int:
+    import asyncio
+    import signal
+
+    from chassis.embedded import EmbeddedNats
+
+    async def serve() -> None:
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        async with EmbeddedNats(store, host=host, port=port) as server:
+            print(f"nats-server at {server.url}, streams in {store}", flush=True)
+            await stopping.wait()
+
+    asyncio.run(serve())
+    return 0
+
+
+def _usage(service: str) -> str:
+    if not service:
+        names = "\n".join(f"  {name}" for name in (*SERVICES, NATS))
+        return (
+            "Usage: tortie serve SERVICE\n\nRuns a service in the foreground until SIGTERM or SIGINT.\n\n"
+            f"Services:\n{names}\n\n`tortie serve SERVICE --help` lists its settings."
+        )
+    if service == NATS:
+        return (
+            "Usage: tortie serve nats [--store DIRECTORY] [--host ADDRESS] [--port PORT]\n\n"
+            "Runs a nats-server with JetStream for development and small clusters.\n\n"
+            "  --store  where the streams are kept   [tortie-nats]\n"
+            "  --host   the address to listen on     [127.0.0.1]\n"
+            "  --port   the port to listen on        [4222]"
+        )
+    from chassis.settings import describe
+
+    settings = "\n".join(
+        f"  {setting.variable}  [{setting.default}]\n      {setting.doc}" for setting in describe(_settings(service))
+    )
+    return f"Usage: tortie serve {service}\n\nSettings, from the environment:\n\n{settings}"
