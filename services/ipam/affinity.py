@@ -6,7 +6,7 @@ have the block: the node was not deleted, and the block's pool is there, enabled
     affinity          block                   step
     ---------------   ---------------------   ------------------------------------------------------------------
     pending           none                    nothing: the node's next request goes on with it; not keep: forget
-    any               another node's, faulty  forget: the race was lost, or the node was disowned
+    any               another node's          forget: the race was lost, or the node was disowned
     confirmed, none   the node's, keep        confirm
     confirmed, none   the node's, given from  node gone: disown; otherwise confirm: pods still use it
     confirmed, none   the node's, empty       retire: nobody gives addresses from it any more (not keep)

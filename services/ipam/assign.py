@@ -181,12 +181,13 @@ class _Search:
 
     def _own_pending_block(self) -> Take | None:
         """The second phase of a claim, whoever made the first."""
-        for cidr in sorted(self._draft.ledger.claims.get(self._node, ())):
-            pool = self._pool_of(cidr)
-            if pool is None or cidr.prefix != pool.block_prefix or self._draft.occupied(cidr):
-                continue
-            if self._draft.affinity(self._node, cidr) is not None:
-                return Take(cidr, Source.CREATE, pool.name)
+        claims = sorted(self._draft.ledger.claims.get(self._node, ()))
+        for pool in self._pools:
+            for cidr in claims:
+                if not pool.cidr.holds(cidr) or cidr.prefix != pool.block_prefix or self._draft.occupied(cidr):
+                    continue
+                if self._draft.affinity(self._node, cidr) is not None:
+                    return Take(cidr, Source.CREATE, pool.name)
         return None
 
     def _promised_block(self) -> Claim | None:

@@ -1,0 +1,290 @@
+"""Several replicas, a bus that conflicts, and everything that can fail in between: no address twice, none lost.
+
+Requests are carried by clerks. A clerk does what the service does for one batch, in single steps that hypothesis
+interleaves: decide, commit, confirm. Any replica can be killed between two of them, and its clients ask again, of
+another replica, with what they asked before; or a client gives up and releases. Feeds lag by any number of facts.
+
+A client may only conclude what it is told, so its expectations are a model of its own: what a handle was answered is
+what it has until its release is answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+from bus_schemas.ids import HandleId, NodeName
+from bus_schemas.ipam import AssignRequest, Assigned, Busy, PoolExhausted, Refused, Released, ReleaseRequest
+from bus_schemas.subjects import HANDLE
+from services.ipam.assign import Limits
+from services.ipam.core import Decision, Reply, Request
+from tests.support.ipam import START, Replica, Store, ask, check_store, give_back, node, pool, without
+
+NODES = [node(f"n{i}") for i in range(3)]
+POOLS = [
+    pool("a", "10.0.0.0/28", block_size=30),
+    pool("b", "10.1.0.0/30", block_size=32),
+    pool("six", "fd00::/125", block_size=126),
+]
+HANDLES = st.sampled_from([f"h{i}" for i in range(12)])
+ANY_NODE = st.sampled_from(NODES)
+ANY_POOL = st.sampled_from(POOLS)
+REPLICA = st.integers(0, 2)
+
+
+@dataclass
+class Clerk:
+    """One batch of requests on its way through one replica."""
+
+    replica: int
+    requests: list[Request]
+    life: int
+    """The replica's life that the clerk belongs to: it dies with it."""
+    replies: list[Reply | None] = field(default_factory=list)
+    decision: Decision | None = None
+    committed: bool = False
+
+
+class Allocator(RuleBasedStateMachine):
+    clerks: Bundle[Clerk] = Bundle("clerks")
+
+    @initialize(strict=st.booleans(), limit=st.sampled_from([0, 2, 20]))
+    def begin(self, strict: bool, limit: int) -> None:
+        self.store = Store()
+        for fact in (*NODES, *POOLS):
+            self.store.put(fact)
+        limits = Limits(strict_affinity=strict, max_blocks_per_node=limit, reclaim_after_s=60)
+        self.replicas = [Replica(self.store, limits) for _ in range(3)]
+        self.lives = [0, 0, 0]
+        self.now = START
+        self.told: dict[HandleId, tuple[str, ...]] = {}
+        """What clients were answered, and may rely on."""
+        self.pending: dict[HandleId, int] = {}
+        """Releases that may take effect at any time: until all are answered or dead, the handle promises nothing."""
+
+    # --- clients
+
+    @rule(
+        target=clerks,
+        replica=REPLICA,
+        on=ANY_NODE,
+        wanted=st.lists(st.tuples(HANDLES, st.sampled_from([(), (4,), (6,), (4, 6)])), min_size=1, max_size=6),
+    )
+    def assign(self, replica: int, on: object, wanted: list[tuple[str, tuple[int, ...]]]) -> Clerk:
+        name = on.key[1]  # type: ignore[attr-defined]
+        requests: list[Request] = [ask(handle, name, families=families) for handle, families in wanted]
+        return Clerk(replica, requests, self.lives[replica])
+
+    @rule(target=clerks, replica=REPLICA, on=ANY_NODE, handle=HANDLES, last=st.integers(0, 15))
+    def assign_exactly(self, replica: int, on: object, handle: str, last: int) -> Clerk:
+        name = on.key[1]  # type: ignore[attr-defined]
+        return Clerk(replica, [ask(handle, name, addresses=(f"10.0.0.{last}",))], self.lives[replica])
+
+    @rule(target=clerks, replica=REPLICA, handles=st.lists(HANDLES, min_size=1, max_size=4))
+    def release(self, replica: int, handles: list[str]) -> Clerk:
+        requests: list[Request] = [give_back(handle) for handle in handles]
+        return self._releasing(Clerk(replica, requests, self.lives[replica]))
+
+    @rule(target=clerks, replica=REPLICA, last=st.integers(0, 15))
+    def release_address(self, replica: int, last: int) -> Clerk:
+        """Whose it is shows only when it is done."""
+        return Clerk(replica, [ReleaseRequest(address=f"10.0.0.{last}")], self.lives[replica])
+
+    @rule(target=clerks, clerk=consumes(clerks), replica=REPLICA)
+    def give_up_and_ask_again(self, clerk: Clerk, replica: int) -> object:
+        """The reply was lost, or its replica died: the same requests go to whoever listens."""
+        open_ = [r for i, r in enumerate(clerk.requests) if not clerk.replies or clerk.replies[i] is None]
+        self._answered(clerk)
+        if not open_:
+            return multiple()
+        return self._releasing(Clerk(replica, open_, self.lives[replica]))
+
+    def _releasing(self, clerk: Clerk) -> Clerk:
+        for request in clerk.requests:
+            if isinstance(request, ReleaseRequest) and request.handle is not None:
+                self.pending[request.handle] = self.pending.get(request.handle, 0) + 1
+                self.told.pop(request.handle, None)
+        return clerk
+
+    def _answered(self, clerk: Clerk) -> None:
+        """Its releases can no longer take effect."""
+        for request in clerk.requests:
+            if isinstance(request, ReleaseRequest) and request.handle is not None:
+                self.pending[request.handle] -= 1
+        clerk.requests = []
+
+    # --- the service, step by step
+
+    @rule(clerk=clerks)
+    def decide(self, clerk: Clerk) -> None:
+        if self._dead(clerk) or clerk.decision is not None:
+            return
+        clerk.replies = clerk.replies or [None] * len(clerk.requests)
+        open_ = self._open(clerk)
+        if open_:
+            clerk.decision = self.replicas[clerk.replica].core.decide([clerk.requests[i] for i in open_], self.now)
+            clerk.committed = False
+
+    @rule(clerk=clerks)
+    def commit(self, clerk: Clerk) -> None:
+        if self._dead(clerk) or clerk.decision is None or clerk.committed:
+            return
+        before = self._held()
+        if self.replicas[clerk.replica].commit(clerk.decision):
+            clerk.committed = True
+            self._check_what_was_taken(clerk, before)
+        else:
+            clerk.decision = None
+
+    @rule(clerk=clerks)
+    def confirm(self, clerk: Clerk) -> None:
+        if self._dead(clerk) or clerk.decision is None or not clerk.committed:
+            return
+        replica = self.replicas[clerk.replica]
+        replies = replica.confirmed(clerk.decision)
+        for i, reply in zip(self._open(clerk), replies, strict=True):
+            clerk.replies[i] = reply
+            if reply is not None:
+                self._hear(clerk.requests[i], reply)
+        replica.look_again(clerk.decision)
+        clerk.decision = None
+
+    @rule(clerk=clerks)
+    def through(self, clerk: Clerk) -> None:
+        """All of the steps undisturbed, until everything is answered."""
+        for _ in range(12):
+            self.decide(clerk)
+            self.commit(clerk)
+            self.confirm(clerk)
+
+    @rule(replica=REPLICA, facts=st.integers(1, 8) | st.none())
+    def hear(self, replica: int, facts: int | None) -> None:
+        self.replicas[replica].catch_up(facts)
+
+    @rule(replica=REPLICA)
+    def repair(self, replica: int) -> None:
+        self.replicas[replica].commit(self.replicas[replica].core.repairs(self.now))
+
+    @rule(replica=REPLICA, reads=st.booleans())
+    def kill(self, replica: int, reads: bool) -> None:
+        self.lives[replica] += 1
+        self.replicas[replica].restart()
+
+    @rule(clerk=clerks)
+    def written_but_nobody_knows(self, clerk: Clerk) -> None:
+        """The batch is stored, and the connection is gone before the word of it."""
+        if self._dead(clerk) or clerk.decision is None or clerk.committed:
+            return
+        before = self._held()
+        replica = self.replicas[clerk.replica]
+        writes = clerk.decision.writes
+        if all(self.store.get(w.family, w.key).sequence == w.expected for w in writes):
+            self.store.batch(writes)
+            self._check_what_was_taken(clerk, before)
+        for write in writes:
+            replica.core.learned(self.store.get(write.family, write.key))
+        clerk.decision = None
+
+    # --- the world
+
+    @rule(seconds=st.sampled_from([1, 61]))
+    def pass_time(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(fact=ANY_NODE | ANY_POOL, present=st.booleans())
+    def come_and_go(self, fact: object, present: bool) -> None:
+        self.store.put(fact if present else without(fact))  # type: ignore[arg-type]
+
+    @rule(number=st.integers(0, 1), disabled=st.booleans())
+    def switch_pool(self, number: int, disabled: bool) -> None:
+        name, cidr, size = (("a", "10.0.0.0/28", 30), ("b", "10.1.0.0/30", 32))[number]
+        self.store.put(pool(name, cidr, block_size=size, disabled=disabled))
+
+    # --- what must be so
+
+    @invariant()
+    def no_address_twice_and_none_lost(self) -> None:
+        if hasattr(self, "store"):
+            check_store(self.store)
+
+    @invariant()
+    def nobody_loses_what_he_was_told(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        held = self._held()
+        for handle, addresses in self.told.items():
+            assert held.get(handle) == addresses, (handle, addresses, held.get(handle))
+
+    def teardown(self) -> None:
+        """At last everybody hears everything, and the claims come to rest in the same state for all."""
+        if not hasattr(self, "store"):
+            return
+        for _ in range(40):
+            for replica in self.replicas:
+                replica.catch_up()
+            if not any([self._repair_once(replica) for replica in self.replicas]):
+                break
+        else:
+            raise AssertionError("the replicas never agree")
+        self.no_address_twice_and_none_lost()
+        self.nobody_loses_what_he_was_told()
+        for handle in list(self._held()):
+            [reply] = self.replicas[0].answer(give_back(handle))
+            assert isinstance(reply, Released)
+            assert reply.addresses
+            self.replicas[0].catch_up()
+        assert check_store(self.store) == {}
+
+    def _repair_once(self, replica: Replica) -> bool:
+        decision = replica.core.repairs(self.now)
+        return bool(decision.writes) and (replica.commit(decision) or True)
+
+    # --- bookkeeping
+
+    def _dead(self, clerk: Clerk) -> bool:
+        return clerk.life != self.lives[clerk.replica]
+
+    def _open(self, clerk: Clerk) -> list[int]:
+        return [i for i, reply in enumerate(clerk.replies) if reply is None]
+
+    def _held(self) -> dict[HandleId, tuple[str, ...]]:
+        return {handle.handle: handle.addresses for handle in self.store.values(HANDLE)}
+
+    def _check_what_was_taken(self, clerk: Clerk, before: dict[HandleId, tuple[str, ...]]) -> None:
+        """A commit may take from a handle only what a release in it names. By address it may be anybody's."""
+        after = self._held()
+        released = {r.handle for r in clerk.requests if isinstance(r, ReleaseRequest)}
+        for handle, addresses in before.items():
+            if after.get(handle) == addresses:
+                continue
+            assert handle in released or None in released, f"{handle} lost {addresses} and nobody released it"
+            self.told.pop(handle, None)
+
+    def _hear(self, request: Request, reply: Reply) -> None:
+        match request, reply:
+            case AssignRequest(), Assigned():
+                if not self.pending.get(request.handle):
+                    known = self.told.setdefault(request.handle, reply.addresses)
+                    assert known == reply.addresses, "a handle's answer changed"
+            case AssignRequest(), PoolExhausted() | Refused() | Busy():
+                held = self.told.get(request.handle)
+                if held is not None and isinstance(reply, PoolExhausted):
+                    raise AssertionError(f"{request.handle} holds {held} and is told that there is none")
+            case ReleaseRequest(), Released() | Refused():
+                pass
+            case _:
+                raise AssertionError((request, reply))
+
+
+Allocator.TestCase.settings = settings(
+    max_examples=120,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+TestAllocator = Allocator.TestCase
+
+assert NodeName
