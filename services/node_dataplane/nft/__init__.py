@@ -1,0 +1,16 @@
+"""The one nftables table `inet tortie`: policy, anti-spoofing and outgoing NAT of this node's pods.
+
+    endpoints, node settings, ATTACHMENT, RULES, GROUP facts
+        -> table.PolicyTable    the pure model: what the table shall hold, and what changed since the last flush
+           groups               members of a group, counted over its segments
+           references           pod -> rule group -> policy -> group: what is used, so what exists
+           render, chains       rules and settings as nft text
+           frame                the fixed part: hooks, dispatch, guards, NAT
+           sets                 the kinds of sets, their elements as bytes and as text
+        -> transaction.Transaction   a value that prints as the exact nft script
+        -> driver.NftDriver     commits it: elements by raw netlink (`encode`), the rest as text (`libnftables`)
+           verify               what the kernel shows against what it should show
+
+Nothing outside the table is touched, and a restarted agent knows the table as its own by its name: it replaces the
+whole of it in one transaction, so no packet sees the table half made and established flows go on.
+"""

@@ -1,0 +1,131 @@
+"""The hand on the kernel's table: commits transactions, says whether the table is still what it should be.
+
+Elements alone (a member came or went, a pod joined a rule group that exists) go as a hand-packed batch on one socket
+that stays open: 0.2 ms whatever the table holds, and no grace period is waited for. Everything else is the text of the
+transaction itself, through a libnftables context that stays open too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from typing import Self
+
+import msgspec
+
+from services.node_dataplane.netlink.wire import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
+from services.node_dataplane.nft import encode, verify
+from services.node_dataplane.nft.errors import NftError, NftUnavailable
+from services.node_dataplane.nft.libnftables import Libnftables
+from services.node_dataplane.nft.names import TABLE
+from services.node_dataplane.nft.table import Expected
+from services.node_dataplane.nft.transaction import Transaction
+
+
+class Counter(msgspec.Struct, frozen=True):
+    """What a guard dropped since the table was last made whole."""
+
+    packets: int
+    bytes: int
+
+
+class NftDriver:
+    """Works in the network namespace of the thread that makes it. Safe to use from several threads, one at a time."""
+
+    def __init__(self) -> None:
+        try:
+            self._netlink = NetlinkSocket(NETLINK_NETFILTER)
+        except PermissionError as error:
+            raise NftUnavailable(f"nftables needs root (CAP_NET_ADMIN): {error}") from error
+        self._text = Libnftables()
+        self._lock = threading.Lock()
+        self._destroy = self._knows_destroy()
+        self._baseline = verify.Baseline()
+        self.revision = 0
+        """Of the last transaction that the kernel took."""
+        self.by_elements = 0
+        """Transactions that went as raw elements."""
+        self.by_text = 0
+        """Transactions that went through libnftables."""
+
+    def close(self) -> None:
+        self._netlink.close()
+        self._text.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def commit(self, transaction: Transaction) -> None:
+        """All of it or nothing. Raises NftError with the kernel's reason."""
+        elements = transaction.elements
+        with self._lock:
+            if elements is None:
+                self._text.run(str(transaction))
+                self.by_text += 1
+            else:
+                requests = encode.batch(elements, destroy=self._destroy)
+                try:
+                    self._netlink.execute(requests, "elements")
+                except OSError as error:
+                    raise NftError(f"the kernel refused a change of elements: {error}") from error
+                self.by_elements += 1
+            self.revision = transaction.revision
+
+    def exists(self) -> bool:
+        """Whether the table is there at all: one cheap question."""
+        with self._lock:
+            try:
+                return self._netlink.get(encode.get_table()) is not None
+            except NetlinkError as error:
+                raise NftError(f"cannot ask for the table: {error}") from error
+
+    def verify(self, expected: Expected) -> list[str] | None:
+        """What differs from the expectation, one sentence each; none: all is well.
+
+        None: a transaction was committed since `expected` was taken, so nothing can be said; ask again. Reads the whole
+        table, so it belongs in a thread, every minute or so.
+        """
+        if not self.exists():
+            return [f"the table inet {TABLE} is gone"]
+        with self._lock:
+            if self.revision != expected.revision:
+                return None
+            try:
+                listing = self._text.json(f"list table inet {TABLE}")
+                elements = {name: self._read(name) for name in expected.elements}
+            except NetlinkError as error:
+                raise NftError(f"cannot read the table: {error}") from error
+        seen = verify.Seen(verify.structure(listing), elements)
+        return verify.differences(self._baseline.structure(expected), expected.elements, seen)
+
+    def counters(self) -> dict[str, Counter]:
+        """The named counters of the table; empty when the table is gone."""
+        if not self.exists():
+            return {}
+        with self._lock:
+            listing = self._text.json(f"list counters table inet {TABLE}")
+        return {
+            row["counter"]["name"]: Counter(row["counter"]["packets"], row["counter"]["bytes"])
+            for row in msgspec.json.decode(listing)["nftables"]
+            if "counter" in row
+        }
+
+    def _read(self, set_: str) -> dict[bytes, str] | None:
+        """The elements of a set; None when it does not exist."""
+        try:
+            rows = self._netlink.dump(encode.dump_elements(set_))
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return {key: verdict for _, body in rows for key, verdict in encode.read_elements(body)}
+
+    def _knows_destroy(self) -> bool:
+        outcome = next((number for number in self._netlink.transact(encode.probe_destroy()) if number), 0)
+        if outcome in (errno.EPERM, errno.EACCES):
+            raise NftUnavailable(f"nftables needs root (CAP_NET_ADMIN): {os.strerror(outcome)}")
+        return outcome == errno.ENOENT

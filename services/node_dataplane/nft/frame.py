@@ -1,0 +1,214 @@
+"""The fixed part of the table: hooks, dispatch by link, guards, VXLAN, outgoing NAT.
+
+                 prerouting/raw      guard: a pod sends from its own addresses, and no VXLAN; VXLAN is not tracked
+    pod -> far   forward             pod_egress  -> `pods_from` map -> the pod's egress rules
+                 forward + 1         pod_ingress -> `pods_to` map   -> the destination's ingress rules
+    pod -> node  input               pod_egress  -> `pods_from` map
+                 input + 1           the endpoint-to-host action, for what the pod's policy accepted
+    node -> pod  output              not filtered: a node always reaches its own pods
+    pod -> world postrouting/srcnat  masquerade
+
+Two base chains on the forward and input hooks, because in nft an accept ends one base chain and no more: what the
+source pod may send must still be what the destination may receive. A pod link that is in no map is dropped both ways:
+its policy is not there yet. Established flows are accepted first, so a change of policy touches new connections alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from services.node_dataplane.nft.chains import Chain
+from services.node_dataplane.nft.names import LINK_PREFIX
+from services.node_dataplane.nft.sets import (
+    ADDRESSES4,
+    ADDRESSES6,
+    DISPATCH,
+    NETS4,
+    NETS6,
+    SOURCES4,
+    SOURCES6,
+    SetSpec,
+    address_key,
+    net_keys,
+)
+
+FROM = "pods_from"
+TO = "pods_to"
+POD_SOURCES4 = "pod_sources4"
+POD_SOURCES6 = "pod_sources6"
+NODES4 = "nodes4"
+NODES6 = "nodes6"
+MASQUERADE4 = "masquerade_pools4"
+MASQUERADE6 = "masquerade_pools6"
+POOLS4 = "pools4"
+POOLS6 = "pools6"
+
+SETS: dict[str, SetSpec] = {
+    FROM: SetSpec(DISPATCH, "pod link: egress rules of its pod"),
+    TO: SetSpec(DISPATCH, "pod link: ingress rules of its pod"),
+    POD_SOURCES4: SetSpec(SOURCES4, "what pods may send from"),
+    POD_SOURCES6: SetSpec(SOURCES6, "what pods may send from"),
+    NODES4: SetSpec(ADDRESSES4, "known nodes"),
+    NODES6: SetSpec(ADDRESSES6, "known nodes"),
+    MASQUERADE4: SetSpec(NETS4, "pools with natOutgoing"),
+    MASQUERADE6: SetSpec(NETS6, "pools with natOutgoing"),
+    POOLS4: SetSpec(NETS4, "all pools"),
+    POOLS6: SetSpec(NETS6, "all pools"),
+}
+
+COUNTERS: tuple[str, ...] = (
+    "spoofed",
+    "no_policy_egress",
+    "no_policy_ingress",
+    "invalid",
+    "vxlan_from_pod",
+    "vxlan_from_stranger",
+    "to_host",
+)
+"""Named counters, each the packets that one guard dropped."""
+
+_POD = f'"{LINK_PREFIX}*"'
+_ND = "{ 130, 131, 132, 133, 135, 136, 143 }"
+"""Multicast listener queries, reports and dones, router solicitation, neighbour solicitation and advertisement: without
+them a pod has no IPv6 neighbours. Never router advertisements (134) and redirects (137)."""
+_ESTABLISHED = "ct state established,related accept"
+
+
+class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the configuration says about this node as a whole."""
+
+    masquerade_pools: tuple[str, ...] = ()
+    """CIDRs of the pools with natOutgoing, both families."""
+    all_pools: tuple[str, ...] = ()
+    """CIDRs of all pools: never masqueraded towards."""
+    nodes: tuple[str, ...] = ()
+    """Addresses (no mask) of all known nodes, this one included: who may send VXLAN here."""
+    exclude_nodes: bool = False
+    """natOutgoingExclusions IPPoolsAndHostIPs: towards `nodes` pods keep their own address."""
+    vxlan_port: int | None = None
+    """UDP port of the tunnel; None: there is no tunnel to guard."""
+    vxlan_link: str = "vxlan.tortie"
+    allow_vxlan_from_workloads: bool = False
+    endpoint_to_host: Literal["accept", "drop", "return"] = "accept"
+    """For traffic from a pod to this node that the pod's policy allows. An accept is not final over other tables of the
+    host, so it and `return` are the same."""
+    spoofing: bool = False
+    """Pods may send from any address."""
+    log_prefix: str = "calico-packet"
+
+
+def chains(node: NodeRules) -> dict[str, Chain]:
+    return {
+        "pod_egress": Chain(
+            (
+                "ct state invalid counter name invalid drop",
+                f"iifname vmap @{FROM}",
+                "counter name no_policy_egress drop",
+            )
+        ),
+        "pod_ingress": Chain(
+            ("ct state invalid counter name invalid drop", f"oifname vmap @{TO}", "counter name no_policy_ingress drop")
+        ),
+        "guard": Chain(_guard(node)),
+        "input_pod": Chain(_input_pod(node)),
+        "prerouting": Chain(_prerouting(node), _hook("filter", "prerouting", "raw")),
+        "output": Chain(_output(node), _hook("filter", "output", "raw")),
+        "input": Chain(_input(node), _hook("filter", "input", "filter")),
+        "input_host": Chain(_input_host(node), _hook("filter", "input", "filter + 1")),
+        "forward_egress": Chain(
+            (_ESTABLISHED, f"iifname {_POD} goto pod_egress"), _hook("filter", "forward", "filter")
+        ),
+        "forward_ingress": Chain(
+            (_ESTABLISHED, f"oifname {_POD} goto pod_ingress"), _hook("filter", "forward", "filter + 1")
+        ),
+        "postrouting": Chain(_postrouting(node), _hook("nat", "postrouting", "srcnat")),
+    }
+
+
+def members(node: NodeRules) -> dict[str, set[bytes]]:
+    """Elements of the sets that the configuration fills."""
+    nodes = {address_key(address) for address in node.nodes}
+    return {
+        NODES4: {key for key in nodes if len(key) == 4},
+        NODES6: {key for key in nodes if len(key) == 16},
+        MASQUERADE4: net_keys(node.masquerade_pools, 4),
+        MASQUERADE6: net_keys(node.masquerade_pools, 6),
+        POOLS4: net_keys(node.all_pools, 4),
+        POOLS6: net_keys(node.all_pools, 6),
+    }
+
+
+def _hook(type_: str, hook: str, priority: str) -> str:
+    return f"type {type_} hook {hook} priority {priority}; policy accept;"
+
+
+def _prerouting(node: NodeRules) -> tuple[str, ...]:
+    lines = [f"iifname {_POD} goto guard"]
+    if node.vxlan_port is not None:
+        lines += [
+            f"udp dport {node.vxlan_port} ip saddr @{NODES4} notrack",
+            f"udp dport {node.vxlan_port} ip6 saddr @{NODES6} notrack",
+        ]
+    return tuple(lines)
+
+
+def _guard(node: NodeRules) -> tuple[str, ...]:
+    lines = []
+    if node.vxlan_port is not None and not node.allow_vxlan_from_workloads:
+        lines.append(f"udp dport {node.vxlan_port} counter name vxlan_from_pod drop")
+    if not node.spoofing:
+        lines += [
+            f"iifname . ip saddr @{POD_SOURCES4} accept",
+            f"iifname . ip6 saddr @{POD_SOURCES6} accept",
+            "ip6 saddr fe80::/10 accept",  # Never forwarded: only the node itself hears it.
+            f"ip6 saddr :: icmpv6 type {_ND} accept",
+            "counter name spoofed drop",
+        ]
+    return tuple(lines)
+
+
+def _output(node: NodeRules) -> tuple[str, ...]:
+    if node.vxlan_port is None:
+        return ()
+    return (
+        f"udp dport {node.vxlan_port} ip daddr @{NODES4} notrack",
+        f"udp dport {node.vxlan_port} ip6 daddr @{NODES6} notrack",
+    )
+
+
+def _input(node: NodeRules) -> tuple[str, ...]:
+    lines = [f"iifname {_POD} goto input_pod"]
+    if node.vxlan_port is not None:
+        lines += [
+            f"udp dport {node.vxlan_port} ip saddr @{NODES4} accept",
+            f"udp dport {node.vxlan_port} ip6 saddr @{NODES6} accept",
+            f"udp dport {node.vxlan_port} counter name vxlan_from_stranger drop",
+        ]
+    return tuple(lines)
+
+
+def _input_pod(node: NodeRules) -> tuple[str, ...]:
+    lines = []
+    if node.vxlan_port is not None:
+        lines.append(f"udp dport {node.vxlan_port} counter name vxlan_from_pod drop")
+    return (*lines, _ESTABLISHED, f"icmpv6 type {_ND} accept", "goto pod_egress")
+
+
+def _input_host(node: NodeRules) -> tuple[str, ...]:
+    if node.endpoint_to_host != "drop":
+        return ()
+    return (
+        _ESTABLISHED,
+        f"iifname {_POD} icmpv6 type {_ND} accept",
+        f"iifname {_POD} counter name to_host drop",
+    )
+
+
+def _postrouting(node: NodeRules) -> tuple[str, ...]:
+    lines = [f'oifname "{node.vxlan_link}" accept']
+    for ip, masquerade, pools, nodes in (("ip", MASQUERADE4, POOLS4, NODES4), ("ip6", MASQUERADE6, POOLS6, NODES6)):
+        far = f"{ip} daddr != @{pools}" + (f" {ip} daddr != @{nodes}" if node.exclude_nodes else "")
+        lines.append(f"{ip} saddr @{masquerade} {far} masquerade fully-random")
+    return tuple(lines)

@@ -1,0 +1,279 @@
+"""One policy rule as nft rules.
+
+A rule is an AND of conditions, some of which are an OR that nft cannot say in one match (numeric ports or members of a
+set, "not this ICMP type and code"). So a rule becomes a list of conditions, each a list of alternatives, and one nft
+rule is written for every combination: nearly always one. Where a condition concerns addresses the rule is written for
+each family that it can match: every such nft rule is one hash lookup, however many members the group has.
+
+Closed when in doubt: a rule that could not be compiled, names a group whose members are not known, or holds what nft
+cannot say, drops what its remaining conditions cover, and is named as a fault.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from bus_schemas.ids import GroupId
+from bus_schemas.policy import Icmp, Match, PortRange, Rule
+from services.node_dataplane.nft.names import address_set, port_set
+
+TCP, UDP, SCTP, DCCP, UDPLITE = 6, 17, 132, 33, 136
+ICMP, ICMPV6 = 1, 58
+WITH_PORTS = frozenset({TCP, UDP, SCTP, DCCP, UDPLITE})
+"""Protocols whose header begins with a source and a destination port."""
+_ANY_WITH_PORTS = "{ 6, 17, 33, 132, 136 }"
+
+_FAMILIES = (4, 6)
+_COMMENT_BYTES = 120
+
+Condition = Sequence[str]
+"""Alternatives: nft matches, one of which must hold. None at all can never hold."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    lines: tuple[str, ...]
+    passes: bool
+    """Some rule hands over to the next tier: `return` in these lines must leave the tier's chain."""
+    faults: tuple[str, ...]
+    """What was closed for want of something, one sentence each."""
+    missing: frozenset[GroupId]
+
+
+class _Unrenderable(ValueError):
+    """The rule holds what nft cannot say."""
+
+
+def render_policy(rules: Iterable[Rule], known: Callable[[GroupId], bool], log_prefix: str) -> Rendered:
+    """The rules of one direction, in order."""
+    lines: list[str] = []
+    faults: list[str] = []
+    missing: set[GroupId] = set()
+    passes = False
+    for number, rule in enumerate(rules):
+        absent = [group for group in groups_of(rule) if not known(group)]
+        missing.update(absent)
+        try:
+            why = rule.never or ("group not known: " + ", ".join(absent) if absent else "")
+            written = list(_rule(rule, known, log_prefix, why))
+        except _Unrenderable as error:
+            why = str(error)
+            written = [] if rule.action == "log" else [_drop(why)]
+        if why:
+            faults.append(f"rule {number}: {why}")
+        passes = passes or (rule.action == "pass" and not why)
+        lines.extend(written)
+    return Rendered(tuple(lines), passes, tuple(faults), frozenset(missing))
+
+
+def groups_of(rule: Rule) -> list[GroupId]:
+    return [
+        group
+        for match in (rule.source, rule.destination)
+        for group in (*match.groups, *match.not_groups, *match.named_ports, *match.not_named_ports)
+    ]
+
+
+def comment(text: str) -> str:
+    """An nft comment, which knows no escapes and is short. It says what a chain is to a person."""
+    clean = "".join(c if c.isprintable() else " " for c in text.replace('"', "'").replace("\\", "/"))
+    return 'comment "' + clean.encode()[:_COMMENT_BYTES].decode(errors="ignore") + '"'
+
+
+def _drop(why: str) -> str:
+    return f"counter drop {comment(why)}"
+
+
+def _rule(rule: Rule, known: Callable[[GroupId], bool], log_prefix: str, why: str) -> Iterator[str]:
+    if why:
+        if rule.action == "log":
+            return  # A log decides nothing, so there is nothing to close.
+        verdict = _drop(why)
+        rule = _widened(rule, known)
+    elif rule.action == "log":
+        verdict = f"log prefix {_quoted(log_prefix)}"
+    else:
+        verdict = {"allow": "accept", "deny": "counter drop", "pass": "return"}[rule.action]
+
+    families: Sequence[int | None] = _FAMILIES if _concerns_family(rule) else (None,)
+    written: set[str] = set()
+    for family in families:
+        if family is not None and rule.ip_version not in (None, family):
+            continue
+        for choice in product(*_conditions(rule, family)):
+            line = " ".join((*filter(None, choice), verdict))
+            if line not in written:
+                written.add(line)
+                yield line
+
+
+def _widened(rule: Rule, known: Callable[[GroupId], bool]) -> Rule:
+    """The rule without the conditions that name unknown groups: it covers at least what the whole one would."""
+
+    def widen(match: Match) -> Match:
+        ports_known = all(map(known, match.named_ports))
+        return Match(
+            groups=tuple(filter(known, match.groups)),
+            not_groups=tuple(filter(known, match.not_groups)),
+            nets=match.nets,
+            not_nets=match.not_nets,
+            ports=match.ports if ports_known else (),
+            named_ports=match.named_ports if ports_known else (),
+            not_ports=match.not_ports,
+            not_named_ports=tuple(filter(known, match.not_named_ports)),
+        )
+
+    return Rule(
+        action=rule.action,
+        ip_version=rule.ip_version,
+        protocol=rule.protocol,
+        not_protocol=rule.not_protocol,
+        icmp=rule.icmp,
+        not_icmp=rule.not_icmp,
+        source=widen(rule.source),
+        destination=widen(rule.destination),
+    )
+
+
+def _concerns_family(rule: Rule) -> bool:
+    """Whether the rule must be written per family."""
+    if rule.ip_version is not None or rule.icmp is not None or rule.not_icmp is not None:
+        return True
+    return any(
+        m.groups or m.not_groups or m.nets or m.not_nets or m.named_ports or m.not_named_ports
+        for m in (rule.source, rule.destination)
+    )
+
+
+# --- conditions: each yields lists of alternatives
+
+
+def _conditions(rule: Rule, family: int | None) -> Iterator[Condition]:
+    if rule.ip_version is not None:
+        yield [f"meta nfproto ipv{rule.ip_version}"]
+    if rule.protocol is not None:
+        yield [f"meta l4proto {_within(rule.protocol, 255, 'protocol')}"]
+    if rule.not_protocol is not None:
+        yield [f"meta l4proto != {_within(rule.not_protocol, 255, 'protocol')}"]
+    if family is not None:
+        yield from _icmp(rule, family)
+        yield from _addresses(rule.source, family, "saddr")
+        yield from _addresses(rule.destination, family, "daddr")
+    yield from _ports(rule, rule.source, family, "saddr", "sport")
+    yield from _ports(rule, rule.destination, family, "daddr", "dport")
+
+
+def _addresses(match: Match, family: int, side: str) -> Iterator[Condition]:
+    ip = "ip" if family == 4 else "ip6"
+    if match.nets:
+        nets = _nets(match.nets, family)
+        if not nets:
+            yield []
+        elif any(net.prefixlen == 0 for net in nets):
+            yield [f"meta nfproto ipv{family}"]
+        else:
+            yield [f"{ip} {side} {_set(map(str, nets))}"]
+    if match.not_nets:
+        nets = _nets(match.not_nets, family)
+        if any(net.prefixlen == 0 for net in nets):
+            yield []
+        elif nets:
+            yield [f"{ip} {side} != {_set(map(str, nets))}"]
+        else:
+            yield [f"meta nfproto ipv{family}"]
+    for group in match.groups:
+        yield [f"{ip} {side} @{address_set(group, family)}"]
+    for group in match.not_groups:
+        yield [f"{ip} {side} != @{address_set(group, family)}"]
+
+
+def _ports(rule: Rule, match: Match, family: int | None, side: str, port: str) -> Iterator[Condition]:
+    """`ports` and `named_ports` are one positive list; the negative ones hold for whatever has no ports at all."""
+    ip = "ip" if family == 4 else "ip6"
+    has_ports = rule.protocol in WITH_PORTS or rule.protocol is None
+    ported = [f"meta l4proto {_ANY_WITH_PORTS}"] if rule.protocol is None else []
+    unported = [f"meta l4proto != {_ANY_WITH_PORTS}"] if rule.protocol is None else []
+
+    if match.ports or match.named_ports:
+        positive = []
+        if match.ports and has_ports and (ranges := _ranges(match.ports)):
+            positive.append(" ".join((*ported, f"th {port} {ranges}")))
+        if has_ports:
+            positive += [
+                f"{ip} {side} . meta l4proto . th {port} @{port_set(g, family or 4)}" for g in match.named_ports
+            ]
+        yield positive
+    if has_ports and match.not_ports and (ranges := _ranges(match.not_ports)):
+        yield [" ".join((*ported, f"th {port} != {ranges}")), *unported]
+    if has_ports:
+        for group in match.not_named_ports:
+            absent = f"{ip} {side} . meta l4proto . th {port} != @{port_set(group, family or 4)}"
+            yield [" ".join((*ported, absent)), *(f"meta nfproto ipv{family} {u}" for u in unported)]
+
+
+def _icmp(rule: Rule, family: int) -> Iterator[Condition]:
+    word, number = ("icmp", ICMP) if family == 4 else ("icmpv6", ICMPV6)
+    same = rule.protocol in (None, number)
+    if rule.icmp is not None:
+        yield [_icmp_is(word, rule.icmp)] if same else []
+    if rule.not_icmp is not None and not same:
+        yield [f"meta nfproto ipv{family}"]
+    elif rule.not_icmp is not None:
+        type_ = _within(rule.not_icmp.type, 255, "ICMP type")
+        other = [f"{word} type != {type_}"]
+        if rule.not_icmp.code is not None:
+            other.append(f"{word} type {type_} {word} code != {_within(rule.not_icmp.code, 255, 'ICMP code')}")
+        if rule.protocol is None:
+            other.append(f"meta nfproto ipv{family} meta l4proto != {number}")
+        yield other
+
+
+def _icmp_is(word: str, icmp: Icmp) -> str:
+    text = f"{word} type {_within(icmp.type, 255, 'ICMP type')}"
+    return text if icmp.code is None else f"{text} {word} code {_within(icmp.code, 255, 'ICMP code')}"
+
+
+# --- values
+
+
+def _within(value: int, most: int, what: str) -> int:
+    if not 0 <= value <= most:
+        raise _Unrenderable(f"{value} is not a {what}")
+    return value
+
+
+def _nets(cidrs: Sequence[str], family: int) -> list[ipaddress.IPv4Network] | list[ipaddress.IPv6Network]:
+    """Those of one family, merged: nft refuses overlaps within an anonymous set."""
+    try:
+        nets = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
+    except ValueError as error:
+        raise _Unrenderable(str(error)) from error
+    if family == 4:
+        return list(ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv4Network)))
+    return list(ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv6Network)))
+
+
+def _ranges(ports: Iterable[PortRange]) -> str:
+    """Sorted and merged, like the nets. Empty: no port at all."""
+    merged: list[list[int]] = []
+    for first, last in sorted((_within(p.first, 65535, "port"), _within(p.last, 65535, "port")) for p in ports):
+        if first > last:
+            continue
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1][1] = max(merged[-1][1], last)
+        else:
+            merged.append([first, last])
+    return _set(str(first) if first == last else f"{first}-{last}" for first, last in merged) if merged else ""
+
+
+def _set(items: Iterable[str]) -> str:
+    listed = list(items)
+    return listed[0] if len(listed) == 1 else "{ " + ", ".join(listed) + " }"
+
+
+def _quoted(prefix: str) -> str:
+    clean = "".join(c for c in prefix if c.isprintable() and c not in '"\\`$')
+    return '"' + clean[:100] + ': "'

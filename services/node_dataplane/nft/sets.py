@@ -1,0 +1,101 @@
+"""The kinds of sets in the table, and their elements.
+
+An element's key is kept as the very bytes that the kernel holds: each part of a concatenation padded to four bytes,
+addresses and ports big-endian, a link name filled up to 16 bytes. `spell` writes such a key as nft does.
+
+All sets whose members come and go are hash sets (constant time per change); only the pools, which change with the
+configuration, are interval sets. Their keys are the text of a CIDR, and they are rewritten whole.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+LINK_BYTES = 16
+
+
+@dataclass(frozen=True)
+class SetKind:
+    declaration: str
+    spell: Callable[[bytes], str]
+    verdicts: bool = False
+    """A map from the key to a chain."""
+    interval: bool = False
+
+    @property
+    def word(self) -> str:
+        return "map" if self.verdicts else "set"
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    kind: SetKind
+    comment: str = ""
+
+
+def _spell4(key: bytes) -> str:
+    return inet_ntop(AF_INET, key)
+
+
+def _spell6(key: bytes) -> str:
+    return inet_ntop(AF_INET6, key)
+
+
+def _spell_port4(key: bytes) -> str:
+    return f"{_spell4(key[:4])} . {key[4]} . {int.from_bytes(key[8:10], 'big')}"
+
+
+def _spell_port6(key: bytes) -> str:
+    return f"{_spell6(key[:16])} . {key[16]} . {int.from_bytes(key[20:22], 'big')}"
+
+
+def _spell_link(key: bytes) -> str:
+    return f'"{key[:LINK_BYTES].rstrip(bytes(1)).decode()}"'
+
+
+def _spell_source4(key: bytes) -> str:
+    return f"{_spell_link(key)} . {_spell4(key[LINK_BYTES:])}"
+
+
+def _spell_source6(key: bytes) -> str:
+    return f"{_spell_link(key)} . {_spell6(key[LINK_BYTES:])}"
+
+
+ADDRESSES4 = SetKind("type ipv4_addr;", _spell4)
+ADDRESSES6 = SetKind("type ipv6_addr;", _spell6)
+PORTS4 = SetKind("type ipv4_addr . inet_proto . inet_service;", _spell_port4)
+PORTS6 = SetKind("type ipv6_addr . inet_proto . inet_service;", _spell_port6)
+SOURCES4 = SetKind("type ifname . ipv4_addr;", _spell_source4)
+SOURCES6 = SetKind("type ifname . ipv6_addr;", _spell_source6)
+DISPATCH = SetKind("type ifname : verdict;", _spell_link, verdicts=True)
+NETS4 = SetKind("type ipv4_addr; flags interval;", bytes.decode, interval=True)
+NETS6 = SetKind("type ipv6_addr; flags interval;", bytes.decode, interval=True)
+
+
+def link_key(link: str) -> bytes:
+    encoded = link.encode()
+    assert 0 < len(encoded) < LINK_BYTES, f"not a link name: {link!r}"
+    return encoded.ljust(LINK_BYTES, b"\0")
+
+
+def address_key(address: str) -> bytes:
+    """Four bytes or sixteen. Raises OSError for what is no address."""
+    return inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+
+
+def port_key(member: bytes) -> bytes:
+    """A member of a `ports` group (address, protocol, 0, port) in the kernel's layout."""
+    return b"%b\0\0\0%b\0\0" % (member[:-3], member[-2:])
+
+
+def net_keys(cidrs: Iterable[str], family: int) -> set[bytes]:
+    """The CIDRs of one family with overlaps and neighbours merged, as an interval set needs them."""
+    nets = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
+    if family == 4:
+        merged = {str(n) for n in ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv4Network))}
+    else:
+        merged = {str(n) for n in ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv6Network))}
+    return {text.encode() for text in merged}

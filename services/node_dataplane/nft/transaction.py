@@ -1,0 +1,66 @@
+"""A change of the table as a value: an ordered list of commands that the kernel takes whole or not at all.
+
+It prints as the exact nft script. A transaction that only adds and deletes elements can go to the kernel as raw netlink
+(see `encode`), which is why elements are kept as bytes until somebody wants to read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from services.node_dataplane.nft.names import TABLE
+from services.node_dataplane.nft.sets import SetKind
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Any one line of nft."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Elements:
+    verb: Literal["add", "delete"]
+    set: str
+    kind: SetKind
+    rows: tuple[tuple[bytes, str], ...]
+    """(key, verdict); the verdict is empty in a set, and `goto <chain>` in a map."""
+
+    def __str__(self) -> str:
+        spell = self.kind.spell
+        if self.kind.verdicts and self.verb == "add":
+            inner = ", ".join(f"{spell(key)} : {verdict}" for key, verdict in self.rows)
+        else:
+            inner = ", ".join(spell(key) for key, _ in self.rows)
+        return f"{self.verb} element inet {TABLE} {self.set} {{ {inner} }}"
+
+
+Command = Statement | Elements
+
+
+@dataclass(frozen=True)
+class Transaction:
+    revision: int
+    """The model's count of transactions; the driver remembers the last one that the kernel took."""
+    commands: tuple[Command, ...]
+    whole: bool = False
+    """Replaces the table, whatever was there."""
+
+    @cached_property
+    def elements(self) -> Sequence[Elements] | None:
+        """The commands, when all of them are elements that need no interval arithmetic; None otherwise."""
+        found = [c for c in self.commands if isinstance(c, Elements) and not c.kind.interval]
+        return found if len(found) == len(self.commands) else None
+
+    def lines(self) -> Iterator[str]:
+        return map(str, self.commands)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines()) + "\n"
