@@ -90,5 +90,16 @@ class Draft:
             ingress=tuple(ingress) if attaching.ingress else (),
             egress=tuple(egress) if attaching.egress else (),
         )
-        policy = Policy(self.subject, attaching, rules, tuple(self.groups.values()))
+        named = {uid for rule in (*rules.ingress, *rules.egress) for uid in _groups(rule)}
+        groups = tuple(ref for uid, ref in self.groups.items() if uid in named)
+        policy = Policy(self.subject, attaching, rules, groups)
         return Translation(policy, tuple(self.faults))
+
+
+def _groups(rule: Rule) -> Iterator[GroupId]:
+    """Every group that the rule names. What a translator drafted for a rule that came to nothing is not among them."""
+    for end in (rule.source, rule.destination):
+        yield from end.groups
+        yield from end.not_groups
+        yield from end.named_ports
+        yield from end.not_named_ports
