@@ -35,6 +35,8 @@ UNSUPPORTED: dict[str, str] = {
 _TYPES: tuple[Literal["Ingress", "Egress"], ...] = ("Ingress", "Egress")
 _HINTS = ("AssumeNeededOnEveryNode",)
 
+_GLOBAL_ONLY = ("namespaceSelector", "doNotTrack", "preDNAT", "applyOnForward")
+
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _POLICY_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})?")
 _CONVERTED_NAME = re.compile(rf"(?:knp|ossg)\.default(?:\.{_LABEL})+")
@@ -63,7 +65,10 @@ def network_policy(document: Fields, *, stored: bool) -> NetworkPolicy:
         service_account_selector=fields.read("serviceAccountSelector", selector, ""),
     )
     _hints(fields)
-    fields.close(Unknown.NEARLY_REFUSED, also=("namespaceSelector",))
+    for name in _GLOBAL_ONLY:
+        if (at := fields.take(name)) is not None:
+            at.fault("only a GlobalNetworkPolicy can have it: a NetworkPolicy governs the pods of its namespace")
+    fields.close(Unknown.NEARLY_REFUSED)
     return NetworkPolicy(metadata=meta, spec=spec)
 
 

@@ -11,7 +11,7 @@ everything, and nobody should write one by leaving a line unfinished.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
@@ -215,11 +215,11 @@ class Fields:
             if at is not None:
                 at.warn("has no effect here")
 
-    def close(self, unknown: Unknown, also: Iterable[str] = ()) -> None:
-        """Judges what was not taken. `also`: names that a misspelt one may have meant although nothing reads them."""
+    def close(self, unknown: Unknown) -> None:
+        """Judges what was not taken."""
         if unknown is Unknown.IGNORED:
             return
-        candidates = sorted(self._known.union(also))
+        candidates = sorted(self._known)
         for name, value in self.at.value.items():
             if name in self._known:
                 continue

@@ -95,7 +95,8 @@ def _ordered(spec: dict[str, Any], **shown: Any) -> dict[str, Any]:
 
 
 def _plain(struct: msgspec.Struct) -> Any:
-    return msgspec.to_builtins(struct)
+    """dict, list, str and numbers; `to_builtins` would leave tuples."""
+    return msgspec.json.decode(msgspec.json.encode(struct))
 
 
 # --- YAML

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ def table(name: str) -> dict[str, Any]:
     return json.loads((conformance_directory() / name).read_text())  # type: ignore[no-any-return]
 
 
-def cases(name: str) -> list[Any]:
-    """Every case of one table as a test parameter; a single skipped one where the table is absent."""
+def cases(name: str, wanted: Callable[[Case], bool] = lambda case: True) -> list[Any]:
+    """Every wanted case of one table as a test parameter; a single skipped one where the table is absent."""
     if not (conformance_directory() / name).is_file():
         return [pytest.param({}, id=name, marks=pytest.mark.skip(reason=f"no {conformance_directory() / name}"))]
-    return [pytest.param(case, id=case["id"]) for case in table(name)["cases"]]
+    return [pytest.param(case, id=case["id"]) for case in table(name)["cases"] if wanted(case)]

@@ -1,0 +1,86 @@
+"""Calico's own tables of what its validator accepts and refuses, for the kinds and fields that exist here.
+
+Out of scope, by what the case is about:
+- kinds that cannot be read (`TYPES` names those that can),
+- fields that nothing here carries out and that are therefore refused even where Calico accepts them (`UNSUPPORTED`),
+- parameters that have no effect here: they are not looked at, so a wrong value of one is not seen. The reader says of
+  each that it is "not used here", and that is the predicate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bus_schemas.manifests import Accepted, Rejected, calico_policy, calico_rules, read_object
+from tests.support.manifests import outcome_of
+from tests.support.manifests_conformance import Case, cases
+
+
+def _whole(kind: str) -> Any:
+    return lambda value: (kind, value)
+
+
+def _spec(kind: str) -> Any:
+    return lambda value: (kind, {"metadata": {"name": "default"}, "spec": value})
+
+
+def _rule(value: Any) -> tuple[str, dict[str, Any]]:
+    return "GlobalNetworkPolicy", {"metadata": {"name": "default"}, "spec": {"ingress": [value]}}
+
+
+TYPES = {
+    "v3.IPPool": _whole("IPPool"),
+    "v3.NetworkPolicy": _whole("NetworkPolicy"),
+    "v3.GlobalNetworkPolicy": _whole("GlobalNetworkPolicy"),
+    "v3.FelixConfiguration": _whole("FelixConfiguration"),
+    "v3.FelixConfigurationSpec": _spec("FelixConfiguration"),
+    "v3.BGPConfiguration": _whole("BGPConfiguration"),
+    "v3.BGPConfigurationSpec": _spec("BGPConfiguration"),
+    "internalapi.NodeSpec": _spec("Node"),
+    "v3.Rule": _rule,
+    "v3.EntityRule": lambda value: _rule({"action": "Allow", "protocol": "TCP", "source": value}),
+    "v3.ICMPFields": lambda value: _rule({"action": "Allow", "protocol": "ICMP", "icmp": value}),
+    "numorstring.Protocol": lambda value: _rule({"action": "Allow", "protocol": value}),
+}
+"""By the type of a case: the kind and the object that its value is put into."""
+
+UNSUPPORTED = calico_policy.UNSUPPORTED.keys() | calico_rules.UNSUPPORTED.keys()
+
+
+def of_known_types(case: Case) -> bool:
+    return case.get("type") in TYPES
+
+
+@pytest.mark.parametrize("case", cases("calico_validation.json", of_known_types))
+def test_validation(case: Case) -> None:
+    kind, value = TYPES[case["type"]](case["object"])
+    outcome = outcome_of(kind, value)
+    if case["valid"] and isinstance(outcome, Rejected):
+        last_names = {fault.path.rpartition(".")[2] for fault in outcome.faults}
+        if last_names <= UNSUPPORTED:
+            pytest.skip(f"accepted by Calico, refused here as not supported: {', '.join(sorted(last_names))}")
+        assert outcome.faults == ()
+    if not case["valid"] and isinstance(outcome, Accepted):
+        if any("not used here" in warning for warning in outcome.warnings):
+            pytest.skip("about a parameter that is not used here")
+        pytest.fail(f"accepted: {outcome}, but should not be: {case.get('message', case['description'])}")
+
+
+def _kubernetes_policies(case: Case) -> bool:
+    return case.get("kind") == "np"
+
+
+REFUSED_BY_THE_API_SERVER = {
+    "calico-conversion/np/005": "named ports that are no names",
+    "calico-conversion/np/007": "an upper-case name",
+    "calico-conversion/np/024": "exceptions outside of the block",
+}
+"""Objects of Calico's tests that Kubernetes would not have let through."""
+
+
+@pytest.mark.parametrize("case", cases("calico_np.json", _kubernetes_policies))
+def test_kubernetes_policies_are_read(case: Case) -> None:
+    outcome = read_object({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", **case["input"]})
+    assert isinstance(outcome, Accepted) is (case["id"] not in REFUSED_BY_THE_API_SERVER), outcome
