@@ -1,7 +1,8 @@
 """Reading Calico's NetworkPolicy and GlobalNetworkPolicy, with Calico's validation and its defaults.
 
 What Calico allows but nothing here carries out is refused wherever leaving it out would change what the policy allows
-or denies; the rest is accepted with a warning. `UNSUPPORTED` names what is refused, with the reason.
+or denies, and so is every unknown field; the rest is accepted with a warning. `UNSUPPORTED` names what is refused, with
+the reason.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def network_policy(document: Fields, *, stored: bool) -> NetworkPolicy:
     for name in _GLOBAL_ONLY:
         if (at := fields.take(name)) is not None:
             at.fault("only a GlobalNetworkPolicy can have it: a NetworkPolicy governs the pods of its namespace")
-    fields.close(Unknown.NEARLY_REFUSED)
+    fields.close(Unknown.REFUSED)
     return NetworkPolicy(metadata=meta, spec=spec)
 
 
@@ -91,7 +92,7 @@ def global_network_policy(document: Fields, *, stored: bool) -> GlobalNetworkPol
     )
     _hints(fields)
     _host_endpoint_fields(fields)
-    fields.close(Unknown.NEARLY_REFUSED)
+    fields.close(Unknown.REFUSED)
     return GlobalNetworkPolicy(metadata=meta, spec=spec)
 
 

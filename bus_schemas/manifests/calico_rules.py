@@ -1,4 +1,7 @@
-"""Reading the rules of Calico's policies."""
+"""Reading the rules of Calico's policies.
+
+Every condition narrows what a rule matches, so a condition that is not understood is refused, never left out.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def rule(fields: Fields) -> CalicoRule:
     note.maybe("annotations", annotation_map)
     note.close(Unknown.WARNED)
     _refuse(fields, "http")
-    fields.close(Unknown.NEARLY_REFUSED)
+    fields.close(Unknown.REFUSED)
     _check_family(fields, read)
     _check_icmp(fields, read)
     _check_ports(fields, read)
@@ -62,7 +65,7 @@ def entity_rule(fields: Fields) -> EntityRule:
         service_accounts=fields.maybe("serviceAccounts", lambda at: _service_accounts(at.fields())),
     )
     _refuse(fields, "services")
-    fields.close(Unknown.NEARLY_REFUSED)
+    fields.close(Unknown.REFUSED)
     return read
 
 
@@ -70,7 +73,7 @@ def icmp_fields(fields: Fields) -> IcmpFields:
     read = IcmpFields(type=fields.integer("type", 0, 254), code=fields.integer("code", 0, 255))
     if read.code is not None and read.type is None:
         fields.place("code").fault("needs a type")
-    fields.close(Unknown.NEARLY_REFUSED)
+    fields.close(Unknown.REFUSED)
     return read
 
 
@@ -79,7 +82,7 @@ def _service_accounts(fields: Fields) -> ServiceAccountMatch:
         names=tuple(dns_subdomain(at) for at in fields.items("names")),
         selector=fields.read("selector", selector, ""),
     )
-    fields.close(Unknown.NEARLY_REFUSED)
+    fields.close(Unknown.REFUSED)
     return read
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bus_schemas.manifests import Accepted, Fault, Rejected, read, read_object
 from bus_schemas.resources import KINDS, GlobalNetworkPolicy, IPPool, Namespace, NetworkPolicy, Pod
-from tests.support.manifests import accepted, faults, global_policy, manifest, pool, warnings
+from tests.support.manifests import accepted, calico_rule, faults, global_policy, manifest, pool, warnings
 
 
 def test_one_bad_document_hides_no_other() -> None:
@@ -178,7 +178,15 @@ def test_a_misspelt_field_of_a_policy_is_refused() -> None:
 
 
 def test_an_unknown_field_of_calico_is_a_warning() -> None:
-    assert warnings(global_policy("{flowLogLabels: x}")) == ["spec.flowLogLabels: not used here, ignored"]
+    assert warnings(pool("{cidr: 10.0.0.0/8, colour: x}")) == ["spec.colour: not used here, ignored"]
+
+
+def test_an_unknown_field_of_a_policy_is_refused() -> None:
+    assert faults(global_policy("{policyTypes: [Egress]}")) == ["spec.policyTypes: unknown field"]
+    assert faults(calico_rule("{action: Allow, from: [], source: {labels: {a: b}}}")) == [
+        "spec.ingress[0].source.labels: unknown field",
+        "spec.ingress[0].from: unknown field",
+    ]
 
 
 def test_core_kinds_have_fields_of_others() -> None:
