@@ -20,13 +20,14 @@ from __future__ import annotations
 from bus_schemas.manifests.existing import validate_against
 from bus_schemas.manifests.outcomes import Accepted, Fault, Read, Rejected
 from bus_schemas.manifests.reading import read, read_object
-from bus_schemas.manifests.writing import to_manifest, to_yaml
+from bus_schemas.manifests.writing import dump, to_manifest, to_yaml
 
 __all__ = [
     "Accepted",
     "Fault",
     "Read",
     "Rejected",
+    "dump",
     "read",
     "read_object",
     "to_manifest",

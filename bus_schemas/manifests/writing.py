@@ -127,5 +127,6 @@ def to_yaml(resources: Resource | Iterable[Resource]) -> str:
 
 
 def dump(manifest: Any) -> str:
-    """A manifest, or a list of them, that is plain values already."""
-    return str(yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6))
+    """One YAML document of plain values, quoted so that Kubernetes reads the same."""
+    text: str = yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+    return text
