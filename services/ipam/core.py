@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from bus_schemas.events import Event
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import AssignReply, AssignRequest, ReleaseReply, ReleaseRequest, tunnel_handle
+from bus_schemas.ipam import AssignReply, AssignRequest, PoolExhausted, ReleaseReply, ReleaseRequest, tunnel_handle
 from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact
 from services.ipam.affinity import next_step, take_step, verdict
 from services.ipam.assign import Limits, Waiting, assign
@@ -87,7 +87,7 @@ class Core:
             self._unsettle(fact)
 
     def learned(self, fact: Fact) -> None:
-        """From a direct read of a key that conflicted."""
+        """From a direct read of a key that conflicted, or of one that a wiped stream no longer holds."""
         self.ledger.learned(fact)
         self._unsettle(fact)
 
@@ -146,6 +146,9 @@ class Core:
                     behind.append(reply)
             else:
                 replies.append(reply)
+        for reason in dict.fromkeys(reply.reason for reply in replies if isinstance(reply, PoolExhausted)):
+            node = requests[0].node
+            draft.tell("exhausted", reason, node=node, object=node or "")
         writes = draft.writes()
         assert writes or behind or None not in replies, "a request waits for nothing"
         return Decision(
@@ -157,7 +160,10 @@ class Core:
         )
 
     def repairs(self, now: float) -> Decision:
-        """The next steps of claims that are not as they should be, and of nodes that left. No writes: all is well."""
+        """The next steps of claims that are not as they should be, and of nodes that left; before that, what a wiped
+        stream lost. No writes: all is well."""
+        if self.ledger.lost:
+            return Decision(writes=self._restored())
         draft = Draft(self.ledger, now)
         steps = 0
         for node in sorted(self._departed):
@@ -175,6 +181,12 @@ class Core:
             if not taken:
                 self._unsettled.discard(cidr)
         return Decision(writes=tuple(draft.writes()), events=tuple(draft.events))
+
+    def _restored(self) -> tuple[Write, ...]:
+        order = [family.name for family in WRITES]
+        lost = sorted(self.ledger.lost, key=lambda where: (order.index(where[0].name), where[1]))
+        facts = [self.ledger.fact(family, key) for family, key in lost[:REPAIRS_AT_ONCE]]
+        return tuple(Write(fact.family, fact.key, fact.value, fact.sequence) for fact in facts)
 
     def _settle(self, draft: Draft, cidr: Cidr) -> int:
         """How many steps it took."""

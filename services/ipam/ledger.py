@@ -10,7 +10,7 @@ None of them needs to be right. A wrong sequence makes the next write conflict, 
 again; that is all that correctness rests on.
 
 A key that a direct read does not find at all, not even its tombstone, was not deleted but lost (tombstones outlive
-every delay): its last value stays, and the next write puts it back.
+every delay), as all keys are when the stream is wiped: its last value stays, and is `lost` until it is written again.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Ledger:
         """Given addresses by pool name."""
         self.faults: dict[Where, str] = {}
         """Records that cannot be worked with, and why."""
+        self.lost: set[Where] = set()
+        """Keys that the bus no longer holds, and nobody deleted."""
         self._facts: dict[Where, Fact] = {}
         self._buried: dict[Key, None] = {}
         """Handles of which only the tombstone is known, oldest first."""
@@ -112,8 +114,13 @@ class Ledger:
                 self._set(fact)
 
     def _set(self, fact: Fact) -> None:
-        self._facts[fact.family, fact.key] = fact
-        self.faults.pop((fact.family, fact.key), None)
+        where = (fact.family, fact.key)
+        self._facts[where] = fact
+        self.faults.pop(where, None)
+        if fact.value is not None and not fact.sequence:
+            self.lost.add(where)
+        else:
+            self.lost.discard(where)
         if fact.family is BLOCK:
             self._set_block(fact)
         elif fact.family is AFFINITY:

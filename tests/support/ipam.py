@@ -1,13 +1,14 @@
 """Builders of pools, nodes and requests, and a bus in memory with exactly the promises that the allocator relies on.
 
-`Store` knows compare-and-swap on every key's sequence and batches that happen whole or not at all. A `Replica` is a core
-that sees the store's log as far as it likes, and what `services.ipam.service` does around a core, one step at a time, so
-that a test can stop it, kill it or let others go first between any two steps.
+`Store` knows compare-and-swap on every key's sequence and batches that happen whole or not at all. A `Replica` is a
+core that sees the store's log as far as it likes, and what `services.ipam.service` does around a core, one step at a
+time, so that a test can stop it, kill it or let others go first between any two steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from bus_schemas.ids import HandleId, NodeName
@@ -75,6 +76,13 @@ class Store:
         if any(self.get(w.family, w.key).sequence != w.expected for w in writes):
             raise StoreConflict
         return [self._append(w.family, w.key, w.message) for w in writes]
+
+    def lose(self, family: Family[Any]) -> None:
+        """Everything of a family is gone, without a tombstone."""
+        self._last = {where: fact for where, fact in self._last.items() if where[0] is not family}
+
+    def existing(self) -> list[tuple[Family[Any], Key]]:
+        return [where for where, fact in self._last.items() if fact.value is not None]
 
     def values(self, family: Family[Any]) -> list[Any]:
         return [f.value for f in self._last.values() if f.family is family and f.value is not None]
@@ -180,7 +188,7 @@ def check_invariants(blocks: Iterable[Block], handles: Iterable[Handle]) -> dict
         for allocation in block.allocations:
             given[str(cidr.address(allocation.ordinal))] = (allocation.handle, allocation.sequence)
     spans.sort()
-    for one, next_ in zip(spans, spans[1:], strict=False):
+    for one, next_ in pairwise(spans):
         assert one.family != next_.family or one.last < next_.first, f"{one} and {next_} overlap"
     held: dict[str, tuple[str, int]] = {}
     for handle in handles:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import pytest
 
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import AffinityState, Assigned, Busy, PoolExhausted, Refused, Released, ReleaseRequest, tunnel_handle
-from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE
+from bus_schemas.ipam import (
+    AffinityState,
+    Assigned,
+    Busy,
+    PoolExhausted,
+    Refused,
+    Released,
+    ReleaseRequest,
+    tunnel_handle,
+)
+from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact
 from services.ipam.assign import Limits
 from services.ipam.core import Reply
 from tests.support.ipam import (
     START,
     Replica,
+    Store,
     affinities,
     ask,
     check_store,
@@ -104,9 +114,7 @@ def test_a_repeated_request_has_the_same_answer_and_writes_nothing() -> None:
     [address] = assigned(ipam, "h")
     told = len(store.log)
     assert ipam.answer(ask("h")) == [Assigned(addresses=(address,), repeated=True)]
-    assert ipam.answer(ask("h", families=(4,), addresses=(address,))) == [
-        Assigned(addresses=(address,), repeated=True)
-    ]
+    assert ipam.answer(ask("h", families=(4,), addresses=(address,))) == [Assigned(addresses=(address,), repeated=True)]
     assert len(store.log) == told
     assert "not on n2" in reason(ipam.answer(ask("h", "n2"))[0])
     assert "release it first" in reason(ipam.answer(ask("h", families=(6,)))[0])
@@ -248,7 +256,9 @@ def test_a_node_that_is_deleted_gives_back_its_tunnel_address_and_its_empty_bloc
     store.put(without(N1))
     ipam.catch_up()
     ipam.repair()
-    assert AffinityState.PENDING_DELETION in [fact.value.state for fact in store.log if fact.family is AFFINITY and fact.value]
+    assert AffinityState.PENDING_DELETION in [
+        fact.value.state for fact in store.log if fact.family is AFFINITY and fact.value
+    ]
     assert sorted(check_store(store).values()) == ["h3", "h4"]
     assert affinities(store) == {}
     assert set(owners(store).values()) == {None}
@@ -307,14 +317,38 @@ def test_silence_takes_nothing_away() -> None:
     assert not blind.core.repairs(START).writes
 
 
+def wipe(store: Store) -> None:
+    """The stream is deleted and made anew by hand."""
+    for family in (BLOCK, AFFINITY, HANDLE):
+        store.lose(family)
+
+
 def test_a_key_that_the_bus_lost_is_put_back_by_the_next_write() -> None:
     store, [ipam] = cluster(FOUR, N1)
     [first] = assigned(ipam, "h")
-    store._last = {where: fact for where, fact in store._last.items() if fact.family not in (BLOCK, AFFINITY, HANDLE)}
+    wipe(store)
     [second] = assigned(ipam, "i")
     assert first != second
     [block] = store.values(BLOCK)
     assert [a.handle for a in block.allocations] == ["h", "i"]
+
+
+def test_a_wiped_stream_is_written_again() -> None:
+    store, replicas = cluster(FOUR, SIX, N1, N2, replicas=2)
+    ipam, other = replicas
+    assigned(ipam, *(f"h{i}" for i in range(9)))
+    assigned(ipam, "x", "y", on="n2")
+    other.catch_up()
+    before = check_store(store), affinities(store)
+    lost = [Fact(family, key, None, 0) for family, key in store.existing() if family in (BLOCK, AFFINITY, HANDLE)]
+    wipe(store)
+    for replica in replicas:
+        for fact in lost:
+            replica.core.learned(fact)
+    ipam.commit(ipam.core.repairs(START))
+    other.repair()
+    ipam.repair()
+    assert (check_store(store), affinities(store)) == before
 
 
 def test_blocks_of_another_size_are_not_claimed_over() -> None:

@@ -15,9 +15,7 @@ from tests.support.ipam import ask, cluster, namespace, node, pool
 RED = {"labels": {"color": "red"}}
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("", 0x811C9DC5), ("a", 0x050C5D7E), ("foobar", 0x31F0B262)]
-)
+@pytest.mark.parametrize(("text", "expected"), [("", 0x811C9DC5), ("a", 0x050C5D7E), ("foobar", 0x31F0B262)])
 def test_fnv(text: str, expected: int) -> None:
     """Published vectors of FNV-1, 32 bits."""
     assert fnv32(text.encode()) == expected

@@ -1,0 +1,269 @@
+"""The shell around the core: requests wait in a queue for each node, one worker a node answers all that wait at once.
+
+    rpc assign, release --> queue of the node --> worker: core.decide -> batch -> core.committed -> replies
+                                                     ^                    | conflict
+                                                     +-- read the keys <--+ pause, longer every time
+    feed --> core.apply --> tend: core.repairs -> batch
+
+The clock, the dice, the bus and the counting are here. A reply is sent when what it says is stored and, where it only
+repeats what is stored, when that was read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bus_schemas.ids import NodeName
+from bus_schemas.ipam import Assigned, AssignRequest, Busy, Released
+from bus_schemas.subjects import ASSIGN, BLOCK, HANDLE, RELEASE, Family, Key, family_of
+from chassis.bus import Bus, Write
+from chassis.errors import Conflict, Rejected, Unavailable
+from chassis.feed import Feed, Interest
+from chassis.health import Health
+from chassis.pacing import Pacer
+from chassis.runner import Context
+from services.ipam import metrics
+from services.ipam.core import READS, WRITES, Core, Decision, Reply, Request, stands
+from services.ipam.settings import Settings
+
+REQUESTS_AT_ONCE = 256
+"""Requests that one decision answers at most: a batch holds up to 1,000 writes."""
+WRITES_AT_ONCE = 32
+"""Batches in flight: the server takes up to 50 of a stream at a time."""
+MAX_WAITING = 10_000
+"""Requests that may wait for one node; more are told that it is busy."""
+FAULTS_SHOWN = 5
+
+NOT_IN_SYNC = "ipam has not yet read its pools and blocks"
+
+
+@dataclass
+class _Waiting:
+    request: Request
+    reply: asyncio.Future[Reply]
+
+
+class Allocator:
+    """One replica at work. `now` is Unix time in seconds; `dice` makes replicas that collided pause differently."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        settings: Settings,
+        health: Health,
+        tasks: asyncio.TaskGroup,
+        *,
+        now: Callable[[], float] = time.time,
+        dice: random.Random | None = None,
+    ) -> None:
+        self.core = Core(settings.limits)
+        self._bus = bus
+        self._settings = settings
+        self._health = health
+        self._tasks = tasks
+        self._now = now
+        self._dice = dice or random.Random()
+        self._in_sync = False
+        self._shown: set[str] = set()
+        """Pools that the metrics speak of."""
+        self._queues: dict[NodeName, deque[_Waiting]] = {}
+        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
+        self._tending = Pacer(min_s=0.05, max_s=1.0, retry_s=1.0)
+        health.fail("ipam", NOT_IN_SYNC)
+
+    # --- what is so
+
+    async def follow(self, feed: Feed) -> None:
+        """For ever: tells the core what the bus says."""
+        while True:
+            batch = await feed.next()
+            for fact in batch.facts:
+                self.core.apply(fact)
+            for fact in batch.lost:
+                if fact.family in WRITES:
+                    self.core.learned(fact)
+            if batch.in_sync and not self._in_sync:
+                self._in_sync = True
+                self._health.ok("ipam")
+            self._show()
+            if self._in_sync:
+                self._tending.mark()
+
+    async def tend(self) -> None:
+        """For ever: gives back, adopts and restores what nobody asks for."""
+        await self._tending.run(self._repair)
+
+    async def _repair(self) -> None:
+        failures = 0
+        while True:
+            decision = self.core.repairs(self._now())
+            if not decision.writes:
+                return
+            if not await self._commit(decision):
+                failures += 1
+                await self._pause(failures)
+
+    def _show(self) -> None:
+        faults = [
+            f"{' '.join((family.name, *filter(None, key)))}: {text}" for (family, key), text in self.core.faults.items()
+        ]
+        shown = "; ".join(faults[:FAULTS_SHOWN]) + ("; ..." if len(faults) > FAULTS_SHOWN else "")
+        self._health.note("ipam set aside", shown or None)
+        metrics.BLOCKS.set(len(self.core.ledger.blocks))
+        pools = self.core.desired.pools
+        for name in self._shown.difference(pools):
+            metrics.SIZE.remove(name)
+            metrics.IN_USE.remove(name)
+        self._shown = set(pools)
+        for pool in pools.values():
+            metrics.SIZE.labels(pool.name).set(pool.cidr.size)
+            metrics.IN_USE.labels(pool.name).set(self.core.ledger.used.get(pool.name, 0))
+
+    # --- requests
+
+    async def answer(self, request: Request) -> Reply:
+        """The handler of both requests."""
+        kind = "assign" if isinstance(request, AssignRequest) else "release"
+        with metrics.SECONDS.labels(kind).time():
+            reply = await self._queued(request)
+        match reply:
+            case Assigned(repeated=True):
+                metrics.REPEATED.inc()
+            case Assigned(addresses=addresses):
+                metrics.ASSIGNED.inc(len(addresses))
+            case Released(addresses=addresses):
+                metrics.RELEASED.inc(len(addresses))
+            case _:
+                metrics.UNMET.labels(type(reply).__name__).inc()
+        return reply
+
+    async def _queued(self, request: Request) -> Reply:
+        if not self._in_sync:
+            return Busy(reason=NOT_IN_SYNC)
+        node = self.core.node_of(request)
+        queue = self._queues.get(node)
+        if queue is None:
+            queue = self._queues[node] = deque()
+            self._tasks.create_task(self._work(node, queue), name=f"ipam {node}")
+        if len(queue) >= MAX_WAITING:
+            return Busy(reason=f"{len(queue)} requests of node {node} wait already")
+        waiting = _Waiting(request, asyncio.get_running_loop().create_future())
+        queue.append(waiting)
+        return await waiting.reply
+
+    async def _work(self, node: NodeName, queue: deque[_Waiting]) -> None:
+        """Until nothing waits for the node."""
+        while queue:
+            taken = [queue.popleft() for _ in range(min(len(queue), REQUESTS_AT_ONCE))]
+            metrics.BATCHED.observe(len(taken))
+            try:
+                await self._settle(taken)
+            except (Unavailable, Rejected) as error:
+                self._reply_all(taken, Busy(reason=f"the bus does not take the change: {error}"))
+        del self._queues[node]
+
+    async def _settle(self, waiting: Sequence[_Waiting]) -> None:
+        """Decides and writes until everybody has an answer."""
+        failures = 0
+        while waiting and failures < self._settings.attempts:
+            decision = self.core.decide([w.request for w in waiting], self._now())
+            replies: Sequence[Reply | None] = [None] * len(waiting)
+            progress = await self._commit(decision)
+            if progress:
+                replies = await self._confirmed(decision)
+                progress = bool(decision.writes) or None not in replies
+                await self._read_what_is_behind(decision)
+            for one, reply in zip(waiting, replies, strict=True):
+                if reply is not None:
+                    _reply(one, reply)
+            waiting = [one for one, reply in zip(waiting, replies, strict=True) if reply is None]
+            if waiting and not progress:
+                failures += 1
+                await self._pause(failures)
+        self._reply_all(waiting, Busy(reason=f"other changes came first {failures} times; ask again"))
+
+    async def _commit(self, decision: Decision) -> bool:
+        """All of a decision's writes. False: it is void, or nobody knows; the keys were read again."""
+        if decision.writes:
+            writes = [Write(w.family, w.key, w.message, w.expected) for w in decision.writes]
+            try:
+                async with self._writing:
+                    sequences = await self._bus.batch(writes)
+            except Conflict as conflict:
+                metrics.CONFLICTS.inc()
+                await self._read_again(_worth_reading(decision, conflict))
+                return False
+            except Unavailable:
+                await self._read_again((w.family, w.key) for w in decision.writes)
+                return False
+            self.core.committed(decision.writes, sequences)
+        for event in decision.events:
+            self._bus.emit(event)
+        return True
+
+    async def _confirmed(self, decision: Decision) -> list[Reply | None]:
+        """The replies that still stand after what they rest on was read again."""
+        replies = list(decision.replies)
+        rests_on = list(decision.rests_on.items())
+        facts = await asyncio.gather(*(self._bus.get(fact.family, fact.key) for _, fact in rests_on))
+        for (index, believed), fact in zip(rests_on, facts, strict=True):
+            if not stands(believed, fact):
+                self.core.learned(fact)
+                replies[index] = None
+        return replies
+
+    async def _read_what_is_behind(self, decision: Decision) -> None:
+        keys: list[tuple[Family[Any], Key]] = []
+        for behind in decision.behind:
+            keys.append((HANDLE, (behind.handle,)))
+            if behind.block is not None:
+                keys.append((BLOCK, (behind.block.text,)))
+        await self._read_again(keys)
+
+    async def _read_again(self, keys: Iterable[tuple[Family[Any], Key]]) -> None:
+        for fact in await asyncio.gather(*(self._bus.get(family, key) for family, key in keys)):
+            self.core.learned(fact)
+
+    async def _pause(self, failures: int) -> None:
+        longest = min(self._settings.max_backoff_s, self._settings.backoff_s * 2**failures)
+        await asyncio.sleep(self._dice.uniform(0, longest))
+
+    def _reply_all(self, waiting: Iterable[_Waiting], reply: Reply) -> None:
+        for one in waiting:
+            _reply(one, reply)
+
+
+def _reply(waiting: _Waiting, reply: Reply) -> None:
+    if not waiting.reply.done():
+        waiting.reply.set_result(reply)
+
+
+def _worth_reading(decision: Decision, conflict: Conflict) -> list[tuple[Family[Any], Key]]:
+    """What to read after a conflict: blocks and affinities always, they are few; of the handles, which may be hundreds,
+    only the one that conflicted."""
+    known = family_of(conflict.subject, WRITES)
+    keys = [(w.family, w.key) for w in decision.writes if w.family is not HANDLE]
+    if known is None or known[0] is HANDLE:
+        keys += [(w.family, w.key) for w in decision.writes if w.family is HANDLE and known in (None, (HANDLE, w.key))]
+    return keys
+
+
+async def serve(context: Context[Settings]) -> None:
+    """Runs a replica until `context.stopping`; what waits then is still answered."""
+    bus = context.bus
+    async with bus.follow(*map(Interest, READS)) as feed, asyncio.TaskGroup() as tasks:
+        allocator = Allocator(bus, context.settings, context.health, tasks)
+        standing = [
+            tasks.create_task(allocator.follow(feed), name="ipam follow"),
+            tasks.create_task(allocator.tend(), name="ipam tend"),
+        ]
+        async with bus.serve({ASSIGN: allocator.answer, RELEASE: allocator.answer}):
+            await context.stopping.wait()
+        for task in standing:
+            task.cancel()
