@@ -8,43 +8,21 @@ object, path, reason, line}]}`. Answers made while the bus is away carry `Tortie
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
-from bus_schemas.manifests import Accepted, Fault, Read, Rejected, read, to_manifest
+from bus_schemas.manifests import Accepted, Read, Rejected, read
 from bus_schemas.resources import KINDS
 from chassis.bus import Bus
-from chassis.errors import Conflict, Unavailable
-from chassis.errors import Rejected as BusRejected
 from services.api import labels, log, views
-from services.api.core import Apply, Decision, Delete, Planned, Put, Refused, Stored
+from services.api.answers import Handler, Problem, as_json, decided, document, encode, invalid, json
+from services.api.core import Apply, Delete, Planned, Put
 from services.api.kinds import Kind, kinds_named, unknown_kind
-from services.api.origin import foreign
 from services.api.sse import EventStream
 from services.api.store import Store
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-_STATUS_OF = {
-    "invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "missing": HTTPStatus.NOT_FOUND,
-    "conflict": HTTPStatus.CONFLICT,
-    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-}
-
-
-class Problem(Exception):
-    """An answer other than success."""
-
-    def __init__(self, status: int, error: str, faults: Sequence[dict[str, Any]] = ()) -> None:
-        super().__init__(error)
-        self.status = status
-        self.error = error
-        self.faults = list(faults)
 
 
 class Rest:
@@ -66,7 +44,12 @@ class Rest:
             ("GET", "/v1/events", self.events, "server-sent events; ?since=UNIX-TIME or 15m ?domain=route,policy"),
             ("GET", "/v1/status", self.status, "components and nodes"),
             ("GET", "/v1/endpoints", self.endpoints, "pods on the network, with node and addresses"),
-            ("GET", "/v1/{kind}", self.list, "list; ?namespace= ?labelSelector= ?watch=true (server-sent events)"),
+            (
+                "GET",
+                "/v1/{kind}",
+                self.list_objects,
+                "list; ?namespace= ?labelSelector= ?watch=true (server-sent events)",
+            ),
             ("GET", "/v1/{kind}/{name}", self.get, "one object; ?namespace="),
             (
                 "PUT",
@@ -75,7 +58,7 @@ class Rest:
                 "create or replace one; If-Match: RESOURCEVERSION, If-None-Match: *",
             ),
             ("DELETE", "/v1/{kind}/{name}", self.delete, "delete one; If-Match: RESOURCEVERSION"),
-            ("GET", "/v1/namespaces/{namespace}/{kind}", self.list, "list of one namespace"),
+            ("GET", "/v1/namespaces/{namespace}/{kind}", self.list_objects, "list of one namespace"),
             ("GET", "/v1/namespaces/{namespace}/{kind}/{name}", self.get, "one object of a namespace"),
             ("PUT", "/v1/namespaces/{namespace}/{kind}/{name}", self.put, "as above"),
             ("DELETE", "/v1/namespaces/{namespace}/{kind}/{name}", self.delete, "as above"),
@@ -88,7 +71,7 @@ class Rest:
         kinds = {kind.PLURAL: {"kind": kind.KIND, "apiVersion": kind.API_VERSION} for kind in KINDS.values()}
         return web.json_response({"paths": paths, "kinds": kinds})
 
-    async def list(self, request: web.Request) -> web.StreamResponse:
+    async def list_objects(self, request: web.Request) -> web.StreamResponse:
         kinds = _kinds(request)
         namespace = request.match_info.get("namespace") or request.query.get("namespace") or None
         try:
@@ -104,7 +87,7 @@ class Rest:
         if _flag(request, "watch"):
             return await self._watch(request, kinds, wanted)
         found = [s for kind in kinds for s in self._store.core.resources(kind) if wanted(kind, s.resource)]
-        return _json({"apiVersion": "v1", "kind": "List", "items": [document(stored) for stored in found]}, stale)
+        return json({"apiVersion": "v1", "kind": "List", "items": [document(stored) for stored in found]}, stale)
 
     async def _watch(self, request: web.Request, kinds: Sequence[Kind], wanted: Any) -> web.StreamResponse:
         with self._store.watching(kinds, wanted) as watcher:
@@ -113,7 +96,7 @@ class Rest:
                 while await stream.woken(watcher.woken):
                     watcher.woken.clear()
                     for told in watcher.watch.take():
-                        await stream.send(told.event, _encode(document(told.object)))
+                        await stream.send(told.event, encode(document(told.object)))
                     if not synced:
                         await stream.send("SYNC", b"{}")
                         synced = True
@@ -124,15 +107,15 @@ class Rest:
         kind, key = self._existing(request)
         stored = self._store.core.resource(kind, key)
         assert stored is not None
-        return _json(document(stored), stale, etag=stored.sequence)
+        return json(document(stored), stale, etag=stored.sequence)
 
     async def ipam(self, request: web.Request) -> web.Response:
         stale = self._store.readable()
         ip = request.query.get("ip")
         if ip is None:
-            return _json(views.ipam(self._store.core), stale)
+            return json(views.ipam(self._store.core), stale)
         try:
-            return _json({"address": views.address(self._store.core, ip)}, stale)
+            return json({"address": views.address(self._store.core, ip)}, stale)
         except ValueError as error:
             raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
 
@@ -147,29 +130,29 @@ class Rest:
         return stream.response
 
     async def status(self, _: web.Request) -> web.Response:
-        return _json(views.status(self._store.core), self._store.readable())
+        return json(views.status(self._store.core), self._store.readable())
 
     async def endpoints(self, _: web.Request) -> web.Response:
-        return _json({"items": views.endpoints(self._store.core)}, self._store.readable())
+        return json({"items": views.endpoints(self._store.core)}, self._store.readable())
 
     # --- writing
 
     async def apply(self, request: web.Request) -> web.Response:
         documents = await _documents(request)
         dry_run = _flag(request, "dryRun")
-        return _decided(await self._store.commit(Apply(documents), dry_run=dry_run), documents, dry_run=dry_run)
+        return decided(await self._store.commit(Apply(documents), dry_run=dry_run), documents, dry_run=dry_run)
 
     async def validate(self, request: web.Request) -> web.Response:
         documents = await _documents(request)
-        return _decided(await self._store.commit(Apply(documents), dry_run=True), documents, dry_run=True)
+        return decided(await self._store.commit(Apply(documents), dry_run=True), documents, dry_run=True)
 
     async def delete_documents(self, request: web.Request) -> web.Response:
         documents = await _documents(request)
         faults = [fault for read in documents if isinstance(read, Rejected) for fault in read.faults]
         if faults:
-            raise _invalid("a document cannot be read: nothing was deleted", faults, documents)
+            raise invalid("a document cannot be read: nothing was deleted", faults, documents)
         targets = [(type(r.resource), r.resource.key) for r in documents if isinstance(r, Accepted)]
-        return _decided(await self._store.commit(Delete(targets, missing_ok=True)), documents)
+        return decided(await self._store.commit(Delete(targets, missing_ok=True)), documents)
 
     async def put(self, request: web.Request) -> web.Response:
         documents = await _documents(request)
@@ -177,17 +160,17 @@ class Rest:
             raise Problem(HTTPStatus.BAD_REQUEST, f"the body holds {len(documents)} documents, not one")
         kind, key = _addressed(request, documents[0])
         decision = await self._store.commit(Put(kind, key, documents[0], only_if=_condition(request)))
-        response = _decided(decision, documents)
+        response = decided(decision, documents)
         stored = self._store.core.resource(kind, key)
         if stored is None:
             return response
         created = isinstance(decision, Planned) and decision.results[0].outcome == "created"
-        return _json(document(stored), "", etag=stored.sequence, status=201 if created else 200)
+        return json(document(stored), "", etag=stored.sequence, status=201 if created else 200)
 
     async def delete(self, request: web.Request) -> web.Response:
         self._store.readable()
         decision = await self._store.commit(Delete([self._existing(request)], only_if=_condition(request)))
-        return _decided(decision, ())
+        return decided(decision, ())
 
     def _existing(self, request: web.Request) -> tuple[Kind, tuple[str, str]]:
         """The object that a path names. A word may mean two kinds: it is the one that has such an object."""
@@ -201,34 +184,6 @@ class Rest:
             words = " or ".join(f"{kind.TOKEN} ({kind.API_VERSION})" for kind, _ in found)
             raise Problem(HTTPStatus.CONFLICT, f"{request.match_info['name']} is of two kinds: say {words}")
         return found[0]
-
-
-def document(stored: Stored) -> dict[str, Any]:
-    """The manifest of a stored resource, with its resourceVersion."""
-    manifest = to_manifest(stored.resource)
-    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": str(stored.sequence)}}
-
-
-@web.middleware
-async def as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure that has a meaning, as an answer; a bug stays a bug (500, logged by the server)."""
-    try:
-        stranger = foreign(request)
-        if stranger:
-            raise Problem(HTTPStatus.FORBIDDEN, stranger)
-        return await handler(request)
-    except Problem as problem:
-        return _error(problem.status, problem.error, problem.faults)
-    except Unavailable as error:
-        return _error(HTTPStatus.SERVICE_UNAVAILABLE, f"the bus is away: {error}")
-    except Conflict as error:
-        return _error(HTTPStatus.CONFLICT, f"others keep changing the same objects: {error}")
-    except BusRejected as error:
-        return _error(HTTPStatus.INSUFFICIENT_STORAGE, f"the bus refused the write: {error}")
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        return _error(error.status, f"{request.method} {request.path}: {error.reason.lower()}")
 
 
 def application(store: Store, bus: Bus, stopping: asyncio.Event, *, max_body_bytes: int) -> web.Application:
@@ -293,63 +248,3 @@ async def _documents(request: web.Request) -> Sequence[Read]:
     if not documents:
         raise Problem(HTTPStatus.BAD_REQUEST, "the body holds no document")
     return documents
-
-
-# --- answers
-
-
-def _decided(decision: Decision, documents: Iterable[Read], *, dry_run: bool = False) -> web.Response:
-    if isinstance(decision, Refused):
-        if decision.reason == "invalid":
-            raise _invalid(decision.error, decision.faults, documents)
-        raise Problem(_STATUS_OF[decision.reason], decision.error)
-    results = [
-        {
-            "object": "/".join(filter(None, (result.kind.KIND, *result.key))),
-            "kind": result.kind.KIND,
-            "apiVersion": result.kind.API_VERSION,
-            "namespace": result.key[0],
-            "name": result.key[1],
-            "outcome": result.outcome,
-            "warnings": list(result.warnings),
-        }
-        for result in decision.results
-    ]
-    return _json({"results": results, "dryRun": dry_run}, "")
-
-
-def _invalid(error: str, faults: Iterable[Fault], documents: Iterable[Read]) -> Problem:
-    displays = {each.document: _said_to_be(each) for each in documents}
-    described = [
-        {
-            "document": fault.document,
-            "object": displays.get(fault.document, ""),
-            "path": fault.path,
-            "reason": fault.reason,
-            "line": fault.line,
-        }
-        for fault in faults
-    ]
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error, described)
-
-
-def _said_to_be(document: Read) -> str:
-    return document.display if isinstance(document, Rejected) else document.resource.display
-
-
-def _encode(value: Any) -> bytes:
-    return msgspec.json.encode(value)
-
-
-def _json(value: Any, stale: str, *, etag: int | None = None, status: int = 200) -> web.Response:
-    response = web.Response(body=_encode(value), content_type="application/json", status=status)
-    if stale:
-        response.headers["Tortie-Stale"] = " ".join(stale.split())
-    if etag is not None:
-        response.headers["ETag"] = f'"{etag}"'
-    return response
-
-
-def _error(status: int, error: str, faults: Sequence[dict[str, Any]] = ()) -> web.Response:
-    body = {"error": error, "faults": list(faults)}
-    return web.Response(body=_encode(body), content_type="application/json", status=int(status))

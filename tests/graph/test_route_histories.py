@@ -28,7 +28,7 @@ def oracle(world: list[Fact]) -> dict[str, Route]:
     def address(of: Block, ordinal: int) -> str:
         return str(ip_network(of.cidr)[ordinal])
 
-    def users(of: Block) -> set[str]:
+    def users(of: Block) -> set[NodeName | None]:
         return ({of.node} | {a.borrower for a in of.allocations}) & set(nodes)
 
     def subnet(inner: str, outer: str) -> bool:
@@ -50,7 +50,7 @@ def oracle(world: list[Fact]) -> dict[str, Route]:
         if users(candidate) and not overlaps:
             kept.append(candidate)
 
-    routes = {}
+    routes: dict[str, Route] = {}
     for b in kept:
         around = [p for p in pools if subnet(b.cidr, p.spec.cidr)]
         around.sort(key=lambda p: (p.metadata.name != b.pool, -ip_network(p.spec.cidr).prefixlen, p.metadata.name))
@@ -59,14 +59,14 @@ def oracle(world: list[Fact]) -> dict[str, Route]:
             continue
         family = ip_network(b.cidr).version
         mode = Encapsulation(spec.vxlan_mode) if spec is not None else Encapsulation.NEVER
-        wanted = [(b.cidr, b.node, False)]
+        wanted: list[tuple[str, NodeName | None, bool]] = [(b.cidr, b.node, False)]
         wanted += [
             (f"{address(b, a.ordinal)}/{32 if family == 4 else 128}", a.borrower, True)
             for a in b.allocations
             if a.borrower not in (None, b.node)
         ]
         for cidr, name, borrowed in wanted:
-            if name in nodes:
+            if name is not None and name in nodes:
                 routes[cidr] = Route(
                     cidr=cidr,
                     node=name,

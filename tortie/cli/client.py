@@ -114,9 +114,12 @@ class Client:
         with self._open(method, path, query, body, headers, timeout_s=self._timeout_s) as response:
             self.stale = response.getheader("Tortie-Stale", "")
             try:
-                return Answer(response.status, json.loads(response.read()))
-            except (HTTPException, OSError, ValueError) as error:
+                text = response.read()
+            except (HTTPException, OSError) as error:
                 raise Unreachable(f"the api at {self.address} gave half an answer: {_reason(error)}") from error
+            if response.getheader("Content-Type", "").partition(";")[0] != "application/json":
+                raise Unreachable(f"{self.address} answered {response.status} {response.reason}: is this the api?")
+            return Answer(response.status, json.loads(text))
 
     def _json(
         self, method: str, path: str, query: Query | None, body: str = "", headers: Headers | None = None
