@@ -112,10 +112,13 @@ class NodeCore:
         _store(self._routes, cidr, route)
         self._dirty.add(cidr)
 
-    def set_interfaces(self, interfaces: Sequence[Interface]) -> None:
-        if self._interfaces != tuple(interfaces):
-            self._interfaces = tuple(interfaces)
-            self._stale = True
+    def set_interfaces(self, interfaces: Sequence[Interface]) -> bool:
+        """The kernel's devices; whether that is news."""
+        if self._interfaces == tuple(interfaces):
+            return False
+        self._interfaces = tuple(interfaces)
+        self._stale = True
+        return True
 
     def set_vteps(self, addresses: Sequence[str]) -> None:
         """Our own tunnel addresses, as the address service gave them."""
@@ -137,8 +140,9 @@ class NodeCore:
                 mtus.append(spec.mtu)
         return min(mtus)
 
-    def setting(self, name: str) -> object:
-        return tunnel.setting(self._configurations, self._node, name)
+    def uplinks(self, family: int) -> tuple[str, ...]:
+        """Names of the devices that lead to the other nodes in one family."""
+        return (self._uplinks[family].device,) if family in self._uplinks else ()
 
     # --- output
 

@@ -201,6 +201,10 @@ class PodLinks:
         if stale:
             pod.execute(stale, f"remove old addresses of {link.interface}")
 
+    def raise_up(self, device: int) -> None:
+        """Set a link up. Raises NetlinkError."""
+        self._node.execute([rtnl.link_change(device, up=True)], "set up a pod's link")
+
     def check(self, link: PodLink) -> str | None:
         """What is wrong with a link that should be there; None when it is right. For CNI CHECK."""
         near = self.find(link.name)

@@ -57,4 +57,4 @@ def _checksum(device: str) -> bool:
 def _ethtool(device: str, data: array.array[int]) -> None:
     address, _ = data.buffer_info()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SIOCETHTOOL, struct.pack("=16sP16x", device.encode(), address))
+        fcntl.ioctl(control, _SIOCETHTOOL, struct.pack("16sP16x", device.encode(), address))

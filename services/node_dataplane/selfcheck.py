@@ -1,0 +1,142 @@
+"""Looks at the kernel for what somebody else broke, and puts it right: routes, tunnels, pod links, forwarding, policy.
+
+A look is taken every interval, and soon after the monitor heard something. Reading back costs time that grows with what
+there is to read, so no part of the check takes more than a fiftieth of the agent's time. Only what is ours is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import Counter
+
+from chassis.health import Health
+from services.node_dataplane import sysctl
+from services.node_dataplane.endpoint_store import EndpointStore
+from services.node_dataplane.enforcement import Enforcement
+from services.node_dataplane.fabric import Fabric, Report
+from services.node_dataplane.links import PodLinks
+from services.node_dataplane.monitor import Monitor
+from services.node_dataplane.nft.errors import NftError
+
+REPAIRS = Counter("tortie_node_repairs", "Kernel objects found changed by others and put right", ["object"])
+SETTLE_S = 0.1
+"""After a notification: a flush comes as many of them."""
+SHARE = 50
+"""A part that took t seconds rests for 50 t."""
+VANISHED = "links gone"
+
+
+class SelfCheck:
+    def __init__(
+        self,
+        *,
+        fabric: Fabric,
+        links: PodLinks,
+        store: EndpointStore,
+        enforcement: Enforcement,
+        surroundings: Callable[[], None],
+        health: Health,
+        report: Report,
+        interval_s: float,
+    ) -> None:
+        """`surroundings` reads the node's devices again; `report(what, object, message)` emits an event."""
+        self._fabric = fabric
+        self._links = links
+        self._store = store
+        self._enforcement = enforcement
+        self._surroundings = surroundings
+        self._health = health
+        self._report_event = report
+        self._interval_s = interval_s
+        self._heard = asyncio.Event()
+        self._resting: dict[str, float] = {}
+        self._vanished: set[str] = set()
+
+    async def run(self, monitor: Monitor) -> None:
+        """For ever."""
+        loop = asyncio.get_running_loop()
+
+        def readable() -> None:
+            if monitor.drain():
+                self._heard.set()
+
+        loop.add_reader(monitor.fileno(), readable)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self._interval_s):
+                        await self._heard.wait()
+                    await asyncio.sleep(SETTLE_S)
+                except TimeoutError:
+                    pass
+                self._heard.clear()
+                await self.look()
+        finally:
+            loop.remove_reader(monitor.fileno())
+
+    async def look(self) -> None:
+        """All parts that are not resting."""
+        await self._part("kernel", self._kernel)
+        await self._part("policy", self._policy)
+
+    async def _part(self, name: str, check: Callable[[], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        if begun < self._resting.get(name, 0.0):
+            return
+        await check()
+        took = loop.time() - begun
+        self._resting[name] = loop.time() + min(SHARE * took, 60.0) if SHARE * took > self._interval_s else 0.0
+
+    async def _kernel(self) -> None:
+        try:
+            self._surroundings()
+            self._forwarding()
+            self._pod_links()
+            self._fabric.check(self._report)
+        except OSError as error:
+            self._health.note("self-check", f"the kernel cannot be read: {error}")
+        else:
+            self._health.note("self-check", None)
+
+    def _forwarding(self) -> None:
+        if sysctl.read("ipv4/ip_forward") != "1":
+            sysctl.write([("ipv4/ip_forward", "1")])
+            self._report("repaired", "net.ipv4.ip_forward", "IPv4 forwarding had been switched off; it is on again.")
+
+    def _pod_links(self) -> None:
+        """A link that is down is set up again; one that is gone took its far end with it and cannot be made again
+        without the runtime, so it is only named, until the runtime says DEL or GC."""
+        present = self._links.present()
+        gone: dict[str, str] = {}
+        for plugin in self._store.all():
+            name = plugin.endpoint.link
+            found = present.get(name)
+            if not plugin.mac:
+                continue  # Its ADD is still under way.
+            if found is None:
+                gone[name] = str(plugin.pod)
+            elif not found.up:
+                self._links.raise_up(found.device)
+                self._fabric.routes.device_changed(name)
+                self._fabric.routes.flush()
+                self._report("repaired", name, f"The link {name} of {plugin.pod} was down; it is up again.")
+        for name in sorted(gone.keys() - self._vanished):
+            self._report_event("link_gone", gone[name], f"The link {name} of {gone[name]} is gone from the node.")
+        self._vanished = set(gone)
+        self._health.note(VANISHED, ", ".join(f"{pod} ({link})" for link, pod in sorted(gone.items())) or None)
+
+    async def _policy(self) -> None:
+        try:
+            await self._enforcement.check()
+        except NftError as error:
+            self._health.note("policy self-check", str(error))
+        else:
+            self._health.note("policy self-check", None)
+
+    def _report(self, what: str, object_: str, message: str) -> None:
+        kind = "route" if "/" in object_ else "sysctl" if object_.startswith("net.") else "device"
+        REPAIRS.labels(kind).inc()
+        self._report_event(what, object_, message)

@@ -1,0 +1,260 @@
+"""The agent's shell: facts in, kernel and answers out.
+
+    bus --ATTACHMENT, RULES, GROUP--------------> Enforcement ------------------> table inet tortie
+    bus --ROUTE, IPPool, FelixConfiguration, Node--> NodeCore --> Fabric --------> routes, tunnels
+                                                        +--> TunnelAddress <--rpc--> ipam
+    CNI plugin --unix socket--> Pods --> links; --> Announcements --ENDPOINT--> bus
+                                  +----> Debts --rpc--> ipam
+    kernel --notifications--> SelfCheck --> all of the above
+
+Nothing is programmed before the snapshot is complete; what an earlier life left in the kernel stays and is adopted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from chassis.bus import Bus
+from chassis.publication import Publication
+from chassis.runner import Context
+
+from bus_schemas.events import Event
+from bus_schemas.ids import NodeName
+from bus_schemas.resources import FelixConfiguration, IPPool, Node
+from bus_schemas.status import STATUS_INTERVAL_S, STATUS_TTL_S, Status
+from bus_schemas.subjects import DESIRED, ENDPOINT, ROUTE, STATUS
+from chassis.errors import BusError
+from chassis.feed import Interest
+from chassis.health import Health
+from services.node_dataplane import cni_server, sysctl, uplink
+from services.node_dataplane.announcements import Announcements
+from services.node_dataplane.core import NodeCore
+from services.node_dataplane.debts import Debts
+from services.node_dataplane.desired_resources import DesiredResources
+from services.node_dataplane.endpoint_store import EndpointStore
+from services.node_dataplane.enforcement import Enforcement
+from services.node_dataplane.fabric import Fabric
+from services.node_dataplane.links import PodLinks
+from services.node_dataplane.monitor import Monitor
+from services.node_dataplane.nft.driver import NftDriver
+from services.node_dataplane.node_rules import node_rules
+from services.node_dataplane.pods import Pods
+from services.node_dataplane.reaper import Reaper
+from services.node_dataplane.routes import Row, host
+from services.node_dataplane.selfcheck import SelfCheck
+from services.node_dataplane.settings import Settings
+from services.node_dataplane.tunnel_address import TunnelAddress
+
+COMPONENT = "node_dataplane"
+SYNC = "sync"
+RETRY_S = 1.0
+
+
+class Agent:
+    """One node. The constructor lists the parts in the order in which facts flow through them."""
+
+    def __init__(self, settings: Settings, bus: Bus, health: Health) -> None:
+        node = settings.node_name
+        self.node: NodeName = node
+        self._bus = bus
+        self._health = health
+        self._settings = settings
+        self._started = time.time()
+
+        self.store = EndpointStore(Path(settings.state_dir))
+        self.links = PodLinks()
+        self.driver = NftDriver()
+        self.monitor = Monitor()
+        self.core = NodeCore(node, uplink_device=settings.uplink)
+        self.fabric = Fabric(settings.vxlan_checksum_offload)
+        self.enforcement = Enforcement(node, self.driver, health, self._report)
+        self.tunnel_address = TunnelAddress(node, bus, health, self._gained)
+        self.publication = Publication(bus, [Interest(ENDPOINT, (node,))])
+        self.announcements = Announcements(node, self.publication)
+        self.reaper = Reaper(self.links)
+        self.debts = Debts(node, self.store, self.announcements, bus, health)
+        self.pods = Pods(
+            node,
+            store=self.store,
+            links=self.links,
+            reaper=self.reaper,
+            routes=self.fabric.routes,
+            policy=self.enforcement,
+            announcements=self.announcements,
+            bus=bus,
+            resources=DesiredResources(bus),
+            debts=self.debts.mark,
+            mtu=self.core.pod_mtu,
+            obstacle=self._obstacle,
+            deadline_s=settings.cni_deadline_s,
+        )
+        self.self_check = SelfCheck(
+            fabric=self.fabric,
+            links=self.links,
+            store=self.store,
+            enforcement=self.enforcement,
+            surroundings=self._look_around,
+            health=health,
+            report=self._report,
+            interval_s=settings.self_check_s,
+        )
+        self._synced = False
+        self._changed = asyncio.Event()
+
+    def close(self) -> None:
+        self.monitor.close()
+        self.driver.close()
+        self.fabric.close()
+        self.links.close()
+
+    # --- start
+
+    def adopt(self) -> None:
+        """Take up what an earlier life left: routes as they are, and the pods on disk. Programs no policy."""
+        self._health.fail(SYNC, "the bus has not yet told this node's state")
+        sysctl.write(sysctl.of_node((), ipv6=False))
+        self.fabric.routes.adopt()
+        for plugin in self.store.all():
+            self.enforcement.plug(plugin.endpoint)
+            self.announcements.announce(plugin.endpoint)
+            for address in plugin.endpoint.addresses:
+                self.fabric.routes.want(host(address), Row(plugin.endpoint.link), local=True)
+        self.announcements.complete()
+        self.fabric.routes.flush()
+        self._look_around()
+
+    # --- tasks
+
+    async def follow(self) -> None:
+        """For ever: routes, pools, nodes and configuration into the kernel."""
+        interests = (
+            Interest(ROUTE),
+            Interest(DESIRED[IPPool]),
+            Interest(DESIRED[FelixConfiguration]),
+            Interest(DESIRED[Node]),
+        )
+        async with self._bus.follow(*interests) as feed:
+            while True:
+                batch = await feed.next()
+                for fact in batch.facts:
+                    self.core.apply(fact)
+                if batch.in_sync:
+                    self._synced = True
+                self._changed.set()
+
+    async def converge(self) -> None:
+        """For ever: what the core wants into the kernel, once the snapshot is complete."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if not self._synced:
+                continue
+            try:
+                self._flush()
+            except OSError as error:
+                self._health.fail("kernel", f"the kernel cannot be configured: {error}")
+                await asyncio.sleep(RETRY_S)
+                self._changed.set()
+            else:
+                self._health.ok("kernel")
+                self._health.ok(SYNC)
+
+    def _flush(self) -> None:
+        desired = self.core.flush()
+        if desired.surroundings is not None:
+            ipv6 = any(pool.family == 6 for pool in desired.surroundings.pools)
+            sysctl.write(sysctl.of_node(self.core.uplinks(6), ipv6=ipv6))
+            self.enforcement.set_node(node_rules(desired.surroundings))
+        self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools))
+        self.fabric.apply(desired)
+        problems = (*desired.problems, *self.fabric.problems)
+        self._health.note("fabric", "; ".join(problems) or None)
+
+    def _look_around(self) -> None:
+        """The node's own devices, as the kernel has them now."""
+        if self.core.set_interfaces(uplink.observe(self.fabric.socket)):
+            self._changed.set()
+
+    def _gained(self, addresses: tuple[str, ...]) -> None:
+        self.core.set_vteps(addresses)
+        self._changed.set()
+
+    async def heartbeat(self) -> None:
+        """For ever: who we are and how we are, with a time to live."""
+        try:
+            release = version("tortie")
+        except PackageNotFoundError:
+            release = ""
+        while True:
+            status = Status(
+                component=COMPONENT,
+                instance=self.node,
+                node=self.node,
+                version=release,
+                started=self._started,
+                ready=self._health.ready,
+                causes=self._health.sentences(),
+                detail={"pods": str(len(self.store.all())), "cni_socket": self._settings.cni_socket},
+            )
+            try:
+                await self._bus.put(STATUS, (COMPONENT, self.node), status, ttl_s=STATUS_TTL_S)
+            except BusError as error:
+                self._health.note("heartbeat", str(error))
+            else:
+                self._health.note("heartbeat", None)
+            await asyncio.sleep(STATUS_INTERVAL_S)
+
+    # --- words
+
+    def _obstacle(self) -> str:
+        """Why no pod can be taken now; empty when one can."""
+        return "; ".join(f"{name}: {text}" for name, text in self._health.causes.items())
+
+    def _report(self, what: str, object_: str, message: str) -> None:
+        self._bus.emit(
+            Event(time=time.time(), domain="node", what=what, node=self.node, object=object_, message=message)
+        )
+
+
+@asynccontextmanager
+async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[Agent]:
+    """An agent whose tasks run while the context is open."""
+    made = Agent(settings, bus, health)
+    async with AsyncExitStack() as stack:
+        stack.callback(made.close)
+        await stack.enter_async_context(made.publication)
+        made.adopt()
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        running = [
+            tasks.create_task(task)
+            for task in (
+                made.publication.run(),
+                made.announcements.run(),
+                made.reaper.run(),
+                made.debts.run(made.pods.handles),
+                made.enforcement.follow(bus),
+                made.enforcement.run(),
+                made.follow(),
+                made.converge(),
+                made.tunnel_address.run(),
+                made.self_check.run(made.monitor),
+                made.heartbeat(),
+            )
+        ]
+        try:
+            async with cni_server.serve(settings.cni_socket, made.pods.handle):
+                yield made
+        finally:
+            for task in running:
+                task.cancel()
+
+
+async def serve(context: Context[Settings]) -> None:
+    async with agent(context.settings, context.bus, context.health):
+        context.log.info("agent", node=context.settings.node_name, cni_socket=context.settings.cni_socket)
+        await context.stopping.wait()

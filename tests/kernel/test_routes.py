@@ -1,0 +1,211 @@
+"""The routes driver against the real kernel."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
+from services.node_dataplane.routes import BLACKHOLE, Row, destination
+from services.node_dataplane.routing import RouteTable
+from tests.support.netns import Namespace, namespaces
+
+pytestmark = pytest.mark.root
+
+
+class Node:
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        for name, address in (("up0", "10.0.0.1/24"), ("up1", "10.0.1.1/24")):
+            namespace.ip("link", "add", name, "type", "bridge")
+            namespace.ip("address", "add", address, "dev", name)
+            namespace.ip("link", "set", name, "up")
+        namespace.ip("-6", "address", "add", "fd00::1/64", "dev", "up0", "nodad")
+        self.socket = namespace.call(lambda: NetlinkSocket(NETLINK_ROUTE))
+        self.table = self.new_table()
+
+    def new_table(self) -> RouteTable:
+        return RouteTable(self.socket, self.index)
+
+    def index(self, name: str) -> int | None:
+        try:
+            return self.namespace.call(lambda: socket.if_nametoindex(name))
+        except OSError:
+            return None
+
+    def ours(self) -> dict[str, dict[str, Any]]:
+        rows: dict[str, dict[str, Any]] = {}
+        for family in ("-4", "-6"):
+            for row in json.loads(self.namespace.ip("-j", family, "route", "show", "proto", "84") or "[]"):
+                rows[str(ip_network(row["dst"]))] = row
+        return rows
+
+    def all(self) -> str:
+        return self.namespace.ip("route")
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with namespaces(1) as (namespace,):
+        made = Node(namespace)
+        yield made
+        made.socket.close()
+
+
+def via(address: str, device: str = "up0", *, onlink: bool = False) -> Row:
+    return Row(device, ip_address(address).packed, onlink)
+
+
+def test_every_kind_of_row(node: Node) -> None:
+    table = node.table
+    table.adopt()
+    table.want(destination("10.244.0.0/26"), BLACKHOLE)
+    table.want(destination("10.244.0.64/26"), via("10.0.0.2"))
+    table.want(destination("10.244.0.128/26"), via("192.168.9.9", onlink=True))
+    table.want(destination("10.244.0.5/32"), Row("up0"))
+    table.want(destination("fd00:244::/122"), BLACKHOLE)
+    table.want(destination("fd00:244::40/122"), via("fd00::2"))
+    table.want(destination("fd00:244::5/128"), Row("up0"))
+    table.flush()
+
+    assert not table.stuck
+    rows = node.ours()
+    assert rows["10.244.0.0/26"]["type"] == "blackhole"
+    assert rows["10.244.0.64/26"]["gateway"] == "10.0.0.2"
+    assert rows["10.244.0.128/26"]["flags"] == ["onlink"]
+    assert rows["10.244.0.5/32"]["scope"] == "link"
+    assert rows["fd00:244::/122"]["type"] == "blackhole"
+    assert rows["fd00:244::40/122"]["gateway"] == "fd00::2"
+    assert rows["fd00:244::5/128"]["dev"] == "up0"
+    assert table.check() == []
+
+
+@pytest.mark.parametrize("cidr", ["10.244.0.64/26", "fd00:244::40/122"])
+def test_a_row_changes_in_place_in_every_way_and_goes(node: Node, cidr: str) -> None:
+    six = ":" in cidr
+    near = "fd00::2" if six else "10.0.0.2"
+    other = "fd00::3" if six else "10.0.0.3"
+    node.table.adopt()
+    node.table.complete()
+    for row in (via(near), via(other), BLACKHOLE, via(near, onlink=True), Row("up0"), Row("up1"), BLACKHOLE):
+        node.table.want(destination(cidr), row)
+        node.table.flush()
+        assert not node.table.stuck
+        assert list(node.ours()) == [cidr]
+        assert node.table.check() == []
+    node.table.want(destination(cidr), None)
+    node.table.flush()
+    assert node.ours() == {}
+
+
+def test_thousands_go_in_batches_and_come_back_the_same(node: Node) -> None:
+    cidrs = [str(block) for block in list(ip_network("10.0.0.0/8").subnets(new_prefix=26))[5000:7000]]
+    for cidr in cidrs:
+        node.table.want(destination(cidr), via("10.0.0.2"))
+    node.table.flush()
+    assert len(node.ours()) == 2000
+    assert node.table.check() == []
+    for cidr in cidrs:
+        node.table.want(destination(cidr), None)
+    node.table.flush()
+    assert node.ours() == {}
+
+
+def test_a_restart_adopts_and_sweeps_only_when_complete(node: Node) -> None:
+    node.table.want(destination("10.244.0.0/26"), BLACKHOLE)
+    node.table.want(destination("10.244.9.0/26"), via("10.0.0.2"))
+    node.table.flush()
+
+    reborn = node.new_table()
+    assert reborn.adopt() == 2
+    reborn.flush()
+    assert set(node.ours()) == {"10.244.0.0/26", "10.244.9.0/26"}
+    reborn.want(destination("10.244.0.0/26"), BLACKHOLE)
+    reborn.complete()
+    reborn.flush()
+    assert set(node.ours()) == {"10.244.0.0/26"}
+
+
+def test_others_routes_are_neither_replaced_nor_removed(node: Node) -> None:
+    node.namespace.ip("route", "add", "10.244.0.64/26", "via", "10.0.0.9", "proto", "static")
+    before = node.all()
+    node.table.adopt()
+    node.table.complete()
+    node.table.want(destination("10.244.0.64/26"), via("10.0.0.2"))
+    node.table.flush()
+
+    assert "in the way" in node.table.stuck[destination("10.244.0.64/26")]
+    assert node.all() == before
+    node.table.want(destination("10.244.0.64/26"), None)
+    node.table.flush()
+    assert node.all() == before
+
+    node.table.want(destination("10.244.0.64/26"), via("10.0.0.2"))
+    node.namespace.ip("route", "delete", "10.244.0.64/26")
+    node.table.flush()
+    assert set(node.ours()) == {"10.244.0.64/26"}
+    assert not node.table.stuck
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("route", "delete", "10.244.0.64/26"),
+        ("route", "replace", "10.244.0.64/26", "via", "10.0.0.7", "proto", "84"),
+        ("route", "add", "10.77.0.0/16", "via", "10.0.0.7", "proto", "84"),
+    ],
+)
+def test_damage_is_found_and_mended(node: Node, damage: tuple[str, ...]) -> None:
+    node.table.adopt()
+    node.table.complete()
+    node.table.want(destination("10.244.0.64/26"), via("10.0.0.2"))
+    node.table.flush()
+    before = node.ours()
+    node.namespace.ip(*damage)
+
+    assert len(node.table.check()) == 1
+    assert node.ours() == before
+    assert node.table.check() == []
+
+
+def test_a_missing_device_is_waited_for(node: Node) -> None:
+    where = destination("10.244.0.5/32")
+    node.table.want(where, Row("tor0"))
+    node.table.flush()
+    assert node.table.stuck == {where: "the device tor0 is not there"}
+    node.namespace.ip("link", "add", "tor0", "up", "type", "bridge")
+    node.table.flush()
+    assert not node.table.stuck
+    assert node.ours()["10.244.0.5/32"]["dev"] == "tor0"
+
+
+def test_a_device_made_anew_gets_its_routes_again(node: Node) -> None:
+    node.table.want(destination("10.244.0.5/32"), Row("tor0"))
+    for _ in range(2):
+        node.namespace.ip("link", "add", "tor0", "up", "type", "bridge")
+        node.table.device_changed("tor0")
+        node.table.flush()
+        assert node.ours()["10.244.0.5/32"]["dev"] == "tor0"
+        node.namespace.ip("link", "delete", "tor0")
+
+
+def test_a_pod_here_wins_over_what_is_told_of_its_address(node: Node) -> None:
+    where = destination("10.244.0.5/32")
+    node.table.want(where, Row("up1"), local=True)
+    node.table.want(where, via("10.0.0.2"))
+    node.table.flush()
+    assert node.ours()["10.244.0.5/32"]["dev"] == "up1"
+    node.table.want(where, None, local=True)
+    node.table.flush()
+    assert node.ours()["10.244.0.5/32"]["gateway"] == "10.0.0.2"
+
+
+def test_an_unreachable_gateway_is_named(node: Node) -> None:
+    node.table.want(destination("10.244.0.64/26"), via("172.16.0.1"))
+    node.table.flush()
+    assert "refuses" in node.table.stuck[destination("10.244.0.64/26")]
