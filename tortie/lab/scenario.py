@@ -1,0 +1,335 @@
+"""What a scenario file says: a small cluster, a list of steps, and what must be true after each. Pure.
+
+The file's keys are the fields of the structs below; a wrong key or type is a ScenarioFault that names its path. The
+actions of a step keep the order in which the file has them. Placeholders (`@ip(develop/web)`) stay in the texts: they
+are known only while it runs, see `placeholders`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from bus_schemas.ids import PodKey
+from tortie.lab.errors import ScenarioFault
+
+Labels = dict[str, str]
+LabelChange = dict[str, str | None]
+Row = dict[str, Any]
+"""Keys and values as `ip -j` prints them; what is left out is free."""
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Bird(_Part, frozen=True, kw_only=True):
+    asn: int
+    neighbours: dict[str, int] = {}
+    """Node name -> AS number."""
+
+
+class External(_Part, frozen=True, kw_only=True):
+    """A router that is no part of the cluster."""
+
+    bird: Bird
+
+
+class NodeSpec(_Part, frozen=True, kw_only=True):
+    address: str
+    labels: Labels = {}
+    external: External | None = None
+
+
+class PodSpec(_Part, frozen=True, kw_only=True):
+    node: str
+    labels: Labels = {}
+    annotations: Labels = {}
+    listen: tuple[str, ...] = ()
+    """`tcp/80`."""
+    ports: dict[str, str] = {}
+    """Named container ports: name -> `tcp/80`."""
+    service_account: str = msgspec.field(default="default", name="serviceAccount")
+
+
+class WireExpectation(_Part, frozen=True, kw_only=True):
+    on: str
+    traffic: str
+    seen: str
+
+
+class CommandExpectation(_Part, frozen=True, kw_only=True):
+    run: str
+    has: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+
+class Expect(_Part, frozen=True, kw_only=True):
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    routes: dict[str, tuple[Row, ...]] = {}
+    no_routes: dict[str, tuple[Row, ...]] = {}
+    neighbours: dict[str, tuple[Row, ...]] = {}
+    fdb: dict[str, tuple[Row, ...]] = {}
+    wire: tuple[WireExpectation, ...] = ()
+    mtu: dict[str, int] = {}
+    command: tuple[CommandExpectation, ...] = ()
+
+
+@dataclass(frozen=True)
+class Apply:
+    manifests: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`Kind/namespace/name` or `Kind/name`."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.kind, self.namespace, self.name)))
+
+
+@dataclass(frozen=True)
+class Delete:
+    what: tuple[Reference, ...]
+
+
+@dataclass(frozen=True)
+class Label:
+    changes: Mapping[Reference, LabelChange]
+
+
+@dataclass(frozen=True)
+class Start:
+    pods: Mapping[PodKey, PodSpec]
+
+
+@dataclass(frozen=True)
+class Stop:
+    pods: tuple[PodKey, ...]
+
+
+Action = Apply | Delete | Label | Start | Stop
+
+
+@dataclass(frozen=True)
+class Step:
+    do: str
+    actions: tuple[Action, ...]
+    expect: Expect
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    nodes: Mapping[str, NodeSpec]
+    about: str = ""
+    resources: str = ""
+    namespaces: Mapping[str, Labels] = field(default_factory=dict)
+    pods: Mapping[PodKey, PodSpec] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    kernel: tuple[str, ...] = ()
+    text: str = ""
+    """The whole file, in which placeholders are looked for."""
+
+    @property
+    def speaks_bgp(self) -> bool:
+        """BGP takes its time to converge, and needs BIRD."""
+        return bool(re.search(r"kind: *BGPPeer|protocol: *bird|\bbird:", self.text))
+
+
+# --- where a packet goes from and to
+
+
+@dataclass(frozen=True)
+class Place:
+    """One end of traffic: a pod `ns/name`, `node:<name>`, or `ip:<address>`."""
+
+    kind: Literal["pod", "node", "ip"]
+    name: str
+
+    def __str__(self) -> str:
+        return self.name if self.kind == "pod" else f"{self.kind}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Traffic:
+    source: Place
+    destination: Place
+    protocol: str = "icmp"
+    port: int = 0
+
+    def __str__(self) -> str:
+        way = f"{self.source} -> {self.destination}"
+        return way if self.protocol == "icmp" else f"{way} {self.protocol}/{self.port}"
+
+
+_TRAFFIC = re.compile(r"(\S+)\s*->\s*(\S+)(?:\s+(\S+))?")
+PROTOCOLS = ("tcp", "udp")
+
+
+def place(text: str) -> Place:
+    """Raises ScenarioFault."""
+    match text.split(":", 1):
+        case ["node", name]:
+            return Place("node", name)
+        case ["ip", address]:
+            return Place("ip", address)
+    return Place("pod", str(pod_key(text)))
+
+
+def pod_key(text: str) -> PodKey:
+    """`namespace/name`. Raises ScenarioFault."""
+    namespace, slash, name = text.partition("/")
+    if not slash or not namespace or not name or "/" in name:
+        raise ScenarioFault(f"a pod is written <namespace>/<name>, not {text!r}")
+    return PodKey(namespace, name)
+
+
+def traffic(text: str) -> Traffic:
+    """`a/x -> b/y tcp/80`; no port, or `icmp`, is an ICMP echo. Raises ScenarioFault."""
+    found = _TRAFFIC.fullmatch(text.strip())
+    if not found:
+        raise ScenarioFault(f"traffic is written `<from> -> <to> [tcp/80]`, not {text!r}")
+    source, destination, service = found.groups()
+    if service in (None, "icmp"):
+        return Traffic(place(source), place(destination))
+    return Traffic(place(source), place(destination), *port(service))
+
+
+def port(text: str) -> tuple[str, int]:
+    """`tcp/80` -> ("tcp", 80). Raises ScenarioFault."""
+    protocol, _, number = text.partition("/")
+    if protocol not in PROTOCOLS or not number.isdecimal() or not 0 < int(number) < 65536:
+        raise ScenarioFault(f"a port is written {' or '.join(f'{p}/<number>' for p in PROTOCOLS)}, not {text!r}")
+    return protocol, int(number)
+
+
+def reference(text: str) -> Reference:
+    """Raises ScenarioFault."""
+    match text.split("/"):
+        case [kind, name] if kind and name:
+            return Reference(kind, "", name)
+        case [kind, namespace, name] if kind and namespace and name:
+            return Reference(kind, namespace, name)
+    raise ScenarioFault(f"a resource is written Kind/namespace/name or Kind/name, not {text!r}")
+
+
+# --- reading a file
+
+
+class _StepFields(_Part, frozen=True, kw_only=True):
+    do: str
+    apply: str = ""
+    delete: tuple[str, ...] = ()
+    label: dict[str, LabelChange] = {}
+    start: dict[str, PodSpec] = {}
+    stop: tuple[str, ...] = ()
+    expect: Expect = Expect()
+
+
+class _File(_Part, frozen=True, kw_only=True):
+    name: str
+    nodes: dict[str, NodeSpec]
+    about: str = ""
+    resources: str = ""
+    namespaces: dict[str, Labels] = {}
+    pods: dict[str, PodSpec] = {}
+    steps: tuple[_StepFields, ...] = ()
+    kernel: tuple[str, ...] = ()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 booleans: `on` is a key of `wire`, not a truth value."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
+
+
+def read(text: str, source: str = "scenario") -> Scenario:
+    """The scenario in a file's text. Raises ScenarioFault, which begins with `source`."""
+    try:
+        document = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ScenarioFault(f"{source}: not YAML: {error}") from error
+    try:
+        file = msgspec.convert(document, _File)
+    except msgspec.ValidationError as error:
+        raise ScenarioFault(f"{source}: {error}") from error
+    try:
+        scenario = Scenario(
+            name=file.name,
+            about=file.about.strip(),
+            nodes=file.nodes,
+            resources=file.resources,
+            namespaces=file.namespaces,
+            pods={pod_key(key): spec for key, spec in file.pods.items()},
+            # msgspec gives fields, not their order in the file, which for a step is the order of its actions
+            steps=tuple(
+                _step(step, tuple(raw)) for step, raw in zip(file.steps, document.get("steps", ()), strict=True)
+            ),
+            kernel=file.kernel,
+            text=text,
+        )
+        _check(scenario)
+    except ScenarioFault as error:
+        raise ScenarioFault(f"{source}: {error}") from error
+    return scenario
+
+
+def _step(fields: _StepFields, order: tuple[str, ...]) -> Step:
+    actions: dict[str, Action] = {
+        "apply": Apply(fields.apply),
+        "delete": Delete(tuple(map(reference, fields.delete))),
+        "label": Label({reference(what): change for what, change in fields.label.items()}),
+        "start": Start({pod_key(key): spec for key, spec in fields.start.items()}),
+        "stop": Stop(tuple(map(pod_key, fields.stop))),
+    }
+    return Step(fields.do, tuple(actions[key] for key in order if key in actions), fields.expect)
+
+
+def _check(scenario: Scenario) -> None:
+    """What can be known to be wrong before anything is started."""
+    if not scenario.nodes:
+        raise ScenarioFault("nodes: at least one is needed")
+    pods = dict(_pods(scenario))
+    for key, spec in pods.items():
+        if spec.node not in scenario.nodes:
+            raise ScenarioFault(f"pods.{key}.node: there is no node {spec.node!r}")
+        for text in (*spec.listen, *spec.ports.values()):
+            port(text)
+    for number, step in enumerate(scenario.steps, 1):
+        expect = step.expect
+        for text in (*expect.allow, *expect.deny, *(wire.traffic for wire in expect.wire)):
+            way = traffic(text)
+            for end in (way.source, way.destination):
+                known = end.kind == "ip" or end.name in (map(str, pods) if end.kind == "pod" else scenario.nodes)
+                if not known:
+                    raise ScenarioFault(f"step {number} ({step.do}): {text!r}: there is no {end.kind} {end.name!r}")
+        hosts = {*map(str, pods), *scenario.nodes}
+        for table in (expect.routes, expect.no_routes, expect.neighbours, expect.fdb, expect.mtu):
+            for where in table:
+                if where not in hosts:
+                    raise ScenarioFault(f"step {number} ({step.do}): there is no node or pod {where!r}")
+
+
+def _pods(scenario: Scenario) -> Iterator[tuple[PodKey, PodSpec]]:
+    """Every pod that the scenario has at any time."""
+    yield from scenario.pods.items()
+    for step in scenario.steps:
+        for action in step.actions:
+            if isinstance(action, Start):
+                yield from action.pods.items()
