@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 
 from bus_schemas.events import Event
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import AssignReply, AssignRequest, PoolExhausted, ReleaseReply, ReleaseRequest, tunnel_handle
+from bus_schemas.ipam import (
+    AssignReply,
+    AssignRequest,
+    PoolExhausted,
+    Refused,
+    ReleaseReply,
+    ReleaseRequest,
+    tunnel_handle,
+)
 from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact
 from services.ipam.affinity import next_step, take_step, verdict
 from services.ipam.assign import Limits, Waiting, assign
@@ -135,7 +143,9 @@ class Core:
                 replies.append(None)
                 continue
             reply: Reply | Waiting | Behind
-            if isinstance(request, AssignRequest):
+            if handle is not None and (HANDLE, (handle,)) in self.ledger.faults:
+                reply = Refused(reason=f"handle {handle}: {self.ledger.faults[HANDLE, (handle,)]}")
+            elif isinstance(request, AssignRequest):
                 reply = assign(draft, self.desired, self._limits, request)
             else:
                 reply = release(draft, request)

@@ -24,7 +24,7 @@ from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import Affinity, Block, Handle
 from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact, Family, Key
 from services.ipam import block as blocks
-from services.ipam.cidr import WIDTH, Address, Cidr, parse
+from services.ipam.cidr import WIDTH, Address, Cidr, parse, parse_address
 
 TOMBSTONES = 1 << 14
 """How many tombstones of handles are remembered. Without one, a handle that comes again costs a conflict."""
@@ -183,10 +183,14 @@ class Ledger:
     def _set_handle(self, fact: Fact) -> None:
         handle = HandleId(fact.key[0])
         self._buried.pop(fact.key, None)
-        if fact.value is not None:
-            self.handles[handle] = fact.value
-            return
         self.handles.pop(handle, None)
+        if fact.value is not None:
+            fault = _handle_fault(handle, fact.value)
+            if fault is None:
+                self.handles[handle] = fact.value
+            else:
+                self.faults[fact.family, fact.key] = fault
+            return
         self._buried[fact.key] = None
         if len(self._buried) > TOMBSTONES:
             oldest = next(iter(self._buried))
@@ -198,6 +202,19 @@ def _discard(index: defaultdict[Any, set[Any]], key: Any, member: Any) -> None:
     index[key].discard(member)
     if not index[key]:
         del index[key]
+
+
+def _handle_fault(handle: HandleId, value: Handle) -> str | None:
+    """Why a handle record cannot be worked with, or None."""
+    if value.handle != handle:
+        return f"it says that it is {value.handle}"
+    if not value.addresses or len(value.addresses) != len(value.sequences):
+        return f"{len(value.addresses)} addresses and {len(value.sequences)} sequences make no handle"
+    try:
+        canonical = tuple(str(parse_address(text)) for text in value.addresses)
+    except ValueError as error:
+        return str(error)
+    return None if canonical == value.addresses else f"{value.addresses} should be spelt {canonical}"
 
 
 def _cidr(token: str) -> Cidr:

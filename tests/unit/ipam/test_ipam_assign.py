@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from bus_schemas.ids import HandleId, NodeName
@@ -315,6 +318,22 @@ def test_silence_takes_nothing_away() -> None:
         if fact.family in (BLOCK, AFFINITY, HANDLE):
             blind.core.apply(fact)
     assert not blind.core.repairs(START).writes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"addresses": ("nonsense",)}, {"sequences": ()}, {"handle": HandleId("x")}, {"addresses": ("10.00.0.0",)}],
+)
+def test_a_senseless_handle_is_left_alone(change: dict[str, Any]) -> None:
+    store, [ipam] = cluster(FOUR, N1)
+    assigned(ipam, "h")
+    senseless = msgspec.structs.replace(store.get(HANDLE, ("h",)).value, **change)
+    store.put(Fact(HANDLE, ("h",), senseless))
+    ipam.catch_up()
+    for reply in ipam.answer(ask("h"), give_back("h")):
+        assert reason(reply).startswith("handle h: ")
+    assert store.get(HANDLE, ("h",)).value == senseless
+    assert list(ipam.core.faults) == [(HANDLE, ("h",))]
 
 
 def wipe(store: Store) -> None:
