@@ -65,7 +65,8 @@ class _Entry(Generic[Item]):
 
 
 class LabelIndex(Generic[Item]):
-    def __init__(self) -> None:
+    def __init__(self, small_namespace: int = SMALL_NAMESPACE) -> None:
+        self._small_namespace = small_namespace
         self._labels: dict[Item, Labels] = {}
         self._matched: dict[Item, set[GroupId]] = {}
         self._postings: dict[str, _Posting[Item]] = {}
@@ -117,9 +118,8 @@ class LabelIndex(Generic[Item]):
         if label is None:
             self._unrestricted[selection.uid] = selection
         else:
-            waiting = self._waiting.setdefault(label, {})
             for key in keys:
-                waiting.setdefault(key, {})[selection.uid] = selection
+                self._waiting.setdefault(label, {}).setdefault(key, {})[selection.uid] = selection
         for item in self._carriers(label, keys):
             if selection.matches(self._labels[item]):
                 entry.members.add(item)
@@ -137,13 +137,13 @@ class LabelIndex(Generic[Item]):
         if entry.label is None:
             del self._unrestricted[selection]
             return
-        waiting = self._waiting[entry.label]
         for key in entry.keys:
+            waiting = self._waiting[entry.label]
             del waiting[key][selection]
             if not waiting[key]:
                 del waiting[key]
-        if not waiting:
-            del self._waiting[entry.label]
+            if not waiting:
+                del self._waiting[entry.label]
 
     # --- items
 
@@ -186,7 +186,7 @@ class LabelIndex(Generic[Item]):
         least: int | None = None
         if selection.namespace:
             best, least = (NAMESPACE, (selection.namespace,)), self._cost(NAMESPACE, (selection.namespace,))
-            if least <= SMALL_NAMESPACE:
+            if least <= self._small_namespace:
                 return best
         for label, restriction in selection.selector.restrictions.items():
             keys: tuple[str | None, ...]

@@ -19,11 +19,11 @@ def desired(resource: Resource) -> Fact:
     return Fact(DESIRED[type(resource)], resource.key, resource)
 
 
-def namespace(name: str, **labels: str) -> Fact:
+def namespace(name: str, /, **labels: str) -> Fact:
     return desired(Namespace(metadata=Metadata(name=name, labels=labels)))
 
 
-def account(space: str, name: str, **labels: str) -> Fact:
+def account(space: str, name: str, /, **labels: str) -> Fact:
     return desired(ServiceAccount(metadata=Metadata(namespace=space, name=name, labels=labels)))
 
 

@@ -1,0 +1,135 @@
+"""The shell of the policy compiler: the feed into the core, what the core wants onto the bus.
+
+    feed (policies, namespaces, pods, endpoints) --> Core.apply --> pacer --> Core.flush --> Publication (groups, rules,
+                                                                                                          attachments)
+
+Every replica computes; the one that holds the lease writes. Nothing is written before the feed is in sync: a core that
+has seen half of the world would open and close the wrong doors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+
+from chassis.bus import Bus
+from chassis.lease import Lease
+from chassis.publication import Publication
+from chassis.runner import Context
+
+from bus_schemas.events import Event
+from bus_schemas.subjects import ATTACHMENT, GROUP, RULES
+from chassis.feed import Interest
+from chassis.pacing import Pacer
+from services.policy_compiler import metrics
+from services.policy_compiler.core import READS, WRITES, Changes, Core, Fault
+from services.policy_compiler.settings import Settings
+
+SERVICE = "policy_compiler"
+NOTED_FAULTS = 10
+"""How many faults health spells out; the rest is a number."""
+
+
+async def serve(context: Context[Settings]) -> None:
+    settings = context.settings
+    core = Core()
+    lease = Lease(context.bus, SERVICE, settings.instance)
+    pacer = Pacer(settings.flush_min_s, settings.flush_max_s, settings.retry_s)
+    async with Publication(context.bus, list(map(Interest, WRITES)), lease=lease) as publication:
+
+        async def read() -> None:
+            async with context.bus.follow(*map(Interest, READS)) as feed:
+                while True:
+                    batch = await feed.next()
+                    for fact in batch.facts:
+                        core.apply(fact)
+                    if batch.in_sync:
+                        pacer.mark()
+
+        async def flush() -> None:
+            if not publication.completed:
+                if core.is_blank and await _anything_published(context.bus):
+                    context.health.note("nothing desired", "the bus holds compiled policy but nothing that asks for it")
+                    return
+                context.health.note("nothing desired", None)
+            with metrics.FLUSH_SECONDS.time():
+                changes = core.flush()
+            want(publication, changes)
+            if not publication.completed:
+                publication.complete()
+                gc.freeze()  # what was read at the start stays: the collector need not walk it again
+            measure(core, changes)
+            report(context, core, changes, speak=lease.held)
+            await publication.flush()
+
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(lease.run(), name="lease"),
+                tasks.create_task(publication.run(), name="publication"),
+                tasks.create_task(read(), name="feed"),
+                tasks.create_task(pacer.run(flush), name="flush"),
+            ]
+            await context.stopping.wait()
+            for task in running:
+                task.cancel()
+
+
+async def _anything_published(bus: Bus) -> bool:
+    """Policy was compiled once. That DESIRED was wiped is no wish to remove it (ARCHITECTURE section 3, rule 6)."""
+    async with bus.follow(*map(Interest, WRITES)) as feed:
+        while True:
+            batch = await feed.next()
+            if any(fact.value is not None for fact in batch.facts):
+                return True
+            if batch.in_sync:
+                return False
+
+
+def want(publication: Publication, changes: Changes) -> None:
+    """In the order in which the segments of a group are to be written."""
+    for segment, group in changes.groups.items():
+        publication.want(GROUP, (segment.group, str(segment.segment)), group)
+    for uid, rules in changes.rules.items():
+        publication.want(RULES, (uid,), rules)
+    for workload, attachment in changes.attachments.items():
+        publication.want(ATTACHMENT, workload, attachment)
+
+
+def measure(core: Core, changes: Changes) -> None:
+    for what, size in core.sizes.items():
+        metrics.SIZES.labels(what).set(size)
+    metrics.FAULTS.set(len(core.faults))
+    for family, count in (
+        (GROUP, len(changes.groups)),
+        (RULES, len(changes.rules)),
+        (ATTACHMENT, len(changes.attachments)),
+    ):
+        metrics.MESSAGES.labels(family.name).inc(count)
+
+
+def report(context: Context[Settings], core: Core, changes: Changes, *, speak: bool) -> None:
+    """What could not be compiled: to health, and, from the replica that leads, to the events."""
+    if changes.raised or changes.cleared:
+        context.health.note("not compiled", summary(core.faults))
+    for fault in changes.raised:
+        context.log.warning("not compiled", object=fault.object, fault=fault.message)
+        if speak:
+            context.bus.emit(_event("not_compiled", fault, fault.message))
+    for fault in changes.cleared:
+        if speak:
+            context.bus.emit(_event("resolved", fault, f"no longer: {fault.message}"))
+
+
+def summary(faults: list[Fault]) -> str | None:
+    """One line for health; None when there is nothing to say."""
+    if not faults:
+        return None
+    said = [f"{fault.object}: {fault.message}" for fault in faults[:NOTED_FAULTS]]
+    if len(faults) > NOTED_FAULTS:
+        said.append(f"and {len(faults) - NOTED_FAULTS} more")
+    return "; ".join(said)
+
+
+def _event(what: str, fault: Fault, message: str) -> Event:
+    return Event(time=time.time(), domain="policy", what=what, object=fault.object, message=message)
