@@ -1,0 +1,59 @@
+"""A sign of life on the bus: this process's status, renewed before it expires, so that silence is death."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import metadata
+
+from bus_schemas.ids import NodeName
+from bus_schemas.status import STATUS_INTERVAL_S, STATUS_TTL_S, Status
+from bus_schemas.subjects import STATUS
+from chassis.bus import Bus
+from chassis.errors import BusError
+from chassis.health import Health
+
+
+class Heartbeat:
+    """Publishes `Status` every `interval_s`. A failed beat is not repeated: the next one says more."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        component: str,
+        instance: str,
+        health: Health,
+        *,
+        started: float,
+        node: NodeName | None = None,
+        interval_s: float = STATUS_INTERVAL_S,
+    ) -> None:
+        self._bus = bus
+        self._key = (component, instance)
+        self._health = health
+        self._started = started
+        self._node = node
+        self._interval_s = interval_s
+        self._version = metadata.version("tortie")
+        self.missed = 0
+        """Beats that did not reach the bus; the cause `bus` of the health says why."""
+
+    def status(self) -> Status:
+        component, instance = self._key
+        return Status(
+            component=component,
+            instance=instance,
+            node=self._node,
+            version=self._version,
+            started=self._started,
+            ready=self._health.ready,
+            causes=self._health.sentences(),
+        )
+
+    async def run(self) -> None:
+        while True:
+            await self._bus.connected()
+            try:
+                await self._bus.put(STATUS, self._key, self.status(), ttl_s=STATUS_TTL_S)
+            except BusError:
+                self.missed += 1
+            await asyncio.sleep(self._interval_s)

@@ -1,0 +1,117 @@
+"""How a service lives: settings, logs, health, bus, then `serve` until it is told to stop.
+
+    run ──▶ settings ──▶ uvloop ──▶ TaskGroup { health server, bus, heartbeat, serve(context) }
+                                        SIGTERM, SIGINT ──▶ context.stopping ──▶ serve returns ──▶ the rest is cancelled
+                                        a second signal ──▶ out at once
+
+Exit codes: 0 told to stop and done; 1 an invariant was broken (the traceback is in the log; whoever supervises us
+starts us again); 2 the environment does not make valid settings; 130 a second signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import uvloop
+
+from bus_schemas.status import STATUS_INTERVAL_S
+from chassis import logs, settings
+from chassis.bus import Bus
+from chassis.errors import SettingsError
+from chassis.health import Health
+from chassis.heartbeat import Heartbeat
+from chassis.settings import ServiceSettings
+
+S = TypeVar("S", bound=ServiceSettings)
+
+DRAIN_S = 10.0
+"""How long a service may take to come to its end after the first signal."""
+
+
+@dataclass
+class Context(Generic[S]):
+    """What a service is given."""
+
+    name: str
+    settings: S
+    bus: Bus
+    health: Health
+    log: Any
+    stopping: asyncio.Event
+    """Set by the first signal: finish what is begun, then return."""
+
+
+class _Overdue(Exception):
+    """The service did not come to its end in time."""
+
+
+def run(name: str, settings_type: type[S], serve: Callable[[Context[S]], Awaitable[None]]) -> int:
+    """Runs one service in the foreground; the process's exit code."""
+    try:
+        loaded = settings.from_environment(settings_type)
+    except SettingsError as error:
+        for fault in error.faults:
+            print(f"tortie {name}: {fault}", file=sys.stderr)
+        return 2
+    logs.configure(loaded.log_format, loaded.log_level)
+    log = logs.logger(name)
+    try:
+        uvloop.run(_live(name, loaded, serve, log))
+    except BaseExceptionGroup as group:
+        log.error("broken", error=str(group), exc_info=group)
+        return 1
+    log.info("stopped")
+    return 0
+
+
+async def _live(name: str, loaded: S, serve: Callable[[Context[S]], Awaitable[None]], log: Any) -> None:
+    stopping = asyncio.Event()
+    _on_signals(stopping, log)
+    health = Health()
+    async with health.serve(loaded.health_listen), Bus.connect(loaded, name=name, health=health) as bus:
+        log.info("started", instance=loaded.instance, health=health.address, nats=_hosts(loaded.nats_url))
+        context = Context(name, loaded, bus, health, log, stopping)
+        heartbeat = Heartbeat(bus, name, loaded.instance, health, started=time.time(), interval_s=STATUS_INTERVAL_S)
+        async with asyncio.TaskGroup() as tasks:
+            beating = tasks.create_task(heartbeat.run(), name="heartbeat")
+            serving = tasks.create_task(_serve(serve, context), name=name)
+            tasks.create_task(_bounded(stopping, serving), name="drain")
+            await asyncio.wait([serving])
+            stopping.set()
+            beating.cancel()
+
+
+async def _serve(serve: Callable[[Context[S]], Awaitable[None]], context: Context[S]) -> None:
+    await serve(context)
+    assert context.stopping.is_set(), f"{context.name} returned before it was told to stop"
+
+
+async def _bounded(stopping: asyncio.Event, serving: asyncio.Task[None]) -> None:
+    await stopping.wait()
+    done, _ = await asyncio.wait([serving], timeout=DRAIN_S)
+    if not done:
+        raise _Overdue(f"did not come to its end within {DRAIN_S:g} s")
+
+
+def _on_signals(stopping: asyncio.Event, log: Any) -> None:
+    def on_signal(number: int) -> None:
+        if stopping.is_set():
+            os._exit(130)
+        log.info("stopping", signal=signal.Signals(number).name)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+def _hosts(urls: str) -> list[str]:
+    """The servers without user and password."""
+    return [url.rpartition("://")[2].rpartition("@")[2] for url in urls.split(",")]
