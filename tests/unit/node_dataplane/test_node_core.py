@@ -1,0 +1,190 @@
+"""The node's core through world states: whatever the order, the same rows, tunnels, rules."""
+
+from __future__ import annotations
+
+import random
+from ipaddress import ip_interface
+
+import pytest
+
+from bus_schemas.ids import NodeName
+from bus_schemas.resources import FelixConfiguration, IPPool, Node
+from bus_schemas.resources.configuration import FelixConfigurationSpec
+from bus_schemas.resources.core import NodeBgp, NodeSpec
+from bus_schemas.resources.metadata import Metadata
+from bus_schemas.resources.pools import IPPoolSpec
+from bus_schemas.routes import Encapsulation, Route, Tunnel, vtep_mac_of
+from bus_schemas.subjects import DESIRED, ROUTE, Fact
+from services.node_dataplane.core import NodeCore
+from services.node_dataplane.node_rules import node_rules
+from services.node_dataplane.routes import BLACKHOLE, Destination, Row, destination
+from services.node_dataplane.uplink import Interface
+
+ETH0 = Interface("eth0", 1500, (ip_interface("10.0.0.15/24"),), frozenset({4}))
+
+
+def pool(name: str, cidr: str, mode: str = "Never", **fields: object) -> Fact:
+    spec = IPPoolSpec(cidr=cidr, vxlan_mode=mode, **fields)  # type: ignore[arg-type]
+    return Fact(DESIRED[IPPool], ("", name), IPPool(metadata=Metadata(name=name), spec=spec))
+
+
+def node(name: str, address: str) -> Fact:
+    value = Node(metadata=Metadata(name=name), spec=NodeSpec(bgp=NodeBgp(ipv4_address=address)))
+    return Fact(DESIRED[Node], ("", name), value)
+
+
+def felix(name: str, **fields: object) -> Fact:
+    value = FelixConfiguration(metadata=Metadata(name=name), spec=FelixConfigurationSpec(**fields))  # type: ignore[arg-type]
+    return Fact(DESIRED[FelixConfiguration], ("", name), value)
+
+
+def route(cidr: str, owner: str, address: str, encapsulation: Encapsulation = Encapsulation.NEVER) -> Fact:
+    number = address.rpartition(".")[2].partition("/")[0]
+    value = Route(
+        cidr=cidr,
+        node=NodeName(owner),
+        address=address,
+        tunnel=Tunnel.NONE if encapsulation is Encapsulation.NEVER else Tunnel.VXLAN,
+        encapsulation=encapsulation,
+        vtep=f"10.244.{number}.1",
+        vtep_mac=vtep_mac_of(owner),
+    )
+    return Fact(ROUTE, (cidr,), value)
+
+
+def gone(fact: Fact) -> Fact:
+    return fact._replace(value=None)
+
+
+class Kernel:
+    """What a driver would hold after every flush."""
+
+    def __init__(self, facts: list[Fact], *, flush_each: bool = False) -> None:
+        self.core = NodeCore(NodeName("node1"))
+        self.core.set_interfaces([ETH0])
+        self.rows: dict[Destination, Row] = {}
+        for fact in facts:
+            self.core.apply(fact)
+            if flush_each:
+                self.flush()
+        self.flush()
+
+    def flush(self) -> None:
+        self.desired = self.core.flush()
+        for where, row in self.desired.rows.items():
+            if row is None:
+                self.rows.pop(where, None)
+            else:
+                self.rows[where] = row
+        if self.desired.surroundings is not None:
+            self.surroundings = self.desired.surroundings
+
+    @property
+    def state(self) -> object:
+        return self.rows, self.desired.tunnels, self.desired.peers, self.desired.vtep_families, self.surroundings
+
+
+WORLD = [
+    node("node1", "10.0.0.15/24"),
+    node("node2", "10.0.0.16/24"),
+    node("node3", "10.0.1.17/24"),
+    pool("default", "10.244.0.0/16", "CrossSubnet", nat_outgoing=True),
+    felix("default", vxlan_port=8472, vxlan_vni=1),
+    route("10.244.15.0/26", "node1", "10.0.0.15/24", Encapsulation.CROSS_SUBNET),
+    route("10.244.16.0/26", "node2", "10.0.0.16/24", Encapsulation.CROSS_SUBNET),
+    route("10.244.17.0/26", "node3", "10.0.1.17/24", Encapsulation.CROSS_SUBNET),
+    route("10.244.17.64/26", "node3", "10.0.1.17/24", Encapsulation.CROSS_SUBNET),
+]
+
+
+def test_the_world_as_this_node_sees_it() -> None:
+    kernel = Kernel(WORLD)
+
+    assert kernel.rows[destination("10.244.15.0/26")] == BLACKHOLE
+    assert kernel.rows[destination("10.244.16.0/26")].device == "eth0"
+    assert kernel.rows[destination("10.244.17.0/26")].device == "vxlan.tortie"
+    assert len(kernel.desired.peers[4]) == 1
+    tunnel = kernel.desired.tunnels[4]
+    assert tunnel is not None
+    assert (tunnel.vni, tunnel.port, tunnel.mtu, tunnel.underlay) == (1, 8472, 1450, "eth0")
+    assert kernel.desired.tunnels[6] is None
+    assert kernel.desired.vtep_families == {4}
+    assert kernel.core.pod_mtu() == 1450
+    assert not kernel.desired.problems
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_order_and_batching_do_not_matter(seed: int) -> None:
+    shuffled = WORLD * 2 + [gone(fact) for fact in WORLD]
+    random.Random(seed).shuffle(shuffled)
+    assert Kernel(shuffled + WORLD, flush_each=bool(seed % 2)).state == Kernel(WORLD).state
+
+
+@pytest.mark.parametrize("flush_each", [False, True])
+def test_everything_gone_leaves_nothing(flush_each: bool) -> None:
+    kernel = Kernel(WORLD + [gone(fact) for fact in WORLD], flush_each=flush_each)
+    assert kernel.rows == {}
+    assert kernel.desired.tunnels == {4: None, 6: None}
+    assert kernel.desired.peers == {4: frozenset(), 6: frozenset()}
+    assert kernel.desired.vtep_families == frozenset()
+
+
+def test_one_changed_route_costs_one_row() -> None:
+    kernel = Kernel(WORLD)
+    kernel.core.apply(gone(WORLD[-1]))
+    desired = kernel.core.flush()
+    assert desired.rows == {destination("10.244.17.64/26"): None}
+    assert desired.surroundings is None
+
+
+def test_a_new_subnet_of_our_own_converts_all_routes_again() -> None:
+    kernel = Kernel(WORLD)
+    kernel.core.set_interfaces([Interface("eth0", 1500, (ip_interface("10.0.0.15/16"),), frozenset({4}))])
+    kernel.core.apply(node("node1", "10.0.0.15"))
+    kernel.flush()
+    assert kernel.rows[destination("10.244.17.0/26")].device == "eth0"
+    assert kernel.desired.peers[4] == frozenset()
+
+
+def test_a_node_of_the_configuration_precedes_the_default() -> None:
+    kernel = Kernel([*WORLD, felix("node.node1", vxlan_port=4000), felix("node.node2", vxlan_port=4001)])
+    tunnel = kernel.desired.tunnels[4]
+    assert tunnel is not None
+    assert (tunnel.port, tunnel.vni) == (4000, 1)
+
+
+def test_own_tunnel_addresses_reach_the_device() -> None:
+    kernel = Kernel(WORLD)
+    kernel.core.set_vteps(("10.244.15.1",))
+    kernel.flush()
+    tunnel = kernel.desired.tunnels[4]
+    assert tunnel is not None
+    assert tunnel.addresses == ("10.244.15.1",)
+
+
+def test_a_disabled_pool_keeps_its_tunnel_but_wants_no_address() -> None:
+    kernel = Kernel([*WORLD, pool("default", "10.244.0.0/16", "Always", disabled=True)])
+    assert kernel.desired.tunnels[4] is not None
+    assert kernel.desired.vtep_families == frozenset()
+    assert kernel.core.pod_mtu() == 1500
+
+
+def test_an_address_that_no_device_carries_is_a_problem_with_words() -> None:
+    kernel = Kernel([*WORLD, node("node1", "10.9.9.9/24")])
+    assert kernel.desired.problems == ("no device carries the node's address 10.9.9.9",)
+
+
+def test_a_broken_record_is_set_aside_and_named() -> None:
+    broken = WORLD[-1]._replace(key=("10.244.99.0/26",))
+    kernel = Kernel([*WORLD, broken])
+    assert len(kernel.rows) == 4
+    assert kernel.desired.problems == ("route 10.244.99.0/26: the record says 10.244.17.64/26",)
+
+
+def test_node_rules() -> None:
+    kernel = Kernel([*WORLD, pool("plain", "10.250.0.0/16"), felix("node.node1", workload_source_spoofing="Any")])
+    rules = node_rules(kernel.surroundings)
+    assert rules.masquerade_pools == ("10.244.0.0/16",)
+    assert rules.all_pools == ("10.244.0.0/16", "10.250.0.0/16")
+    assert rules.nodes == ("10.0.0.15", "10.0.0.16", "10.0.1.17")
+    assert (rules.vxlan_port, rules.spoofing, rules.exclude_nodes) == (8472, True, False)
