@@ -1,0 +1,468 @@
+"""A small nftables in Python: runs nft scripts on a model of the table, and packets through the result.
+
+It knows nothing of how the scripts are made, only nft's own words (nft(8)), of which it understands those that the
+table uses; anything else is an error, and so is what the kernel would refuse: an unknown set, a chain deleted while
+something still jumps to it, an element deleted that is not there.
+
+    nft = Nftables()
+    nft.run(str(transaction))
+    nft.send(Packet("10.0.0.1", "10.0.0.2", TCP, in_link="tor1", out_link="tor2", port=80)).accepted
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Literal
+
+Path = Literal["forward", "input", "output"]
+
+_PRIORITIES = {"raw": -300, "filter": 0, "srcnat": 100}
+_HOOKS: dict[Path, tuple[str, ...]] = {
+    "forward": ("prerouting", "forward", "postrouting"),
+    "input": ("prerouting", "input"),
+    "output": ("output", "postrouting"),
+}
+_TOKEN = re.compile(r'"[^"]*"|[{},;:]+(?=\s|$)|(?:[^\s{},;"]|"[^"]*")+|[{},;]')
+_DEPTH = 16
+"""NFT_JUMP_STACK_SIZE"""
+
+
+class Refused(Exception):
+    """What the kernel, or nft, would not take."""
+
+
+@dataclass(frozen=True)
+class Packet:
+    """The first packet of a connection, unless `state` says otherwise."""
+
+    source: str
+    destination: str
+    protocol: int
+    port: int = 0
+    source_port: int = 40000
+    in_link: str = "eth0"
+    out_link: str = "eth0"
+    icmp_type: int = 8
+    icmp_code: int = 0
+    path: Path = "forward"
+    state: str = "new"
+
+
+@dataclass
+class Outcome:
+    accepted: bool = True
+    masqueraded: bool = False
+    tracked: bool = True
+    logged: list[str] = field(default_factory=list)
+    by: str = ""
+    """The rule that dropped it."""
+
+
+@dataclass
+class _Set:
+    types: tuple[str, ...]
+    interval: bool
+    elements: dict[tuple[object, ...], str] = field(default_factory=dict)
+    nets: list[IPv4Network | IPv6Network] = field(default_factory=list)
+
+    def get(self, key: tuple[object, ...]) -> str | None:
+        if self.interval:
+            return "" if any(key[0] in net for net in self.nets) else None
+        return self.elements.get(key)
+
+
+@dataclass
+class _Rule:
+    text: str
+    conditions: list[Callable[[_Seen, Outcome], bool]]
+    uses: list[str]
+    """Sets and chains."""
+    counter: list[int] = field(default_factory=lambda: [0])
+    verdict: Callable[[_Seen], str | None] | None = None
+
+
+@dataclass
+class _Chain:
+    hook: str = ""
+    priority: int = 0
+    rules: list[_Rule] = field(default_factory=list)
+
+
+class _Seen:
+    """A packet with its addresses parsed."""
+
+    def __init__(self, packet: Packet) -> None:
+        self.packet = packet
+        self.source = ip_address(packet.source)
+        self.destination = ip_address(packet.destination)
+        self.family = self.source.version
+        self.state = packet.state
+
+
+class Nftables:
+    """One table, `inet tortie`."""
+
+    def __init__(self) -> None:
+        self._exists = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sets: dict[str, _Set] = {}
+        self.chains: dict[str, _Chain] = {}
+        self.counters: set[str] = set()
+
+    # --- scripts
+
+    def run(self, script: str) -> None:
+        for line in script.splitlines():
+            if line.strip():
+                try:
+                    self._command(_tokens(line))
+                except (Refused, KeyError, ValueError, IndexError) as error:
+                    raise Refused(f"{line}: {error!r}") from error
+        self._check_references()
+
+    def snapshot(self) -> dict[str, object]:
+        """Everything that matters of the table, for comparing two of them."""
+        return {
+            "sets": {n: (s.types, s.interval, dict(s.elements), set(map(str, s.nets))) for n, s in self.sets.items()},
+            "chains": {n: (c.hook, c.priority, [r.text for r in c.rules]) for n, c in self.chains.items()},
+        }
+
+    def _command(self, words: list[str]) -> None:
+        verb, kind, family, table, *rest = words
+        if (family, table) != ("inet", "tortie"):
+            raise Refused("not the table inet tortie")
+        if kind == "table":
+            if verb == "delete":
+                _must(self._exists, "no such table")
+                self._clear()
+            self._exists = verb == "add"
+            return
+        _must(self._exists, "no such table")
+        name, *rest = rest
+        match verb, kind:
+            case "add", "counter":
+                self.counters.add(name)
+            case "add", ("set" | "map"):
+                _must(name not in self.sets, "the set exists")
+                self.sets[name] = _set_of(rest, kind)
+            case "flush", "set":
+                self.sets[name].elements.clear()
+                self.sets[name].nets.clear()
+            case "delete", ("set" | "map"):
+                del self.sets[name]
+            case "add", "chain":
+                _must(name not in self.chains, "the chain exists")
+                self.chains[name] = _chain_of(rest)
+            case "flush", "chain":
+                self.chains[name].rules.clear()
+            case "delete", "chain":
+                _must(not self.chains[name].rules, "the chain has rules")
+                del self.chains[name]
+            case "add", "rule":
+                self.chains[name].rules.append(self._rule(rest))
+            case (("add" | "delete"), "element"):
+                self._elements(verb, self.sets[name], rest)
+            case _:
+                raise Refused("unknown command")
+
+    def _elements(self, verb: str, set_: _Set, words: list[str]) -> None:
+        for row in _rows(words):
+            key, _, verdict = " ".join(row).partition(" : ")
+            if set_.interval:
+                net = ip_network(key)
+                _must(
+                    verb == "add" and not any(net.overlaps(o) for o in set_.nets if o.version == net.version), "overlap"
+                )
+                set_.nets.append(net)
+                continue
+            parsed = tuple(_value(part, type_) for part, type_ in zip(key.split(" . "), set_.types, strict=True))
+            if verb == "delete":
+                _must(parsed in set_.elements, f"no element {key}")
+                del set_.elements[parsed]
+            else:
+                _must(set_.elements.get(parsed, verdict) == verdict, f"element {key} exists with another verdict")
+                set_.elements[parsed] = verdict
+
+    def _check_references(self) -> None:
+        """At commit: everything that is named exists."""
+        for name, chain in self.chains.items():
+            for rule in chain.rules:
+                for use in rule.uses:
+                    if use not in self.sets and use not in self.chains and use not in self.counters:
+                        raise Refused(f"chain {name} names {use}, which does not exist")
+        for name, set_ in self.sets.items():
+            for verdict in set_.elements.values():
+                if verdict and verdict.split()[1] not in self.chains:
+                    raise Refused(f"map {name} leads to {verdict}, which does not exist")
+
+    # --- rules
+
+    def _rule(self, words: list[str]) -> _Rule:
+        rule = _Rule(" ".join(words), [], [])
+        rest = list(words)
+        while rest:
+            self._statement(rule, rest)
+        return rule
+
+    def _statement(self, rule: _Rule, rest: list[str]) -> None:
+        word = rest.pop(0)
+        match word:
+            case "accept" | "drop" | "return":
+                rule.verdict = lambda seen: word
+            case "jump" | "goto":
+                target = rest.pop(0)
+                rule.uses.append(target)
+                rule.verdict = lambda seen: f"{word} {target}"
+            case "counter":
+                if rest and rest[0] == "name":
+                    rule.uses.append(rest[1])
+                    del rest[:2]
+                counter = rule.counter
+
+                def count(seen: _Seen, outcome: Outcome) -> bool:
+                    counter[0] += 1
+                    return True
+
+                rule.conditions.append(count)
+            case "comment":
+                rest.pop(0)
+            case "log":
+                _must(rest.pop(0) == "prefix", "log without prefix")
+                prefix = rest.pop(0).strip('"')
+
+                def log(seen: _Seen, outcome: Outcome) -> bool:
+                    outcome.logged.append(prefix)
+                    return True
+
+                rule.conditions.append(log)
+            case "notrack":
+
+                def untrack(seen: _Seen, outcome: Outcome) -> bool:
+                    outcome.tracked, seen.state = False, "untracked"
+                    return True
+
+                rule.conditions.append(untrack)
+            case "masquerade":
+                if rest and rest[0] == "fully-random":
+                    rest.pop(0)
+
+                def masquerade(seen: _Seen, outcome: Outcome) -> bool:
+                    outcome.masqueraded = True
+                    return True
+
+                rule.conditions.append(masquerade)
+                rule.verdict = lambda seen: "accept"
+            case _:
+                rest.insert(0, word)
+                self._match(rule, rest)
+
+    def _match(self, rule: _Rule, rest: list[str]) -> None:
+        fields = [_field(rest)]
+        while rest and rest[0] == ".":
+            rest.pop(0)
+            fields.append(_field(rest))
+        if rest[0] == "vmap":
+            map_ = self.sets[rest[1][1:]]
+            rule.uses.append(rest[1][1:])
+            del rest[:2]
+            rule.verdict = lambda seen: map_.get(_key(fields, seen) or ())
+            return
+        negated = rest[0] == "!="
+        if negated:
+            rest.pop(0)
+        test = self._operand(rule, rest, fields)
+
+        def condition(seen: _Seen, outcome: Outcome) -> bool:
+            key = _key(fields, seen)
+            return key is not None and test(key) != negated
+
+        rule.conditions.append(condition)
+
+    def _operand(
+        self, rule: _Rule, rest: list[str], fields: list[tuple[str, str]]
+    ) -> Callable[[tuple[object, ...]], bool]:
+        word = rest.pop(0)
+        if word.startswith("@"):
+            set_ = self.sets[word[1:]]
+            _must(len(set_.types) == len(fields), f"{word} has another type")
+            rule.uses.append(word[1:])
+            return lambda key: set_.get(key) is not None
+        values = [word]
+        if word == "{":
+            end = rest.index("}")
+            values = [value for value in rest[:end] if value != ","]
+            del rest[: end + 1]
+        else:
+            while rest and rest[0] == ",":
+                values.append(rest[1])
+                del rest[:2]
+        (_, type_) = fields[0]
+        tests = [_test(value, type_) for value in values]
+        if len(tests) == 1:
+            (only,) = tests
+            return lambda key: only(key[0])
+        return lambda key: any(test(key[0]) for test in tests)
+
+    # --- packets
+
+    def send(self, packet: Packet) -> Outcome:
+        """What becomes of the packet on its path."""
+        seen, outcome = _Seen(packet), Outcome()
+        for hook in _HOOKS[packet.path]:
+            for chain in sorted((c for c in self.chains.values() if c.hook == hook), key=lambda c: c.priority):
+                if self._walk(chain, seen, outcome, 0) == "drop":
+                    outcome.accepted = False
+                    return outcome
+        return outcome
+
+    def _walk(self, chain: _Chain, seen: _Seen, outcome: Outcome, depth: int) -> str | None:
+        """accept, drop, or None: the end of the chain."""
+        _must(depth < _DEPTH, "too many jumps")
+        for rule in chain.rules:
+            if not all(condition(seen, outcome) for condition in rule.conditions) or rule.verdict is None:
+                continue
+            verdict = rule.verdict(seen)
+            if verdict is None:
+                continue
+            word, _, target = verdict.partition(" ")
+            if word == "drop":
+                outcome.by = rule.text
+            if word in ("accept", "drop"):
+                return word
+            if word == "return":
+                return None
+            inner = self._walk(self.chains[target], seen, outcome, depth + 1)
+            if inner is not None or word == "goto":
+                return inner
+        return None
+
+
+# --- nft's words
+
+
+def _tokens(line: str) -> list[str]:
+    return _TOKEN.findall(line)
+
+
+def _must(condition: object, why: str) -> None:
+    if not condition:
+        raise Refused(why)
+
+
+def _rows(words: list[str]) -> Iterator[list[str]]:
+    _must(words[0] == "{" and words[-1] == "}", "no braces")
+    row: list[str] = []
+    for word in [*words[1:-1], ","]:
+        if word == ",":
+            _must(row, "an empty element")
+            yield row
+            row = []
+        else:
+            row.append(word)
+
+
+def _set_of(words: list[str], kind: str) -> _Set:
+    text = " ".join(words[1:-1])
+    found = re.search(r"type ([^;]+?) ?;", text)
+    assert found, text
+    key, _, data = found[1].partition(" : ")
+    _must((data == "verdict") == (kind == "map"), "map and verdict")
+    return _Set(tuple(key.split(" . ")), "flags interval" in text)
+
+
+def _chain_of(words: list[str]) -> _Chain:
+    text = " ".join(words)
+    found = re.search(r"type (\w+) hook (\w+) priority (\w+)(?: \+ (\d+))? ?; policy accept", text)
+    if found is None:
+        _must("hook" not in text, "a hook that is not understood")
+        return _Chain()
+    return _Chain(found[2], _PRIORITIES[found[3]] + int(found[4] or 0))
+
+
+_FIELDS = {
+    "iifname": "ifname",
+    "oifname": "ifname",
+    "meta nfproto": "nfproto",
+    "meta l4proto": "inet_proto",
+    "ip saddr": "ipv4_addr",
+    "ip daddr": "ipv4_addr",
+    "ip6 saddr": "ipv6_addr",
+    "ip6 daddr": "ipv6_addr",
+    "th sport": "inet_service",
+    "th dport": "inet_service",
+    "udp dport": "inet_service",
+    "icmp type": "number",
+    "icmp code": "number",
+    "icmpv6 type": "number",
+    "icmpv6 code": "number",
+    "ct state": "state",
+}
+
+
+def _field(rest: list[str]) -> tuple[str, str]:
+    name = rest.pop(0)
+    if name not in _FIELDS:
+        name += " " + rest.pop(0)
+    return name, _FIELDS[name]
+
+
+_READ: dict[str, Callable[[_Seen], object]] = {
+    "iifname": lambda s: s.packet.in_link,
+    "oifname": lambda s: s.packet.out_link,
+    "meta nfproto": lambda s: s.family,
+    "meta l4proto": lambda s: s.packet.protocol,
+    "ip saddr": lambda s: s.source if s.family == 4 else None,
+    "ip daddr": lambda s: s.destination if s.family == 4 else None,
+    "ip6 saddr": lambda s: s.source if s.family == 6 else None,
+    "ip6 daddr": lambda s: s.destination if s.family == 6 else None,
+    "th sport": lambda s: s.packet.source_port,
+    "th dport": lambda s: s.packet.port,
+    "udp dport": lambda s: s.packet.port if s.packet.protocol == 17 else None,
+    "icmp type": lambda s: s.packet.icmp_type if (s.family, s.packet.protocol) == (4, 1) else None,
+    "icmp code": lambda s: s.packet.icmp_code if (s.family, s.packet.protocol) == (4, 1) else None,
+    "icmpv6 type": lambda s: s.packet.icmp_type if (s.family, s.packet.protocol) == (6, 58) else None,
+    "icmpv6 code": lambda s: s.packet.icmp_code if (s.family, s.packet.protocol) == (6, 58) else None,
+    "ct state": lambda s: s.state,
+}
+
+
+def _key(fields: list[tuple[str, str]], seen: _Seen) -> tuple[object, ...] | None:
+    """None: the packet has no such field, so the rule does not match, negated or not."""
+    key = tuple(_READ[name](seen) for name, _ in fields)
+    return None if None in key else key
+
+
+def _value(text: str, type_: str) -> object:
+    match type_:
+        case "ifname":
+            return text.strip('"')
+        case "ipv4_addr":
+            return IPv4Address(text)
+        case "ipv6_addr":
+            return IPv6Address(text)
+        case "nfproto":
+            return {"ipv4": 4, "ipv6": 6}[text]
+        case "state":
+            return text
+        case _:
+            return int(text)
+
+
+def _test(text: str, type_: str) -> Callable[[object], bool]:
+    if type_ == "ifname" and text.endswith('*"'):
+        prefix = text.strip('"')[:-1]
+        return lambda value: str(value).startswith(prefix)
+    if type_ in ("ipv4_addr", "ipv6_addr") and "/" in text:
+        net = ip_network(text)
+        return lambda value: isinstance(value, IPv4Address | IPv6Address) and value in net
+    if type_ == "inet_service" and "-" in text:
+        first, last = map(int, text.split("-"))
+        _must(first < last, "an empty range")
+        return lambda value: isinstance(value, int) and first <= value <= last
+    wanted = _value(text, type_)
+    return lambda value: value == wanted
