@@ -37,6 +37,7 @@ from services.node_dataplane.routing import RouteTable, cidr_of
 RETRY_S = 0.2
 """Between requests to an address service that is busy or away, while a CNI call still has time."""
 REQUEST_S = 5.0
+POLICY = "policy not in place"
 
 
 class Bus(Protocol):
@@ -137,40 +138,35 @@ class Pods:
         pod = identity.pod_of(call)
         async with self._verbs.of(pod):
             stage = _Stage("waiting for the node to be ready")
-            plugin = None
+            before = self._store.get(pod)
+            repeated = before is not None and before.endpoint.container == call.container
+            if repeated and before is not None and before.interface != call.interface:
+                raise CniError(
+                    Code.UNSUPPORTED_FIELD, f"the container is attached as {before.interface} already; one link a pod"
+                )
             try:
                 async with asyncio.timeout(self._deadline_s):
-                    await self._make_room(pod, call)
+                    if before is not None and not repeated:
+                        await self._unplug(before)  # Its DEL never came, or came not yet.
                     plugin = await self._plugin(call, pod, stage)
                     return await self._plug(call, plugin, stage)
-            except TimeoutError as error:
-                await self._undo(pod, call)
-                reason = self._policy.obstacle(pod) if plugin is not None else ""
-                raise CniError(
-                    Code.TRY_AGAIN,
-                    f"not done within {self._deadline_s:g} s: {stage.text}{reason and f': {reason}'}",
-                ) from error
-            except LinkError as error:
-                await self._undo(pod, call)
-                raise CniError(Code.IO_FAILURE, str(error)) from error
-            except BusError as error:
-                await self._undo(pod, call)
-                raise CniError(Code.TRY_AGAIN, f"{stage.text}: {error}") from error
-            except (CniError, StoreError, OSError):
-                await self._undo(pod, call)
-                raise
+            except (TimeoutError, BusError, CniError, StoreError, LinkError, OSError) as error:
+                why = self._policy.obstacle(pod)
+                if not repeated:
+                    await self._undo(pod, call)
+                raise self._failure(error, stage, why) from error
 
-    async def _make_room(self, pod: PodKey, call: Call) -> None:
-        """An earlier incarnation whose DEL never came, or came not yet, makes way."""
-        before = self._store.get(pod)
-        if before is None:
-            return
-        if before.endpoint.container != call.container:
-            await self._unplug(before)
-        elif before.interface != call.interface:
-            raise CniError(
-                Code.UNSUPPORTED_FIELD, f"the container is attached as {before.interface} already; one link a pod"
-            )
+    def _failure(self, error: Exception, stage: _Stage, why: str) -> Exception:
+        """What the runtime is told. `why` the pod's policy is not in place matters only to who waited for it."""
+        match error:
+            case TimeoutError():
+                waited = f"{stage.text}: {why}" if stage.text == POLICY and why else stage.text
+                return CniError(Code.TRY_AGAIN, f"not done within {self._deadline_s:g} s: {waited}")
+            case LinkError():
+                return CniError(Code.IO_FAILURE, str(error))
+            case BusError():
+                return CniError(Code.TRY_AGAIN, f"{stage.text}: {error}")
+        return error
 
     async def _plugin(self, call: Call, pod: PodKey, stage: _Stage) -> Plugin:
         """What is to be plugged in; addresses included, noted and announced, durable."""
@@ -253,7 +249,7 @@ class Pods:
         if (plugged.mac, call.netns) != (plugin.mac, plugin.netns):
             plugin = msgspec.structs.replace(plugin, mac=plugged.mac, netns=call.netns)
             self._store.put(plugin)
-        stage.text = "policy not in place"
+        stage.text = POLICY
         await self._policy.in_place(endpoint)
         return cni.result(
             call.config.version,

@@ -1,0 +1,231 @@
+"""Agents for tests: the CNI's verbs on a real kernel with the other services played by a few lines each, and the plugin
+as a container runtime runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bus_schemas.endpoints import Endpoint
+from bus_schemas.ids import HandleId, NodeName, PodKey
+from bus_schemas.ipam import Assigned, AssignReply, AssignRequest, PoolExhausted, Released, ReleaseRequest
+from bus_schemas.resources import Pod
+from bus_schemas.resources.metadata import Metadata
+from bus_schemas.subjects import ASSIGN, RELEASE, Rpc
+from chassis.errors import Unavailable
+from services.node_dataplane import cni_server
+from services.node_dataplane.endpoint_store import EndpointStore
+from services.node_dataplane.links import PodLinks
+from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
+from services.node_dataplane.pods import Pods
+from services.node_dataplane.reaper import Reaper
+from services.node_dataplane.routing import RouteTable
+from tests.support.netns import Namespace
+from tortie.cni import plugin
+
+CONF: dict[str, Any] = {"cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "tortie"}
+REPOSITORY = Path(__file__).parents[2]
+
+
+def cni_env(
+    command: str, container: str, netns: str, pod: PodKey | None = None, interface: str = "eth0"
+) -> dict[str, str]:
+    env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_IFNAME": interface, "CNI_PATH": "/opt/cni/bin"}
+    if netns:
+        env["CNI_NETNS"] = netns
+    if pod is not None:
+        env["CNI_ARGS"] = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={pod.namespace};K8S_POD_NAME={pod.name}"
+    return env
+
+
+def run_plugin(env: dict[str, str], conf: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The plugin as a process of its own: (exit code, its JSON; empty when it printed nothing)."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(plugin.__file__)],
+        input=json.dumps(conf).encode(),
+        env=env,
+        capture_output=True,
+        check=False,
+    )
+    assert not done.stderr, done.stderr.decode()
+    return done.returncode, json.loads(done.stdout or b"{}")
+
+
+# --- the other services, played
+
+
+class PlayedIpam:
+    """Hands out 10.244.0.<n>, idempotent by handle."""
+
+    def __init__(self, size: int = 200) -> None:
+        self.held: dict[HandleId, tuple[str, ...]] = {}
+        self.requests: list[AssignRequest] = []
+        self.away = False
+        self.size = size
+
+    async def request(self, rpc: Rpc, message: Any, *, timeout_s: float) -> Any:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Unavailable("nobody answers")
+        if rpc == ASSIGN:
+            return self.assign(message)
+        assert rpc == RELEASE
+        return self.release(message)
+
+    def assign(self, request: AssignRequest) -> AssignReply:
+        self.requests.append(request)
+        if request.handle in self.held:
+            return Assigned(addresses=self.held[request.handle], repeated=True)
+        used = {address for held in self.held.values() for address in held}
+        free = (f"10.244.0.{number}" for number in range(2, 2 + self.size))
+        chosen = request.addresses or next(((a,) for a in free if a not in used), ())
+        if not chosen:
+            return PoolExhausted(pools=("default",), reason="the pool default (10.244.0.0/24) is exhausted")
+        self.held[request.handle] = chosen
+        return Assigned(addresses=chosen)
+
+    def release(self, request: ReleaseRequest) -> Released:
+        assert request.handle is not None
+        return Released(addresses=self.held.pop(request.handle, ()))
+
+
+class PlayedPolicy:
+    """In place as soon as it is asked for, unless `blocked`."""
+
+    def __init__(self) -> None:
+        self.plugged: dict[PodKey, Endpoint] = {}
+        self.blocked = ""
+
+    def plug(self, endpoint: Endpoint) -> None:
+        self.plugged[endpoint.pod] = endpoint
+
+    def unplug(self, pod: PodKey) -> None:
+        self.plugged.pop(pod, None)
+
+    async def in_place(self, endpoint: Endpoint) -> None:
+        if self.blocked:
+            await asyncio.Event().wait()
+
+    def obstacle(self, pod: PodKey) -> str:
+        return self.blocked
+
+
+class PlayedAnnouncements:
+    def __init__(self) -> None:
+        self.endpoints: dict[PodKey, Endpoint] = {}
+
+    def announce(self, endpoint: Endpoint) -> None:
+        self.endpoints[endpoint.pod] = endpoint
+
+    def withdraw(self, pod: PodKey) -> None:
+        self.endpoints.pop(pod, None)
+
+
+class PlayedResources:
+    """Every pod exists, with these annotations; or none does yet."""
+
+    def __init__(self) -> None:
+        self.annotations: dict[str, str] = {}
+        self.missing = False
+
+    async def read(self, kind: type[Any], namespace: str, name: str) -> Any:
+        return None
+
+    async def await_pod(self, pod: PodKey, accept: Callable[[Pod], bool]) -> Pod:
+        if self.missing:
+            await asyncio.Event().wait()
+        return Pod(metadata=Metadata(name=pod.name, namespace=pod.namespace, annotations=self.annotations))
+
+
+@dataclass
+class VerbsNode:
+    """The verbs with everything around them played; must be used inside the node's namespace."""
+
+    state_dir: Path
+    ipam: PlayedIpam = field(default_factory=PlayedIpam)
+    policy: PlayedPolicy = field(default_factory=PlayedPolicy)
+    announcements: PlayedAnnouncements = field(default_factory=PlayedAnnouncements)
+    resources: PlayedResources = field(default_factory=PlayedResources)
+    obstacle: str = ""
+    deadline_s: float = 10.0
+    store: EndpointStore = field(init=False)
+    pods: Pods = field(init=False)
+    routes: RouteTable = field(init=False)
+    links: PodLinks = field(init=False)
+
+    @property
+    def socket(self) -> str:
+        return str(self.state_dir / "cni.sock")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        import socket
+
+        def index(name: str) -> int | None:
+            return next((number for number, found in socket.if_nameindex() if found == name), None)
+
+        self.store = EndpointStore(self.state_dir)
+        self.links = PodLinks()
+        netlink = NetlinkSocket(NETLINK_ROUTE)
+        self.routes = RouteTable(netlink, index)
+        reaper = Reaper(self.links)
+        self.pods = Pods(
+            NodeName("node1"),
+            store=self.store,
+            links=self.links,
+            reaper=reaper,
+            routes=self.routes,
+            policy=self.policy,
+            announcements=self.announcements,
+            bus=self.ipam,
+            resources=self.resources,
+            debts=lambda: None,
+            mtu=lambda: 1450,
+            obstacle=lambda: self.obstacle,
+            deadline_s=self.deadline_s,
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reaping = tasks.create_task(reaper.run())
+                async with cni_server.serve(self.socket, self.pods.handle):
+                    yield
+                reaping.cancel()
+        finally:
+            netlink.close()
+            self.links.close()
+
+    async def call(
+        self,
+        command: str,
+        container: str = "c1",
+        namespace: Namespace | None = None,
+        *,
+        pod: PodKey | None = None,
+        interface: str = "eth0",
+        **conf: Any,
+    ) -> tuple[int, dict[str, Any]]:
+        """One call at the agent's side of the socket."""
+        env = cni_env(command, container, namespace.path if namespace is not None else "", pod, interface)
+        code, text = await self.pods.handle(env, json.dumps({**CONF, **conf}))
+        return code, json.loads(text or "{}")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """For a service's process."""
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(REPOSITORY),
+        **{f"TORTIE_{name.upper()}": value for name, value in settings.items()},
+    }
+
+
+def attachments(containers: Iterable[str]) -> list[dict[str, str]]:
+    return [{"containerID": container, "ifname": "eth0"} for container in containers]

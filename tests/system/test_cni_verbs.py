@@ -1,0 +1,218 @@
+"""The CNI's verbs on a real kernel, the other services played."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus_schemas.ids import PodKey
+from tests.support.agent import CONF, VerbsNode, attachments, cni_env, run_plugin
+from tests.support.netns import Namespace, links, namespaces, ping
+
+pytestmark = pytest.mark.root
+
+WEB = PodKey("test", "web")
+
+
+@pytest.fixture
+def spaces() -> Iterator[tuple[Namespace, Namespace, Namespace]]:
+    """The node, in which the test itself stands, and two pods."""
+    with namespaces(3) as (host, first, second), host.inside():
+        host.ip("address", "add", "10.0.0.1/32", "dev", "lo")
+        host.forward()
+        yield host, first, second
+
+
+@pytest.fixture
+async def node(spaces: tuple[Namespace, ...], tmp_path: Path) -> AsyncIterator[VerbsNode]:
+    made = VerbsNode(tmp_path)
+    async with made.running():
+        yield made
+
+
+def routes(host: Namespace) -> list[str]:
+    return [row["dst"] for row in json.loads(host.ip("-j", "route", "show", "proto", "84") or "[]")]
+
+
+async def test_add_makes_a_pod_that_is_reached(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    host, first, second = spaces
+    for container, namespace in (("c1", first), ("c2", second)):
+        code, answer = await node.call("ADD", container, namespace)
+        assert code == 0
+    assert answer["ips"][0]["address"] == "10.244.0.3/32"
+    assert answer["interfaces"][0]["name"] in links(host)
+    assert await asyncio.to_thread(ping, host, "10.244.0.2")
+    assert await asyncio.to_thread(ping, first, "10.244.0.3")
+    assert await asyncio.to_thread(ping, first, "10.0.0.1")
+
+
+async def test_add_twice_is_one_pod_and_one_answer(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    _, first, _ = spaces
+    assert await node.call("ADD", "c1", first) == await node.call("ADD", "c1", first)
+    assert len(node.ipam.requests) == 1
+
+
+async def test_add_at_once_and_twice_is_one_pod(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    _, first, _ = spaces
+    left, right = await asyncio.gather(node.call("ADD", "c1", first), node.call("ADD", "c1", first))
+    assert left == right
+    assert left[0] == 0
+
+
+async def test_del_takes_everything_and_succeeds_again(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    host, first, _ = spaces
+    await node.call("ADD", "c1", first)
+    for _ in range(2):
+        assert await node.call("DEL", "c1", first) == (0, {})
+    assert links(host) == []
+    assert routes(host) == []
+    assert node.announcements.endpoints == {}
+    assert node.policy.plugged == {}
+    assert node.store.owed == ("k8s-pod-network.c1",)
+
+
+async def test_del_of_what_never_was_succeeds_without_a_bus(node: VerbsNode) -> None:
+    node.ipam.away = True
+    assert await node.call("DEL", "never") == (0, {})
+    assert node.store.owed == ("k8s-pod-network.never",)
+
+
+async def test_del_when_the_pods_namespace_is_gone_already(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    with namespaces(1) as (short,):
+        assert (await node.call("ADD", "c1", short))[0] == 0
+    assert await node.call("DEL", "c1") == (0, {})
+
+
+async def test_a_late_del_of_an_older_container_hurts_nobody(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    host, first, second = spaces
+    await node.call("ADD", "old", first, pod=WEB)
+    code, answer = await node.call("ADD", "new", second, pod=WEB)
+    assert code == 0
+    assert "eth0" not in links(first)
+
+    assert await node.call("DEL", "old", first, pod=WEB) == (0, {})
+    address = answer["ips"][0]["address"].partition("/")[0]
+    assert await asyncio.to_thread(ping, host, address)
+    assert node.store.owed == ("k8s-pod-network.old",)
+    assert node.announcements.endpoints[WEB].container == "new"
+
+
+async def test_policy_that_does_not_come_undoes_the_pod(spaces: tuple[Namespace, ...], tmp_path: Path) -> None:
+    host, first, _ = spaces
+    node = VerbsNode(tmp_path, deadline_s=0.2)
+    node.policy.blocked = "group 'app == \"x\"' is not known yet"
+    async with node.running():
+        code, answer = await node.call("ADD", "c1", first)
+        assert (code, answer["code"]) == (1, 11)
+        assert "policy not in place: group" in answer["msg"]
+        assert links(host) == []
+        assert routes(host) == []
+        assert node.store.all() == []
+        assert node.store.owed == ("k8s-pod-network.c1",)
+
+        node.policy.blocked = ""
+        assert (await node.call("ADD", "c1", first))[0] == 0
+
+
+async def test_no_pod_resource_is_said(spaces: tuple[Namespace, ...], tmp_path: Path) -> None:
+    node = VerbsNode(tmp_path, deadline_s=0.1)
+    node.resources.missing = True
+    async with node.running():
+        _, answer = await node.call("ADD", "c1", spaces[1], pod=WEB)
+    assert "waiting for the resource of the pod test/web" in answer["msg"]
+
+
+async def test_an_exhausted_pool_is_said(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    node.ipam.size = 0
+    code, answer = await node.call("ADD", "c1", spaces[1])
+    assert (code, answer["code"]) == (1, 11)
+    assert "10.244.0.0/24" in answer["msg"]
+
+
+async def test_an_absent_address_service_is_waited_for_then_said(spaces: tuple[Namespace, ...], tmp_path: Path) -> None:
+    node = VerbsNode(tmp_path, deadline_s=0.3)
+    node.ipam.away = True
+    async with node.running():
+        _, answer = await node.call("ADD", "c1", spaces[1])
+    assert answer["code"] == 11
+    assert "does not answer" in answer["msg"]
+
+
+async def test_annotations_of_the_pod_reach_the_address_service(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    node.resources.annotations = {"cni.projectcalico.org/ipAddrs": '["10.244.0.77"]'}
+    _, answer = await node.call("ADD", "c1", spaces[1], pod=WEB)
+    assert answer["ips"][0]["address"] == "10.244.0.77/32"
+    assert node.announcements.endpoints[WEB].labels is None
+
+
+async def test_a_pod_without_a_resource_describes_itself(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    labels = {"cni": {"labels": [{"key": "app", "value": "x"}]}}
+    await node.call("ADD", "c1", spaces[1], args=labels)
+    assert node.announcements.endpoints[PodKey("default", "c1")].labels == {"app": "x"}
+
+
+async def test_check(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    host, first, _ = spaces
+    _, result = await node.call("ADD", "c1", first)
+    assert await node.call("CHECK", "c1", first, prevResult=result) == (0, {})
+    _, answer = await node.call("CHECK", "c2", first, prevResult=result)
+    assert answer["code"] == 3
+    _, answer = await node.call("CHECK", "c1", first, prevResult={"ips": [{"address": "10.9.9.9/32"}]})
+    assert "10.9.9.9" in answer["msg"]
+    host.ip("link", "delete", result["interfaces"][0]["name"])
+    _, answer = await node.call("CHECK", "c1", first, prevResult=result)
+    assert "gone from the node" in answer["msg"]
+
+
+async def test_gc_keeps_what_the_runtime_knows(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    host, first, second = spaces
+    await node.call("ADD", "c1", first)
+    await node.call("ADD", "c2", second)
+    gc: dict[str, Any] = {"cniVersion": "1.1.0", "cni.dev/valid-attachments": attachments(["c2"])}
+    assert await node.call("GC", name="another-network", **gc) == (0, {})
+    assert len(node.store.all()) == 2
+    assert await node.call("GC", **gc) == (0, {})
+    assert [plugin.endpoint.container for plugin in node.store.all()] == ["c2"]
+    assert await asyncio.to_thread(ping, host, "10.244.0.3")
+
+
+async def test_status_names_the_obstacle(node: VerbsNode) -> None:
+    assert await node.call("STATUS", cniVersion="1.1.0") == (0, {})
+    node.obstacle = "sync: the bus has not yet told this node's state"
+    _, answer = await node.call("STATUS", cniVersion="1.1.0")
+    assert (answer["code"], answer["msg"]) == (50, node.obstacle)
+
+
+async def test_a_second_interface_is_refused_and_the_first_lives(
+    node: VerbsNode, spaces: tuple[Namespace, ...]
+) -> None:
+    host, first, _ = spaces
+    await node.call("ADD", "c1", first)
+    _, answer = await node.call("ADD", "c1", first, interface="eth1")
+    assert answer["code"] == 2
+    assert await asyncio.to_thread(ping, host, "10.244.0.2")
+
+
+async def test_the_whole_way_through_the_plugin(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    _, first, _ = spaces
+    conf = {**CONF, "socket": node.socket}
+    code, result = await asyncio.to_thread(run_plugin, cni_env("ADD", "c1", first.path), conf)
+    assert (code, result["ips"][0]["address"]) == (0, "10.244.0.2/32")
+    code, answer = await asyncio.to_thread(run_plugin, cni_env("ADD", "c1", "/nowhere"), conf)
+    assert (code, answer["code"]) == (1, 5)
+    assert await asyncio.to_thread(run_plugin, cni_env("DEL", "c1", first.path), conf) == (0, {})
+
+
+async def test_many_at_once(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    host, _, _ = spaces
+    with namespaces(16) as pods:
+        answers = await asyncio.gather(*(node.call("ADD", f"m{i}", pod) for i, pod in enumerate(pods)))
+        assert [code for code, _ in answers] == [0] * 16
+        assert len({answer["ips"][0]["address"] for _, answer in answers}) == 16
+        await asyncio.gather(*(node.call("DEL", f"m{i}") for i in range(16)))
+        assert links(host) == []
