@@ -10,19 +10,17 @@ has seen half of the world would open and close the wrong doors.
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
-
-from chassis.bus import Bus
-from chassis.lease import Lease
-from chassis.publication import Publication
-from chassis.runner import Context
 
 from bus_schemas.events import Event
 from bus_schemas.subjects import ATTACHMENT, GROUP, RULES
+from chassis.bus import Bus
 from chassis.feed import Interest
+from chassis.lease import Lease
 from chassis.pacing import Pacer
-from services.policy_compiler import metrics
+from chassis.publication import Publication
+from chassis.runner import Context
+from services.policy_compiler import longevity, metrics
 from services.policy_compiler.core import READS, WRITES, Changes, Core, Fault
 from services.policy_compiler.settings import Settings
 
@@ -46,6 +44,8 @@ async def serve(context: Context[Settings]) -> None:
                         core.apply(fact)
                     if batch.in_sync:
                         pacer.mark()
+                    else:
+                        longevity.keep()
 
         async def flush() -> None:
             if not publication.completed:
@@ -54,11 +54,9 @@ async def serve(context: Context[Settings]) -> None:
                     return
                 context.health.note("nothing desired", None)
             with metrics.FLUSH_SECONDS.time():
-                changes = core.flush()
+                changes = core.flush() if publication.completed else longevity.first_flush(core)
             want(publication, changes)
-            if not publication.completed:
-                publication.complete()
-                gc.freeze()  # what was read at the start stays: the collector need not walk it again
+            publication.complete()
             measure(core, changes)
             report(context, core, changes, speak=lease.held)
             await publication.flush()
