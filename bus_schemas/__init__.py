@@ -3,3 +3,6 @@
 Pure data and pure functions; imports msgspec, PyYAML (in `manifests`) and the standard library only. Start at
 `subjects`, the map of the system.
 """
+
+VERSION = "0.1.0"
+"""Of the whole project; a test keeps it equal to the package's metadata."""

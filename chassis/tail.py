@@ -22,7 +22,7 @@ from bus_schemas.subjects import Fact, Family
 from chassis import jetstream
 from chassis.errors import Unavailable
 from chassis.metrics import MALFORMED
-from chassis.session import Answers, Delivery, Session
+from chassis.session import Answers, Delivery, Session, place
 
 if TYPE_CHECKING:
     from chassis.bus import Bus
@@ -121,7 +121,7 @@ class Tail:
         The inbox of a request stays open until then: what the server sends to a closed one would be lost."""
         if self._wanted == 0:
             self._inbox.close()
-            self._answers = self._inbox.enter_context(session.stream())
+            self._answers = self._inbox.enter_context(session.stream(self._consumer))
             self._wanted = BATCH
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._family.stream}.{self._consumer}"
             wait = {"batch": BATCH, "expires": int(WAIT_S * 1e9)}
@@ -141,8 +141,7 @@ class Tail:
         return facts
 
     def _fact(self, answer: Delivery) -> Fact | None:
-        # $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>
-        sequence = int(answer.reply.split(".")[-4])
+        sequence = place(answer.reply).sequence
         self._after = sequence
         key = self._family.parse(answer.subject)
         try:

@@ -1,0 +1,462 @@
+"""What is on the bus under some interests: first the last value of every key, then in sync, then the changes.
+
+A feed subscribes to the live subjects first (every stored message is republished as a plain core message with its
+sequence), then reads the snapshot, and merges the two in a `Ledger` by sequence per key. It begins again with every
+session, and yields the differences only, deletions of what vanished included.
+
+    session ──▶ subscribe live ──▶ snapshot ──▶ sweep ──▶ in sync ──▶ every CHECK_S: behind the stream? ──▶ snapshot
+                     │                 │                                    (a live message was lost)
+                     └──────┬──────────┘
+                        Ledger ──▶ pending: one slot per key ──▶ next()
+
+Broad interests (a whole family) are read through one pulled consumer per stream; narrow ones that come and go by the
+hundred (an agent's rules and groups) by direct get, which leaves nothing on the server. See ARCHITECTURE section 3,
+rules 2, 3, 6, 7 and 8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bus_schemas.codec import Malformed, decode
+from bus_schemas.subjects import TOMBSTONE_TTL_S, Fact, Family, Key, Stream, live, stored
+from chassis import jetstream
+from chassis.errors import Unavailable, Unusable
+from chassis.jetstream import Stored, TooManyResults
+from chassis.ledger import Ledger, disjoint
+from chassis.metrics import GAPS
+from chassis.session import Delivery, Session, Subscribed
+
+if TYPE_CHECKING:
+    from chassis.bus import Bus
+
+MAX_FACTS = 4096
+"""Facts of one batch: the reader's loop gets its turn in between."""
+MAX_PENDING = 16384
+"""A snapshot waits while more slots than this are pending."""
+FIRST_CHECK_S = 1.0
+CHECK_S = 5.0
+"""How often a feed compares itself with the streams."""
+SETTLE_S = 0.25
+"""A message that is stored but not yet heard may be on its way for this long."""
+CONSUMER_FILTERS = 250
+"""Filters of one consumer: the server compares them in pairs."""
+DIRECT_FILTERS = 200
+"""Filters of one direct get."""
+NARROW = 16
+"""More filters than this in a stream are checked a few at a time."""
+
+
+class Interest(NamedTuple):
+    """Every key of a family whose first tokens are `leading`."""
+
+    family: Family[Any]
+    leading: Key = ()
+
+    @property
+    def filter(self) -> str:
+        return self.family.filter(*self.leading)
+
+
+class Batch(NamedTuple):
+    """What is new since the last one, in the order in which the keys first changed."""
+
+    facts: list[Fact]
+    synced: frozenset[Interest]
+    """Interests whose snapshot is complete with this batch."""
+    in_sync: bool
+    """All interests have had their snapshot."""
+    lost: tuple[Fact, ...] = ()
+    """Keys that a wiped or re-created stream no longer holds (sequence 0, no value). They still stand for whoever reads
+    them: silence never deletes. Their writer has to write them again."""
+
+
+@dataclass
+class _Followed:
+    """One interest, as it is followed."""
+
+    interest: Interest
+    ledger: Ledger = field(default_factory=Ledger)
+    subscribed: Subscribed | None = None
+    read: bool = False
+    """Its snapshot was read in this session."""
+    synced: bool = False
+    """Its snapshot was read once at all."""
+
+    @property
+    def stream(self) -> Stream:
+        return self.interest.family.stream
+
+
+class _Slot(NamedTuple):
+    followed: _Followed
+    sequence: int
+    payload: bytes
+    """Empty: the key is absent."""
+
+
+@dataclass
+class _Epoch:
+    """Which life of a stream its sequences belong to."""
+
+    created: str
+    last_seq: int
+
+
+class Feed:
+    """Made by `Bus.follow`; an async context manager, read by one task with `next`."""
+
+    def __init__(self, bus: Bus, interests: Sequence[Interest], name: str) -> None:
+        self._bus = bus
+        self._name = name
+        self._followed: dict[Interest, _Followed] = {i: _Followed(i) for i in interests}
+        self._dropped: list[_Followed] = []
+        self._pending: dict[str, _Slot] = {}
+        self._ordinals: dict[str, int] = {}
+        self._ordinal = count()
+        self._marks: list[tuple[int, _Followed]] = []
+        self._lost: dict[str, Fact] = {}
+        self._epochs: dict[Stream, _Epoch] = {}
+        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._rotation = 0
+
+    # --- for the reader
+
+    async def __aenter__(self) -> Feed:
+        self._task = self._bus.spawn(self._run(), f"feed {self._name}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for followed in [*self._followed.values(), *self._dropped]:
+            if followed.subscribed is not None:
+                await followed.subscribed.unsubscribe()
+        self._bus.parked.forget(self)
+        self._bus.health.note(f"feed {self._name}", None)
+
+    @property
+    def in_sync(self) -> bool:
+        """All interests have had their snapshot, and it has been yielded."""
+        return not self._marks and all(followed.synced for followed in self._followed.values())
+
+    def add(self, *interests: Interest) -> None:
+        """More to follow; their last values come with the next batches."""
+        for interest in interests:
+            if interest not in self._followed:
+                self._followed[interest] = _Followed(interest)
+                self._changed.set()
+
+    def discard(self, *interests: Interest) -> None:
+        """Less to follow: the keys are forgotten, and nothing is said about them any more."""
+        for interest in interests:
+            followed = self._followed.pop(interest, None)
+            if followed is None:
+                continue
+            self._dropped.append(followed)
+            for subject in [s for s, slot in self._pending.items() if slot.followed is followed]:
+                del self._pending[subject]
+            self._marks = [mark for mark in self._marks if mark[1] is not followed]
+            self._changed.set()
+        self._news.set()  # what was still missing may have been only this
+
+    async def next(self) -> Batch:
+        """Waits until something is pending: facts, or interests that came in sync."""
+        told = self.in_sync
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            batch = self._take()
+            if batch.facts or batch.synced or batch.lost or batch.in_sync != told:
+                return batch
+
+    def _take(self) -> Batch:
+        facts: list[Fact] = []
+        pending = self._pending
+        for subject in list(pending)[:MAX_FACTS] if len(pending) > MAX_FACTS else list(pending):
+            slot = pending.pop(subject)
+            self._ordinals.pop(subject, None)
+            fact = self._fact(subject, slot)
+            if fact is not None:
+                facts.append(fact)
+        first = next(iter(pending), None)
+        upto = self._ordinals[first] if first is not None else None
+        synced = [followed for ordinal, followed in self._marks if upto is None or ordinal <= upto]
+        if synced:
+            self._marks = [mark for mark in self._marks if mark[1] not in synced]
+        if pending:
+            self._news.set()
+        if len(pending) < MAX_PENDING:
+            self._room.set()
+        lost, self._lost = self._lost, {}
+        return Batch(facts, frozenset(f.interest for f in synced), self.in_sync, tuple(lost.values()))
+
+    def _fact(self, subject: str, slot: _Slot) -> Fact | None:
+        family = slot.followed.interest.family
+        key = family.parse(subject)
+        if key is None:
+            self._bus.parked.park(self, subject, family.stream, "the subject is not an escaped key")
+            return None
+        if not slot.payload:
+            self._bus.parked.release(self, subject)
+            return Fact(family, key, None, slot.sequence)
+        try:
+            value = decode(slot.payload, family.message)
+        except Malformed as error:
+            self._bus.parked.park(self, subject, family.stream, str(error))
+            return None
+        self._bus.parked.release(self, subject)
+        return Fact(family, key, value, slot.sequence)
+
+    # --- from the bus
+
+    def _heard(self, followed: _Followed, message: Stored) -> None:
+        now = asyncio.get_running_loop().time()
+        tombstone = not message.payload
+        if followed.ledger.heard(
+            message.subject, message.sequence, tombstone=tombstone, now=now, ttl_s=TOMBSTONE_TTL_S
+        ):
+            self._tell(followed, message)
+            if tombstone:
+                self._bus.tombstones.remember(message.subject, message.sequence)
+
+    def _tell(self, followed: _Followed, message: Stored) -> None:
+        subject = message.subject
+        self._lost.pop(subject, None)
+        if subject not in self._pending:
+            self._ordinals[subject] = next(self._ordinal)
+        self._pending[subject] = _Slot(followed, message.sequence, message.payload)
+        if len(self._pending) >= MAX_PENDING:
+            self._room.clear()
+        self._news.set()
+
+    def _on_live(self, followed: _Followed, delivery: Delivery) -> None:
+        sequence = delivery.headers.get("Nats-Sequence")
+        if sequence is not None:
+            self._heard(followed, Stored(stored(delivery.subject), int(sequence), delivery.payload))
+
+    async def _run(self) -> None:
+        while True:
+            session = await self._bus.session()
+            for followed in self._followed.values():
+                followed.subscribed = None
+                followed.read = False
+            self._dropped.clear()
+            try:
+                await self._follow(session)
+            except (Unavailable, Unusable):
+                if not session.ended.is_set():
+                    await asyncio.sleep(SETTLE_S)  # the server is there but a stream is not: ask again soon
+
+    async def _follow(self, session: Session) -> None:
+        """One session, to its end."""
+        loop = asyncio.get_running_loop()
+        session.when_ended(self._changed.set)
+        check_at = loop.time() + FIRST_CHECK_S
+        while not session.ended.is_set():
+            self._changed.clear()
+            await self._unsubscribe_dropped()
+            unread = [f for f in self._followed.values() if not f.read]
+            if unread:
+                await self._read(session, unread)
+                continue
+            try:
+                async with asyncio.timeout_at(check_at):
+                    await self._changed.wait()
+            except TimeoutError:
+                await self._check(session)
+                check_at = loop.time() + CHECK_S
+
+    async def _unsubscribe_dropped(self) -> None:
+        while self._dropped:
+            followed = self._dropped.pop()
+            if followed.subscribed is not None:
+                await followed.subscribed.unsubscribe()
+                followed.subscribed = None
+            self._name_kept()
+
+    # --- snapshots
+
+    async def _read(self, session: Session, unread: Sequence[_Followed]) -> None:
+        """Subscribes and reads the last values of these interests, sweeps, and declares them in sync."""
+        for followed in unread:
+            if followed.subscribed is None:
+                followed.subscribed = await self._subscribe(session, followed)
+        by_stream: dict[Stream, list[_Followed]] = {}
+        for followed in unread:
+            by_stream.setdefault(followed.stream, []).append(followed)
+        for stream, group in by_stream.items():
+            await self._read_stream(session, stream, group)
+
+    async def _subscribe(self, session: Session, followed: _Followed) -> Subscribed:
+        def on_live(delivery: Delivery) -> None:
+            self._on_live(followed, delivery)
+
+        return await session.subscribe(live(followed.interest.filter), on_live)
+
+    async def _read_stream(self, session: Session, stream: Stream, group: list[_Followed]) -> None:
+        info = await jetstream.stream_info(session, stream)
+        if info is None:
+            await self._bus.repair_streams(session)
+            raise Unavailable(f"stream {stream} did not exist")
+        self._enter_epoch(stream, info)
+        upto = info.state.last_seq
+        by_filter: dict[str, list[_Followed]] = {}
+        for followed in group:
+            by_filter.setdefault(followed.interest.filter, []).append(followed)
+        seen: dict[str, set[str]] = {filter_: set() for filter_ in by_filter}
+
+        narrow = [f.interest.filter for f in group if f.interest.leading]
+        broad = [f.interest.filter for f in group if not f.interest.leading]
+        for i in range(0, len(narrow), DIRECT_FILTERS):
+            chunk = narrow[i : i + DIRECT_FILTERS]
+            try:
+                messages = await jetstream.last_of_each(session, stream, chunk)
+            except TooManyResults:
+                broad.extend(chunk)
+                continue
+            self._absorb(messages, chunk, by_filter, seen)
+            await self._room.wait()
+        for chunk in disjoint(broad, CONSUMER_FILTERS):
+            async for messages in jetstream.snapshot(session, stream, chunk):
+                self._absorb(messages, chunk, by_filter, seen)
+                await self._room.wait()
+
+        for followed in group:
+            self._sweep(followed, seen[followed.interest.filter], upto)
+
+    def _absorb(
+        self,
+        messages: Sequence[Stored],
+        chunk: Sequence[str],
+        by_filter: dict[str, list[_Followed]],
+        seen: dict[str, set[str]],
+    ) -> None:
+        route = _Routes(chunk)
+        for message in messages:
+            for filter_ in route.of(message.subject):
+                seen[filter_].add(message.subject)
+                for followed in by_filter[filter_]:
+                    self._heard(followed, message)
+
+    def _sweep(self, followed: _Followed, seen: set[str], upto: int) -> None:
+        if self._followed.get(followed.interest) is not followed:
+            return  # discarded meanwhile
+        for subject in followed.ledger.sweep(seen, upto):
+            self._tell(followed, Stored(subject, 0, b""))
+        followed.read = True
+        if not followed.synced:
+            followed.synced = True
+            self._marks.append((next(self._ordinal), followed))
+        self._name_kept()
+        self._news.set()
+
+    def _enter_epoch(self, stream: Stream, info: jetstream.StreamInfo) -> None:
+        """Notices a stream that was wiped: made anew, restored from the past, or emptied while we know keys."""
+        known = [f for f in self._followed.values() if f.stream is stream]
+        highest = max((f.ledger.highest for f in known), default=0)
+        before = self._epochs.get(stream)
+        self._epochs[stream] = _Epoch(info.created, info.state.last_seq)
+        anew = before is not None and before.created != info.created
+        backwards = info.state.last_seq < highest
+        emptied = info.state.messages == 0 and any(len(f.ledger) for f in known)
+        if not (anew or backwards or emptied):
+            return
+        self._bus.stream_wiped(stream)
+        for followed in known:
+            followed.ledger.lose()
+            followed.read = False
+            family = followed.interest.family
+            for subject in followed.ledger.kept:
+                key = family.parse(subject)
+                if key is not None and subject not in self._pending:
+                    self._lost[subject] = Fact(family, key, None, 0)
+
+    def _name_kept(self) -> None:
+        kept = [subject for f in self._followed.values() for subject in f.ledger.kept]
+        text = None
+        if kept:
+            streams = sorted({str(f.stream) for f in self._followed.values() if f.ledger.kept})
+            text = (
+                f"{', '.join(streams)} was wiped or re-created: {len(kept)} keys are kept until they are written or "
+                f"deleted again ({', '.join(sorted(kept)[:3])}{' ...' if len(kept) > 3 else ''})"
+            )
+        self._bus.health.note(f"feed {self._name}", text)
+
+    # --- self-check
+
+    async def _check(self, session: Session) -> None:
+        """Compares with the streams, and reads again what is behind."""
+        now = asyncio.get_running_loop().time()
+        by_stream: dict[Stream, list[_Followed]] = {}
+        for followed in self._followed.values():
+            followed.ledger.expire(now)
+            by_stream.setdefault(followed.stream, []).append(followed)
+        for stream, group in by_stream.items():
+            if len(group) > NARROW:
+                await self._check_some(session, stream, group)
+                continue
+            behind = [f for f in group if await self._behind(session, f)]
+            if not behind:
+                continue
+            await asyncio.sleep(SETTLE_S)
+            for followed in behind:
+                if followed.read and await self._behind(session, followed):
+                    GAPS.labels(stream).inc()
+                    followed.read = False
+        self._name_kept()
+
+    async def _behind(self, session: Session, followed: _Followed) -> bool:
+        newest = await jetstream.last(session, followed.stream, followed.interest.filter)
+        return newest is not None and newest.sequence > followed.ledger.highest
+
+    async def _check_some(self, session: Session, stream: Stream, group: list[_Followed]) -> None:
+        """Many narrow interests: the next few in turn, by reading them."""
+        start = self._rotation % len(group)
+        self._rotation += DIRECT_FILTERS
+        some = (group[start:] + group[:start])[:DIRECT_FILTERS]
+        narrow = {f.interest.filter: f for f in some}
+        try:
+            messages = await jetstream.last_of_each(session, stream, list(narrow))
+        except TooManyResults:
+            for followed in some:
+                if await self._behind(session, followed):
+                    followed.read = False
+            return
+        route = _Routes(narrow)
+        for message in messages:
+            for filter_ in route.of(message.subject):
+                if message.sequence > narrow[filter_].ledger.highest:
+                    self._heard(narrow[filter_], message)
+
+
+class _Routes:
+    """Which of some filters a subject matches, by the positions of their wildcards."""
+
+    def __init__(self, filters: Sequence[str] | dict[str, Any]) -> None:
+        self._shapes: dict[tuple[int, int], dict[tuple[str, ...], str]] = {}
+        for filter_ in filters:
+            tokens = filter_.split(".")
+            fixed = len(tokens) - tokens.count("*")
+            self._shapes.setdefault((len(tokens), fixed), {})[tuple(tokens[:fixed])] = filter_
+
+    def of(self, subject: str) -> list[str]:
+        tokens = subject.split(".")
+        found = []
+        for (length, fixed), heads in self._shapes.items():
+            if length == len(tokens):
+                filter_ = heads.get(tuple(tokens[:fixed]))
+                if filter_ is not None:
+                    found.append(filter_)
+        return found

@@ -1,0 +1,274 @@
+"""The keys that a service derives, kept equal to what it wants.
+
+    want(...), complete() ──▶ wanted ─┐
+                                      ├─ differ? ──▶ atomic batches, each write on the sequence that we know
+    feed of our own keys ───▶ known ──┘
+
+Writes go in the order of the interests (groups before the rules that name them before the attachments), removals after
+them in the reverse order. What somebody else changed, or a wiped stream lost, is written again. Nothing is written
+before our own keys have been read once, and nothing while another replica holds the lease: the standby goes on wanting,
+and writes what differs when it takes over. Every write is compare-and-swap, so a writer that lost its lease without
+noticing cannot overwrite its successor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from bus_schemas.codec import Malformed, Message, encode
+from bus_schemas.subjects import Family, Key
+from chassis.bus import Bus, Write
+from chassis.errors import Conflict, Rejected, Unavailable
+from chassis.feed import Batch, Feed, Interest
+from chassis.jetstream import MAX_BATCH
+from chassis.lease import Lease
+from chassis.metrics import REPAIRS
+
+BATCH_BYTES = 4 * 1024 * 1024
+"""A batch is cut here, so that one does not stall the server's log."""
+RETRY_S = 0.2
+RETRY_MAX_S = 2.0
+
+_Id = tuple[int, Key]
+"""A key, and its family by its place in the interests."""
+
+
+class _Known(NamedTuple):
+    sequence: int
+    message: Message | None
+
+
+_NOTHING = _Known(0, None)
+
+
+class Publication:
+    """An async context manager; `run` must be running for `flush` to get anywhere."""
+
+    def __init__(self, bus: Bus, interests: Sequence[Interest], *, lease: Lease | None = None) -> None:
+        """`interests` in the order of dependency: what others refer to comes first, and is removed last."""
+        self._bus = bus
+        self._lease = lease
+        self._interests = list(interests)
+        self._place = {interest.family.name: i for i, interest in enumerate(self._interests)}
+        self._wanted: dict[_Id, Message | None] = {}
+        self._known: dict[_Id, _Known] = {}
+        self._dirty: dict[_Id, None] = {}
+        self._refused: dict[_Id, str] = {}
+        self._complete = False
+        self._feed: Feed | None = None
+        self._synced = asyncio.Event()
+        self._due = asyncio.Event()
+        self._writing = asyncio.Lock()
+        if lease is not None:
+            lease.on_change(lambda _held: self._due.set())
+
+    async def __aenter__(self) -> Publication:
+        self._feed = self._bus.follow(*self._interests)
+        await self._feed.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        assert self._feed is not None
+        await self._feed.__aexit__(*exc_info)
+
+    # --- what is wanted
+
+    def want(self, family: Family[Any], key: Key, message: Message | None) -> None:
+        """The value that the key shall have; None: it shall not exist. Takes effect with the next flush."""
+        id_ = (self._place[family.name], tuple(key))
+        self._refused.pop(id_, None)
+        if message is None and self._complete:
+            self._wanted.pop(id_, None)
+        else:
+            self._wanted[id_] = message
+        self._compare(id_)
+
+    def complete(self) -> None:
+        """The wanted keys are all there are: from now on what is on the bus and not wanted is removed."""
+        if self._complete:
+            return
+        self._complete = True
+        for id_ in [id_ for id_, message in self._wanted.items() if message is None]:
+            del self._wanted[id_]
+        for id_ in self._known:
+            self._compare(id_)
+
+    @property
+    def pending(self) -> int:
+        """How many keys differ from what is wanted."""
+        return len(self._dirty)
+
+    def _compare(self, id_: _Id) -> bool:
+        known = self._known.get(id_, _NOTHING).message
+        if id_ in self._wanted:
+            wanted = self._wanted[id_]
+        elif self._complete:
+            wanted = None
+        else:
+            wanted = known
+        if wanted == known or id_ in self._refused:
+            self._dirty.pop(id_, None)
+            if known is not None and wanted is not None and wanted is not known:
+                self._known[id_] = self._known[id_]._replace(message=wanted)  # one object, not two equal ones
+            return False
+        self._dirty[id_] = None
+        return True
+
+    # --- what is on the bus
+
+    async def run(self) -> None:
+        """Follows our own keys, repairs what differs. For ever."""
+        assert self._feed is not None, "use it as a context manager"
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repair())
+            while True:
+                self._learn(await self._feed.next())
+
+    def _learn(self, batch: Batch) -> None:
+        differs = False
+        for fact in batch.facts:
+            id_ = (self._place[fact.family.name], fact.key)
+            known = self._known.get(id_, _NOTHING)
+            if fact.sequence and fact.sequence <= known.sequence:
+                continue  # our own write, come back
+            self._known[id_] = _Known(fact.sequence, fact.value)
+            if self._compare(id_):
+                differs = True
+                if self._synced.is_set():
+                    REPAIRS.inc()
+            self._forget_absent(id_)
+        for fact in batch.lost:
+            id_ = (self._place[fact.family.name], fact.key)
+            self._known.pop(id_, None)
+            if self._compare(id_):
+                differs = True
+                REPAIRS.inc()
+        if batch.in_sync and not self._synced.is_set():
+            self._synced.set()
+            differs = True
+        if differs:
+            self._due.set()
+
+    def _forget_absent(self, id_: _Id) -> None:
+        known = self._known[id_]
+        if known.message is None and id_ not in self._dirty and id_ not in self._wanted:
+            del self._known[id_]  # `expected=0` finds a tombstone by itself
+
+    async def _repair(self) -> None:
+        await self._synced.wait()
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            if self._complete or self._wanted:
+                await self.flush()
+
+    # --- writing
+
+    async def flush(self) -> None:
+        """Writes what differs, and returns when it is written, or at once while another replica holds the lease.
+
+        An outage is waited for and a conflict looked at again; neither is raised. A message that the server refuses for
+        good (too large) is set aside and named in health until it is wanted differently.
+        """
+        async with self._writing:
+            pause = RETRY_S
+            while self._dirty and self._may_write():
+                await self._synced.wait()
+                try:
+                    await self._flush_once()
+                    pause = RETRY_S
+                except Unavailable:
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                    pause = min(pause * 2, RETRY_MAX_S)
+            self._name_refused()
+
+    def _may_write(self) -> bool:
+        return self._lease is None or self._lease.held
+
+    def _ordered(self) -> list[_Id]:
+        writes = [id_ for id_ in self._dirty if self._wanted.get(id_) is not None]
+        removals = [id_ for id_ in self._dirty if self._wanted.get(id_) is None]
+        writes.sort(key=lambda id_: id_[0])
+        removals.sort(key=lambda id_: -id_[0])
+        return writes + removals
+
+    async def _flush_once(self) -> None:
+        """One pass in order. Stops early, to be called again, when anything turned out different."""
+        todo = self._ordered()
+        while todo and self._may_write():
+            ids, writes = self._cut(todo)
+            todo = todo[len(ids) :]
+            try:
+                sequences = await self._bus.batch(writes)
+            except Conflict:
+                await self._look(ids)
+                return
+            except Unavailable:
+                await self._look(ids)  # it may have happened
+                raise
+            except Rejected as error:
+                await self._refuse(ids, writes, error)
+                return
+            for id_, write, sequence in zip(ids, writes, sequences, strict=True):
+                if self._known.get(id_, _NOTHING).sequence < sequence:
+                    self._known[id_] = _Known(sequence, write.message)
+                self._compare(id_)
+                self._forget_absent(id_)
+
+    def _cut(self, todo: Sequence[_Id]) -> tuple[list[_Id], list[Write]]:
+        """The next batch: one stream, bounded in number and bytes."""
+        ids: list[_Id] = []
+        writes: list[Write] = []
+        size = 0
+        stream = self._interests[todo[0][0]].family.stream
+        for id_ in todo:
+            family = self._interests[id_[0]].family
+            message = self._wanted.get(id_)
+            size += len(encode(message)) if message is not None else 0
+            if family.stream is not stream or len(ids) == MAX_BATCH or (ids and size > BATCH_BYTES):
+                break
+            ids.append(id_)
+            writes.append(Write(family, id_[1], message, self._known.get(id_, _NOTHING).sequence))
+        return ids, writes
+
+    async def _look(self, ids: Sequence[_Id]) -> None:
+        """Reads the keys again, all of them in few requests."""
+        families = [self._interests[id_[0]].family for id_ in ids]
+        facts = await self._bus.get_many([(f, id_[1]) for f, id_ in zip(families, ids, strict=True)])
+        for id_, fact in zip(ids, facts, strict=True):
+            if isinstance(fact, Malformed):
+                continue
+            self._known[id_] = _Known(fact.sequence, fact.value)
+            self._compare(id_)
+
+    async def _refuse(self, ids: Sequence[_Id], writes: Sequence[Write], error: Rejected) -> None:
+        """Finds out which of a refused batch the server does not take, and sets only those aside."""
+        if len(ids) == 1:
+            family = writes[0].family
+            self._refused[ids[0]] = f"{family.subject(*writes[0].key)}: {error}"
+            self._compare(ids[0])
+            self._name_refused()
+            return
+        half = len(ids) // 2
+        for part in (slice(0, half), slice(half, None)):
+            some, changes = ids[part], writes[part]
+            try:
+                sequences = await self._bus.batch(changes)
+            except Rejected as again:
+                await self._refuse(some, changes, again)
+                continue
+            except Conflict:
+                await self._look(some)
+                continue
+            for id_, write, sequence in zip(some, changes, sequences, strict=True):
+                self._known[id_] = _Known(sequence, write.message)
+                self._compare(id_)
+
+    def _name_refused(self) -> None:
+        texts = sorted(self._refused.values())
+        self._bus.health.note(
+            "refused", f"{len(texts)} messages are refused by the server: {'; '.join(texts[:3])}" if texts else None
+        )

@@ -1,0 +1,352 @@
+"""One connection's life, and the only module that speaks to the client library.
+
+A `Session` is opened, used, and ends once: by a lost connection, a missed echo, or `close`. Nothing outlives it, so
+there is no reconnect inside: no write waits in a buffer for a server that may come back, every request in flight fails
+at once, and whoever follows something starts again on the next session (`bus` keeps opening them).
+
+The client library is not believed about its own health. Its read loop may die while it reports "connected", and its
+flush succeeds then. The proof of life is an `echo`: a message of ours to our own inbox, there and back, every
+`ECHO_INTERVAL_S`. Its pending limits (which drop messages without a trace) are off; back pressure is ours: callbacks
+are synchronous and only fill one slot per key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any, NamedTuple
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from chassis.errors import Rejected, Unavailable
+
+ECHO_INTERVAL_S = 2.0
+ECHO_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 3.0
+
+
+class NobodyAnswers(Unavailable):
+    """The server knows of no subscriber of a request's subject."""
+
+
+class Delivery(NamedTuple):
+    """One message as it arrived."""
+
+    subject: str
+    reply: str
+    headers: Mapping[str, str]
+    payload: bytes
+
+    @property
+    def status(self) -> str:
+        """The server's inline status (`503` no responders, `404`, `408` ...), empty on an ordinary message."""
+        return self.headers.get("Status", "")
+
+    @property
+    def description(self) -> str:
+        return self.headers.get("Description", "")
+
+
+class Place(NamedTuple):
+    """Where a consumer's message lies, from its reply subject."""
+
+    consumer: str
+    sequence: int
+    """In the stream."""
+    ordinal: int
+    """In the consumer's deliveries, from 1."""
+    pending: int
+    """How many more there are."""
+
+
+def place(reply: str) -> Place:
+    """Reads `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<ordinal>.<time>.<pending>`, or the longer form with
+    `<domain>.<account>` before the stream and a random token at the end (ADR-15)."""
+    tokens = reply.split(".")
+    if len(tokens) >= 11:
+        tokens = tokens[:2] + tokens[4:]
+    return Place(tokens[3], int(tokens[5]), int(tokens[6]), int(tokens[8]))
+
+
+Callback = Callable[[Delivery], None]
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class Subscribed:
+    """A live subscription; `unsubscribe` is synchronous in effect: no callback runs after it."""
+
+    def __init__(self, session: Session, callback: Callback) -> None:
+        self._session = session
+        self._callback: Callback | None = callback
+        self._inner: Subscription | None = None
+
+    async def _on_message(self, message: Msg) -> None:
+        if self._callback is None:
+            return
+        headers: Mapping[str, str] = message.headers or _NO_HEADERS
+        try:
+            self._callback(Delivery(message.subject, message.reply, headers, message.data))
+        except Exception as error:
+            # A bug in a callback is not the library's to swallow: it ends the session's owner.
+            self._session.fail(error)
+            raise
+
+    async def unsubscribe(self) -> None:
+        self._callback = None
+        inner, self._inner = self._inner, None
+        if inner is not None and not self._session.ended.is_set():
+            try:
+                await inner.unsubscribe()
+            except nats.errors.Error:
+                assert self._session.client.is_closed or self._session.ended.is_set()
+
+
+class Session:
+    """An open connection. Made by `Session.open`; `ended` is set when it is over, `reason` then says why."""
+
+    def __init__(self, client: Client, inbox: str) -> None:
+        self.client = client
+        self.ended = asyncio.Event()
+        self.reason = ""
+        self.bug: Exception | None = None
+        self._inbox = inbox
+        self._tokens = count(1)
+        self._waiting: dict[str, Callback] = {}
+        self._futures: set[asyncio.Future[Any]] = set()
+        self._at_end: list[Callable[[], None]] = []
+
+    @classmethod
+    async def open(cls, server: str, *, name: str, inbox: str, credentials: str) -> Session:
+        """Connects to one server (a URL). Raises Unavailable with a sentence when it cannot."""
+        client = Client()
+        session = cls(client, inbox)
+
+        async def on_closed() -> None:
+            session.end("the connection was lost")
+
+        async def on_error(error: Exception) -> None:
+            session.reason = session.reason or str(error)
+
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await client.connect(
+                    [server],
+                    name=name,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=2,
+                    closed_cb=on_closed,
+                    error_cb=on_error,
+                    ping_interval=30,
+                    user_credentials=credentials or None,
+                    pending_size=64 * 1024 * 1024,
+                )
+            await session.subscribe(f"{inbox}.*", session._on_inbox)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            await client.close()
+            text = session.reason or str(error) or type(error).__name__
+            raise Unavailable(f"no connection to {server_address(server)}: {text}") from error
+        return session
+
+    @property
+    def server_version(self) -> str:
+        return str(self.client._server_info.get("version", "0"))
+
+    @property
+    def server(self) -> str:
+        url = self.client.connected_url
+        return server_address(url.geturl()) if url is not None else "nats-server"
+
+    @property
+    def max_payload(self) -> int:
+        return self.client.max_payload
+
+    def end(self, reason: str) -> None:
+        """The session is over: wakes everybody who waits on it."""
+        if self.ended.is_set():
+            return
+        self.reason = reason
+        self.ended.set()
+        for future in self._futures:
+            if not future.done():
+                future.set_exception(Unavailable(reason))
+        self._futures.clear()
+        self._waiting.clear()
+        for callback in self._at_end:
+            callback()
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """`callback` runs once, when the session is over; at once when it is already."""
+        if self.ended.is_set():
+            callback()
+        else:
+            self._at_end.append(callback)
+
+    def fail(self, bug: Exception) -> None:
+        """A callback broke: the owner of the session re-raises `bug`."""
+        self.bug = self.bug or bug
+        self.end(f"{type(bug).__name__}: {bug}")
+
+    async def close(self) -> None:
+        self.end("closed")
+        await self.client.close()
+
+    async def watch(self) -> None:
+        """Returns when the session has ended; ends it when an echo does not come back."""
+        while not self.ended.is_set():
+            try:
+                await self.echo(ECHO_TIMEOUT_S)
+            except Unavailable as error:
+                self.end(f"the echo was not heard: {error}")
+                return
+            try:
+                async with asyncio.timeout(ECHO_INTERVAL_S):
+                    await self.ended.wait()
+            except TimeoutError:
+                continue
+
+    async def echo(self, timeout_s: float) -> None:
+        """A message to ourselves, there and back. Everything that the server sent us before has then arrived."""
+        future, token = self._expect()
+        await self._exchange(f"{self._inbox}.{token}", b"", None, "", future, token, timeout_s)
+
+    async def publish(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, reply: str = ""
+    ) -> None:
+        """Hands the message to the socket. Raises Unavailable when the session is over, Rejected when too large."""
+        if self.ended.is_set():
+            raise Unavailable(self.reason)
+        try:
+            await self.client.publish(subject, payload, reply=reply, headers=headers)
+        except nats.errors.MaxPayloadError as error:
+            raise Rejected(f"{subject}: {len(payload)} bytes are more than the server takes") from error
+        except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError, OSError) as error:
+            self.end(f"the connection was lost: {error}")
+            raise Unavailable(self.reason) from error
+
+    async def subscribe(self, subject: str, callback: Callback, *, queue: str = "") -> Subscribed:
+        """`callback` runs for every message, in order, in the event loop; it must not block."""
+        if self.ended.is_set():
+            raise Unavailable(self.reason)
+        subscribed = Subscribed(self, callback)
+        try:
+            subscribed._inner = await self.client.subscribe(
+                subject, queue=queue, cb=subscribed._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
+            )
+        except (nats.errors.ConnectionClosedError, OSError) as error:
+            raise Unavailable(f"the connection was lost: {error}") from error
+        return subscribed
+
+    async def request(
+        self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None
+    ) -> Delivery:
+        """One answer. Raises Unavailable: no responder, no answer in time, the session ended."""
+        future, token = self._expect()
+        reply = f"{self._inbox}.{token}"
+        answer = await self._exchange(subject, payload, headers, reply, future, token, timeout_s)
+        if answer.status == "503":
+            raise NobodyAnswers(f"nobody answers {subject}")
+        return answer
+
+    def stream(self, consumer: str = "") -> Answers:
+        """An inbox for requests with many answers. `consumer`: they are messages of this JetStream consumer."""
+        return Answers(self, consumer)
+
+    def _expect(self) -> tuple[asyncio.Future[Delivery], str]:
+        if self.ended.is_set():
+            raise Unavailable(self.reason)
+        future: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+        token = str(next(self._tokens))
+
+        def answered(delivery: Delivery) -> None:
+            if not future.done():
+                future.set_result(delivery)
+
+        self._waiting[token] = answered
+        self._futures.add(future)
+        return future, token
+
+    async def _exchange(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None,
+        reply: str,
+        future: asyncio.Future[Delivery],
+        token: str,
+        timeout_s: float,
+    ) -> Delivery:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.publish(subject, payload, headers, reply)
+                return await future
+        except TimeoutError as error:
+            raise Unavailable(f"{subject} was not answered within {timeout_s:g} s") from error
+        finally:
+            self._waiting.pop(token, None)
+            self._futures.discard(future)
+            if future.done() and not future.cancelled():
+                future.exception()  # seen: a future that failed after a time-out is not a surprise
+
+    def _on_inbox(self, delivery: Delivery) -> None:
+        if delivery.subject.startswith(self._inbox):
+            callback = self._waiting.get(delivery.subject.rpartition(".")[2])
+        else:  # a consumer's message keeps the subject that it was stored under
+            callback = self._waiting.get(place(delivery.reply).consumer)
+        if callback is not None:
+            callback(delivery)
+
+
+class Answers:
+    """Answers of one request, in order, as an async iterator source; used as a context manager."""
+
+    def __init__(self, session: Session, consumer: str) -> None:
+        self._session = session
+        self._token = str(next(session._tokens))
+        self._keys = (self._token, consumer) if consumer else (self._token,)
+        self._queue: list[Delivery] = []
+        self._arrived: asyncio.Future[None] | None = None
+        self.reply = f"{session._inbox}.{self._token}"
+
+    def __enter__(self) -> Answers:
+        if self._session.ended.is_set():
+            raise Unavailable(self._session.reason)
+        for key in self._keys:
+            self._session._waiting[key] = self._on_delivery
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for key in self._keys:
+            self._session._waiting.pop(key, None)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self._queue.append(delivery)
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    async def next(self, timeout_s: float) -> list[Delivery]:
+        """Everything that has arrived, at least one. Raises Unavailable."""
+        if not self._queue:
+            if self._session.ended.is_set():
+                raise Unavailable(self._session.reason)
+            self._arrived = asyncio.get_running_loop().create_future()
+            self._session._futures.add(self._arrived)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._arrived
+            except TimeoutError as error:
+                raise Unavailable(f"no answer within {timeout_s:g} s") from error
+            finally:
+                self._session._futures.discard(self._arrived)
+        queue, self._queue = self._queue, []
+        return queue
+
+
+def server_address(url: str) -> str:
+    """`host:port` of a server's URL, without the user and password in it."""
+    return url.rpartition("://")[2].rpartition("@")[2].rstrip("/")

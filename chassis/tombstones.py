@@ -1,0 +1,31 @@
+"""Which sequences were tombstones, remembered for a while.
+
+A writer may compare-and-swap on the sequence of a tombstone. When the tombstone has expired meanwhile the server holds
+nothing for the key and refuses; nothing has changed for the writer, though: the key was absent and still is. Whether a
+refused sequence was a tombstone's is what this remembers, so that the write is tried again on "nothing" instead of
+being reported as a conflict. Bounded: what was forgotten is a conflict, which is always safe.
+"""
+
+from __future__ import annotations
+
+LIMIT = 65536
+
+
+class Tombstones:
+    """The last tombstones seen or written, by subject."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._sequences: dict[str, int] = {}
+
+    def remember(self, subject: str, sequence: int) -> None:
+        self._sequences.pop(subject, None)
+        self._sequences[subject] = sequence
+        if len(self._sequences) > self._limit:
+            del self._sequences[next(iter(self._sequences))]
+
+    def forget(self, subject: str) -> None:
+        self._sequences.pop(subject, None)
+
+    def known(self, subject: str, sequence: int) -> bool:
+        return self._sequences.get(subject) == sequence
