@@ -16,21 +16,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-from chassis.bus import Bus
-from chassis.publication import Publication
-from chassis.runner import Context
 
 from bus_schemas.events import Event
 from bus_schemas.ids import NodeName
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
-from bus_schemas.status import STATUS_INTERVAL_S, STATUS_TTL_S, Status
-from bus_schemas.subjects import DESIRED, ENDPOINT, ROUTE, STATUS
-from chassis.errors import BusError
+from bus_schemas.subjects import DESIRED, ENDPOINT, ROUTE
+from chassis.bus import Bus
 from chassis.feed import Interest
 from chassis.health import Health
+from chassis.publication import Publication
+from chassis.runner import Context
 from services.node_dataplane import cni_server, sysctl, uplink
 from services.node_dataplane.announcements import Announcements
 from services.node_dataplane.core import NodeCore
@@ -50,7 +46,6 @@ from services.node_dataplane.selfcheck import SelfCheck
 from services.node_dataplane.settings import Settings
 from services.node_dataplane.tunnel_address import TunnelAddress
 
-COMPONENT = "node_dataplane"
 SYNC = "sync"
 RETRY_S = 1.0
 
@@ -63,8 +58,6 @@ class Agent:
         self.node: NodeName = node
         self._bus = bus
         self._health = health
-        self._settings = settings
-        self._started = time.time()
 
         self.store = EndpointStore(Path(settings.state_dir))
         self.links = PodLinks()
@@ -184,31 +177,6 @@ class Agent:
         self.core.set_vteps(addresses)
         self._changed.set()
 
-    async def heartbeat(self) -> None:
-        """For ever: who we are and how we are, with a time to live."""
-        try:
-            release = version("tortie")
-        except PackageNotFoundError:
-            release = ""
-        while True:
-            status = Status(
-                component=COMPONENT,
-                instance=self.node,
-                node=self.node,
-                version=release,
-                started=self._started,
-                ready=self._health.ready,
-                causes=self._health.sentences(),
-                detail={"pods": str(len(self.store.all())), "cni_socket": self._settings.cni_socket},
-            )
-            try:
-                await self._bus.put(STATUS, (COMPONENT, self.node), status, ttl_s=STATUS_TTL_S)
-            except BusError as error:
-                self._health.note("heartbeat", str(error))
-            else:
-                self._health.note("heartbeat", None)
-            await asyncio.sleep(STATUS_INTERVAL_S)
-
     # --- words
 
     def _obstacle(self) -> str:
@@ -243,7 +211,6 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
                 made.converge(),
                 made.tunnel_address.run(),
                 made.self_check.run(made.monitor),
-                made.heartbeat(),
             )
         ]
         try:
@@ -256,5 +223,6 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
 
 async def serve(context: Context[Settings]) -> None:
     async with agent(context.settings, context.bus, context.health):
+        context.heartbeat.detail["cni_socket"] = context.settings.cni_socket
         context.log.info("agent", node=context.settings.node_name, cni_socket=context.settings.cni_socket)
         await context.stopping.wait()

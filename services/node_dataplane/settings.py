@@ -5,9 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Literal
 
-from chassis.settings import ServiceSettings
-
 from bus_schemas.ids import NodeName
+from chassis.settings import ServiceSettings
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
