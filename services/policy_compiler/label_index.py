@@ -120,8 +120,10 @@ class LabelIndex(Generic[Item]):
         else:
             for key in keys:
                 self._waiting.setdefault(label, {}).setdefault(key, {})[selection.uid] = selection
+        # Whoever waits under its namespace finds only items of that namespace.
+        matches = selection.selector.matches if selection.namespace and label == NAMESPACE else selection.matches
         for item in self._carriers(label, keys):
-            if selection.matches(self._labels[item]):
+            if matches(self._labels[item]):
                 entry.members.add(item)
                 self._matched[item].add(selection.uid)
 

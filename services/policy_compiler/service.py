@@ -25,6 +25,8 @@ from services.policy_compiler.core import READS, WRITES, Changes, Core, Fault
 from services.policy_compiler.settings import Settings
 
 SERVICE = "policy_compiler"
+NOTHING_DESIRED = "nothing desired"
+"""The cause under which health says that policy is kept although nothing asks for it."""
 NOTED_FAULTS = 10
 """How many faults health spells out; the rest is a number."""
 
@@ -47,14 +49,19 @@ async def serve(context: Context[Settings]) -> None:
                     else:
                         longevity.keep()
 
+        begun = False
+
         async def flush() -> None:
-            if not publication.completed:
-                if core.is_blank and await _anything_published(context.bus):
-                    context.health.note("nothing desired", "the bus holds compiled policy but nothing that asks for it")
-                    return
-                context.health.note("nothing desired", None)
+            nonlocal begun
+            if not begun and core.is_blank and await _anything_published(context.bus):
+                context.health.note(
+                    NOTHING_DESIRED, "compiled policy is kept, though nothing asks for it any more"
+                )
+                return
+            context.health.note(NOTHING_DESIRED, None)
             with metrics.FLUSH_SECONDS.time():
-                changes = core.flush() if publication.completed else longevity.first_flush(core)
+                changes = core.flush() if begun else longevity.first_flush(core)
+            begun = True
             want(publication, changes)
             publication.complete()
             measure(core, changes)
