@@ -31,7 +31,10 @@ class Heartbeat:
         self._key = (component, instance)
         self._health = health
         self._started = started
-        self._node = node
+        self.node = node
+        """The node that this process speaks for; the service sets it."""
+        self.detail: dict[str, str] = {}
+        """Whatever else the service wants to have known about itself; it may change at any time."""
         self._interval_s = interval_s
         self._version = metadata.version("tortie")
         self.missed = 0
@@ -42,11 +45,12 @@ class Heartbeat:
         return Status(
             component=component,
             instance=instance,
-            node=self._node,
+            node=self.node,
             version=self._version,
             started=self._started,
             ready=self._health.ready,
             causes=self._health.sentences(),
+            detail=dict(self.detail),
         )
 
     async def run(self) -> None:

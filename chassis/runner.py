@@ -46,6 +46,8 @@ class Context(Generic[S]):
     log: Any
     stopping: asyncio.Event
     """Set by the first signal: finish what is begun, then return."""
+    heartbeat: Heartbeat
+    """What the process says about itself; a service may add to it."""
 
 
 class _Overdue(Exception):
@@ -77,8 +79,8 @@ async def _live(name: str, loaded: S, serve: Callable[[Context[S]], Awaitable[No
     health = Health()
     async with health.serve(loaded.health_listen), Bus.connect(loaded, name=name, health=health) as bus:
         log.info("started", instance=loaded.instance, health=health.address, nats=_hosts(loaded.nats_url))
-        context = Context(name, loaded, bus, health, log, stopping)
         heartbeat = Heartbeat(bus, name, loaded.instance, health, started=time.time(), interval_s=STATUS_INTERVAL_S)
+        context = Context(name, loaded, bus, health, log, stopping, heartbeat)
         async with asyncio.TaskGroup() as tasks:
             beating = tasks.create_task(heartbeat.run(), name="heartbeat")
             serving = tasks.create_task(_serve(serve, context), name=name)

@@ -223,6 +223,6 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
 
 async def serve(context: Context[Settings]) -> None:
     async with agent(context.settings, context.bus, context.health):
-        context.heartbeat.detail["cni_socket"] = context.settings.cni_socket
+        context.heartbeat.node = context.settings.node_name
         context.log.info("agent", node=context.settings.node_name, cni_socket=context.settings.cni_socket)
         await context.stopping.wait()

@@ -7,17 +7,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
+from tests.support.nats import Nats
 
 from bus_schemas.routes import Route
 from bus_schemas.subjects import ROUTE, Fact
 from chassis.bus import Bus
 from chassis.feed import Interest
 from chassis.health import Health
+from chassis.heartbeat import Heartbeat
 from chassis.runner import Context
 from services.route_distribution.service import serve
 from services.route_distribution.settings import Settings
 from tests.support.expanders import gone
-from tests.support.nats import Nats
 from tests.support.routes import block, direct, node, pool, tunnelled
 
 DEADLINE_S = 20.0
@@ -43,6 +44,7 @@ async def replica(url: str, instance: str) -> AsyncIterator[Health]:
             health=health,
             log=structlog.get_logger(),
             stopping=stopping,
+            heartbeat=Heartbeat(bus, "route_distribution", "test", health, started=0.0),
         )
         tasks.create_task(serve(context))
         try:

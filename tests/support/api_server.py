@@ -16,6 +16,7 @@ import structlog
 
 from chassis.bus import Bus
 from chassis.health import Health
+from chassis.heartbeat import Heartbeat
 from chassis.runner import Context
 from services.api.service import serve
 from services.api.settings import Settings
@@ -107,7 +108,13 @@ async def running(url: str, directory: Path, *, wait: bool = True) -> AsyncItera
         aiohttp.ClientSession(connector=aiohttp.UnixConnector(address.removeprefix("unix:"))) as session,
     ):
         context = Context(
-            name="api", settings=settings, bus=bus, health=health, log=structlog.get_logger(), stopping=stopping
+            name="api",
+            settings=settings,
+            bus=bus,
+            health=health,
+            log=structlog.get_logger(),
+            stopping=stopping,
+            heartbeat=Heartbeat(bus, "api", "test", health, started=0.0),
         )
         tasks.create_task(serve(context))
         async with asyncio.timeout(DEADLINE_S):

@@ -19,6 +19,7 @@ from chassis.bus import Bus
 from chassis.embedded import EmbeddedNats
 from chassis.feed import Interest
 from chassis.health import Health
+from chassis.heartbeat import Heartbeat
 from chassis.runner import Context
 from services.policy_compiler.core import WRITES
 from services.policy_compiler.service import NOTHING_DESIRED, serve
@@ -67,6 +68,7 @@ class Replica:
                     health=self.health,
                     log=structlog.get_logger(),
                     stopping=self._stopping,
+                    heartbeat=Heartbeat(bus, "policy_compiler", "test", self.health, started=0.0),
                 )
             )
 
