@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import pytest
 import structlog
-from tests.support.nats import Nats
 
 from bus_schemas.routes import Route
 from bus_schemas.subjects import ROUTE, Fact
 from chassis.bus import Bus
+from chassis.embedded import EmbeddedNats
 from chassis.feed import Interest
 from chassis.health import Health
 from chassis.heartbeat import Heartbeat
@@ -22,6 +24,13 @@ from tests.support.expanders import gone
 from tests.support.routes import block, direct, node, pool, tunnelled
 
 DEADLINE_S = 20.0
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
+    async with EmbeddedNats(tmp_path / "nats") as server:
+        yield server
+
 
 N1, N2 = node("node1", "10.0.0.15/24"), node("node2", "10.0.1.16/24")
 B1, B2 = block("10.244.1.0/26", "node1"), block("10.244.2.0/26", "node2", tunnels={"node2": 3})
@@ -109,7 +118,7 @@ async def watching(url: str) -> AsyncIterator[Routes]:
             following.cancel()
 
 
-async def test_routes_follow_the_world(nats: Nats) -> None:
+async def test_routes_follow_the_world(nats: EmbeddedNats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "a"):
         await routes.tell(*WORLD)
         await routes.become(DIRECT1, DIRECT2)
@@ -122,7 +131,7 @@ async def test_routes_follow_the_world(nats: Nats) -> None:
         await routes.become(DIRECT1)
 
 
-async def test_what_was_left_by_a_former_replica_is_taken_away(nats: Nats) -> None:
+async def test_what_was_left_by_a_former_replica_is_taken_away(nats: EmbeddedNats) -> None:
     async with watching(nats.url) as routes:
         await routes.tell(*WORLD)
         async with replica(nats.url, "a"):
@@ -132,7 +141,7 @@ async def test_what_was_left_by_a_former_replica_is_taken_away(nats: Nats) -> No
             await routes.become(DIRECT1)
 
 
-async def test_the_other_replica_takes_over(nats: Nats) -> None:
+async def test_the_other_replica_takes_over(nats: EmbeddedNats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "b"):
         async with replica(nats.url, "a"):
             await routes.tell(*WORLD)
@@ -141,7 +150,7 @@ async def test_the_other_replica_takes_over(nats: Nats) -> None:
         await routes.become(DIRECT2)
 
 
-async def test_a_route_that_somebody_else_wrote_or_took_is_repaired(nats: Nats) -> None:
+async def test_a_route_that_somebody_else_wrote_or_took_is_repaired(nats: EmbeddedNats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "a"):
         await routes.tell(*WORLD)
         await routes.become(DIRECT1, DIRECT2)
@@ -151,7 +160,7 @@ async def test_a_route_that_somebody_else_wrote_or_took_is_repaired(nats: Nats) 
         await routes.become(DIRECT1, DIRECT2)
 
 
-async def test_routes_survive_a_restart_of_the_bus(nats: Nats) -> None:
+async def test_routes_survive_a_restart_of_the_bus(nats: EmbeddedNats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "a"):
         await routes.tell(*WORLD)
         await routes.become(DIRECT1, DIRECT2)
@@ -164,7 +173,7 @@ async def test_routes_survive_a_restart_of_the_bus(nats: Nats) -> None:
         await routes.become(DIRECT2)
 
 
-async def test_what_is_withheld_is_named_in_health(nats: Nats) -> None:
+async def test_what_is_withheld_is_named_in_health(nats: EmbeddedNats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "a") as health:
         await routes.tell(*WORLD)
         await routes.become(DIRECT1, DIRECT2)

@@ -20,8 +20,7 @@ from chassis.heartbeat import Heartbeat
 from chassis.runner import Context
 from services.api.service import serve
 from services.api.settings import Settings
-
-DEADLINE_S = 20.0
+from tests.support.waiting import DEADLINE_S, until
 
 Answer = tuple[int, Any]
 
@@ -48,19 +47,10 @@ class Api:
     async def post(self, path: str, body: str | bytes) -> Answer:
         return await self.call("POST", path, body)
 
-    async def stale(self, path: str) -> str | None:
+    async def stale(self, path: str) -> bool:
+        """Whether the answer says of itself that it may be out of date."""
         async with self.session.get(f"http://localhost{path}") as response:
-            return response.headers.get("Tortie-Stale")
-
-    async def until_stale(self, path: str) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not await self.stale(path):
-                await asyncio.sleep(0.02)
-
-    async def until_fresh(self, path: str) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while await self.stale(path):
-                await asyncio.sleep(0.02)
+            return bool(response.headers.get("Tortie-Stale"))
 
     @asynccontextmanager
     async def stream(self, path: str) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
@@ -117,9 +107,11 @@ async def running(url: str, directory: Path, *, wait: bool = True) -> AsyncItera
             heartbeat=Heartbeat(bus, "api", "test", health, started=0.0),
         )
         tasks.create_task(serve(context))
-        async with asyncio.timeout(DEADLINE_S):
-            while not Path(address.removeprefix("unix:")).exists() or (wait and "mirror" in health.causes):
-                await asyncio.sleep(0.005)
+
+        async def started() -> bool:
+            return Path(address.removeprefix("unix:")).exists() and not (wait and "mirror" in health.causes)
+
+        await until(started, "the api listens and has read its state")
         try:
             yield Api(address, f"http://127.0.0.1:{port}", bus, health, session)
         finally:
