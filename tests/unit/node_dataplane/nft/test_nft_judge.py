@@ -1,0 +1,395 @@
+"""The rendered rules against those who know the answer: the naive verdict, and other projects' tables.
+
+The rules that the kernel would hold are evaluated (`tests.support.nft_evaluator`), the naive verdict walks the very
+messages of the bus (`tests.support.compiled_policy`); hypothesis makes both up. And whatever is told, in whatever order
+and however it is cut into flushes, the table must end as if it had been told all at once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bus_schemas.ids import GroupId, PodKey, RulesId
+from bus_schemas.policy import Direction, Icmp, Match, PortRange, Rule, TierRules
+from bus_schemas.resources import Pod, Resource
+from bus_schemas.subjects import ATTACHMENT, DESIRED, ENDPOINT, GROUP, RULES, Fact
+from services.node_dataplane.nft.table import PolicyTable
+from services.policy_compiler.core import Changes, Core
+from tests.support import truth_tables
+from tests.support.compiled_policy import NUMBERS, CompiledPolicy
+from tests.support.compiled_policy import Packet as Naive
+from tests.support.nft_evaluator import Nftables, Packet
+from tests.support.nft_worlds import (
+    NODE,
+    attach,
+    detach,
+    group,
+    link,
+    no_group,
+    no_rules,
+    plug,
+    pod,
+    rules,
+    settle,
+    tier,
+)
+from tests.support.policy_worlds import desired, endpoint
+
+# --- made-up policy
+
+ADDRESSES4 = ("10.0.0.1", "10.0.0.2", "10.0.1.1", "172.16.0.1")
+ADDRESSES6 = ("fd00::1", "fd00::2", "fd01::1")
+NETS4 = ("10.0.0.0/24", "10.0.0.0/8", "10.0.0.2/32", "0.0.0.0/0", "172.16.0.0/12")
+NETS6 = ("fd00::/64", "fd00::/8", "fd00::2/128", "::/0")
+ADDRESS_GROUPS = tuple(GroupId(f"s:{name}") for name in "abc")
+PORT_GROUPS = tuple(GroupId(f"p:{name}") for name in "xy")
+PROTOCOLS = (6, 17, 132, 1, 58, 253)
+WITH_PORTS = (6, 17, 132)
+PORTS = (1, 80, 81, 443, 65535)
+
+
+def some(choices: Any, most: int = 2) -> st.SearchStrategy[Any]:
+    """Often none, otherwise a few."""
+    return st.one_of(st.just(()), st.lists(st.sampled_from(choices), max_size=most, unique=True).map(tuple))
+
+
+ranges = st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)).map(
+    lambda ends: PortRange(first=min(ends), last=max(ends))
+)
+some_ranges = st.one_of(st.just(()), st.lists(ranges, max_size=2).map(tuple))
+
+
+@st.composite
+def matches(draw: st.DrawFn, *, ported: bool) -> Match:
+    return Match(
+        groups=draw(some(ADDRESS_GROUPS)),
+        not_groups=draw(some(ADDRESS_GROUPS, 1)),
+        nets=draw(st.one_of(some(NETS4), some(NETS6))),
+        not_nets=draw(st.one_of(some(NETS4, 1), some(NETS6, 1))),
+        ports=draw(some_ranges) if ported else (),
+        named_ports=draw(some(PORT_GROUPS, 1)) if ported else (),
+        not_ports=draw(some_ranges) if ported else (),
+        not_named_ports=draw(some(PORT_GROUPS, 1)) if ported else (),
+    )
+
+
+@st.composite
+def made_up_rules(draw: st.DrawFn) -> Rule:
+    protocol = draw(st.one_of(st.none(), st.sampled_from(PROTOCOLS)))
+    icmp = st.one_of(st.none(), st.builds(Icmp, type=st.sampled_from((0, 8)), code=st.sampled_from((None, 0, 1))))
+    version = {1: 4, 58: 6}.get(protocol or 0)
+    talks_icmp = version is not None
+    ported = protocol in WITH_PORTS
+    return Rule(
+        action=draw(st.sampled_from(("allow", "allow", "deny", "pass", "log"))),
+        ip_version=version or draw(st.sampled_from((None, None, 4, 6))),  # type: ignore[arg-type]
+        protocol=protocol,
+        not_protocol=draw(st.sampled_from((None, None, *PROTOCOLS))) if protocol is None else None,
+        icmp=draw(icmp) if talks_icmp else None,
+        not_icmp=draw(icmp) if talks_icmp else None,
+        source=draw(matches(ported=ported)),
+        destination=draw(matches(ported=ported)),
+        never=draw(st.sampled_from(("", "", "", "", "cannot"))),
+    )
+
+
+def never_denies(rule: Rule) -> Rule:
+    """As the compiler writes it: what could not be compiled is a deny."""
+    return Rule(**{**_fields(rule), "action": "deny"}) if rule.never else rule
+
+
+def _fields(rule: Rule) -> dict[str, Any]:
+    return {name: getattr(rule, name) for name in rule.__struct_fields__}
+
+
+policies = st.lists(made_up_rules().map(never_denies), max_size=3).map(tuple)
+members4, members6 = st.sets(st.sampled_from(ADDRESSES4)), st.sets(st.sampled_from(ADDRESSES6))
+at_ports = st.tuples(st.sampled_from(WITH_PORTS), st.sampled_from(PORTS)).map(lambda at: f" {at[0]} {at[1]}")
+port_members = st.sets(st.tuples(st.sampled_from(ADDRESSES4 + ADDRESSES6), at_ports).map("".join), max_size=6)
+
+
+@st.composite
+def directions(draw: st.DrawFn, ids: tuple[str, ...] = ("p0", "p1", "p2")) -> Direction:
+    tiers = draw(
+        st.lists(
+            st.builds(
+                TierRules,
+                tier=st.sampled_from(("a", "b")),
+                rules=st.lists(st.sampled_from(ids), min_size=1, max_size=2, unique=True).map(tuple),
+                default=st.sampled_from(("deny", "pass")),
+            ),
+            max_size=3,
+        )
+    )
+    return Direction(tiers=tuple(tiers), default=draw(st.sampled_from(("allow", "deny"))))
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> Naive:
+    addresses = draw(st.sampled_from((ADDRESSES4, ADDRESSES6)))
+    protocol = draw(st.sampled_from([p for p in PROTOCOLS if p != (58 if addresses is ADDRESSES4 else 1)]))
+    talks_icmp = protocol in (1, 58)
+    return Naive(
+        draw(st.sampled_from(addresses)),
+        draw(st.sampled_from(addresses)),
+        protocol,
+        draw(st.sampled_from((0, 8) if talks_icmp else PORTS)),
+        draw(st.sampled_from(PORTS)),
+        draw(st.sampled_from((0, 1))) if talks_icmp else 0,
+    )
+
+
+def as_seen(packet: Naive, out_link: str) -> Packet:
+    return Packet(
+        packet.source,
+        packet.destination,
+        packet.protocol,
+        packet.port,
+        packet.source_port,
+        icmp_type=packet.port,
+        icmp_code=packet.code,
+        out_link=out_link,
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_the_rendered_rules_agree_with_the_naive_verdict(data: st.DataObject) -> None:
+    naive, table, nft = CompiledPolicy(), PolicyTable(), Nftables()
+    plug(table, "a", "10.9.9.9")
+    facts: list[Fact] = [attach("a", ingress=data.draw(directions()))]
+    facts += [rules(f"p{n}", ingress=data.draw(policies)) for n in range(3)]
+    facts += [group(id_, *data.draw(members4), *data.draw(members6)) for id_ in ADDRESS_GROUPS]
+    facts += [group(id_, *data.draw(port_members)) for id_ in PORT_GROUPS]
+    for fact in facts:
+        table.apply(fact)
+        remember(naive, fact)
+    assert settle(table, nft).programmed == {pod("a")}
+    for packet in data.draw(st.lists(packets(), min_size=5, max_size=10)):
+        allowed = naive.allows("ingress", (NODE, *pod("a")), packet)
+        outcome = nft.send(as_seen(packet, link("a")))
+        assert outcome.accepted is allowed, (packet, outcome)
+
+
+def remember(naive: CompiledPolicy, fact: Fact) -> None:
+    if fact.family == GROUP:
+        naive.groups[GroupId(fact.key[0]), int(fact.key[1])] = fact.value
+    elif fact.family == RULES:
+        naive.rules[RulesId(fact.key[0])] = fact.value
+    else:
+        naive.attachments[NODE, fact.key[1], fact.key[2]] = fact.value
+
+
+# --- made-up histories
+
+PODS = ("a", "b", "c")
+something = st.one_of(
+    st.builds(lambda n, i, e: attach(n, i, e), st.sampled_from(PODS), directions(), directions()),
+    st.builds(detach, st.sampled_from(PODS)),
+    st.builds(lambda n, i, e: rules(f"p{n}", i, e), st.integers(0, 2), policies, policies),
+    st.builds(lambda n: no_rules(f"p{n}"), st.integers(0, 2)),
+    st.builds(
+        lambda id_, m, at, of: group(id_, *m, segment=at, segments=of),
+        st.sampled_from(ADDRESS_GROUPS),
+        members4,
+        st.integers(0, 1),
+        st.integers(1, 2),
+    ),
+    st.builds(lambda id_, m: group(id_, *m), st.sampled_from(PORT_GROUPS), port_members),
+    st.builds(no_group, st.sampled_from(ADDRESS_GROUPS + PORT_GROUPS), st.integers(0, 1)),
+    st.tuples(st.just("plug"), st.sampled_from(PODS), st.sampled_from(ADDRESSES4), st.sampled_from(("c1", "c2"))),
+    st.tuples(st.just("unplug"), st.sampled_from(PODS)),
+    st.sampled_from(("flush", "flush", "fail")),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(something, max_size=40))
+def test_however_it_is_told_the_table_is_what_it_would_be_at_once(history: list[Any]) -> None:
+    table, nft = PolicyTable(), Nftables()
+    settle(table, nft)
+    for event in [*history, "flush"]:
+        match event:
+            case Fact():
+                table.apply(event)
+            case "flush":
+                settle(table, nft)
+            case "fail":
+                flush = table.flush()
+                if flush.transaction is not None:
+                    table.failed(flush.transaction)
+            case "plug", name, address, container:
+                plug(table, name, address, container=container)
+            case "unplug", name:
+                table.remove_endpoint(pod(name))
+    fresh = Nftables()
+    fresh.run(str(table.whole()))
+    assert nft.snapshot() == fresh.snapshot()
+
+
+# --- other projects' tables
+
+
+class Cluster:
+    """The compiler and a node that holds every pod."""
+
+    def __init__(self) -> None:
+        self._core, self._table, self._nft = Core(), PolicyTable(), Nftables()
+        self._addresses: dict[PodKey, str] = {}
+
+    def put(self, resource: Resource) -> None:
+        self._core.apply(desired(resource))
+        if isinstance(resource, Pod):
+            (address,) = resource.status.pod_ips
+            key = PodKey(*resource.key)
+            self._addresses[key] = address
+            self._core.apply(endpoint(str(key), address, node=NODE))
+            self._table.set_endpoint(key, _link(key), (address,), "c1")
+
+    def delete(self, resource: Resource) -> None:
+        self._core.apply(Fact(DESIRED[type(resource)], resource.key, None))
+        if isinstance(resource, Pod):
+            key = PodKey(*resource.key)
+            del self._addresses[key]
+            self._core.apply(Fact(ENDPOINT, (NODE, *key), None))
+            self._table.remove_endpoint(key)
+
+    def settle(self) -> None:
+        for fact in _facts(self._core.flush()):
+            self._table.apply(fact)
+        flush = settle(self._table, self._nft)
+        assert not flush.blocked
+        assert flush.programmed == self._addresses.keys()
+
+    def reaches(self, table: truth_tables.Table, source: PodKey, destination: PodKey) -> bool:
+        packet = Packet(self._addresses[source], self._addresses[destination], NUMBERS[table.protocol], table.port)
+        if table.direction != "ingress":
+            packet = replace(packet, in_link=_link(source))
+        if table.direction != "egress":
+            packet = replace(packet, out_link=_link(destination))
+        return self._nft.send(packet).accepted
+
+
+def _link(key: PodKey) -> str:
+    return f"tor{zlib.crc32(str(key).encode()):08x}"
+
+
+def _facts(changes: Changes) -> list[Fact]:
+    return [
+        *(Fact(GROUP, (id_, str(segment)), value) for (id_, segment), value in changes.groups.items()),
+        *(Fact(RULES, (id_,), value) for id_, value in changes.rules.items()),
+        *(Fact(ATTACHMENT, key, value) for key, value in changes.attachments.items()),
+    ]
+
+
+@pytest.mark.parametrize("case", [p for file in truth_tables.FILES for p in truth_tables.parameters(file)])
+def test_truth_table(case: truth_tables.Case) -> None:
+    cluster = Cluster()
+    for resource in case.start:
+        cluster.put(resource)
+    for step in case.steps:
+        for resource in step.delete:
+            cluster.delete(resource)
+        for resource in step.put:
+            cluster.put(resource)
+        cluster.settle()
+        for table in step.tables:
+            complaint = table.difference(lambda s, d, table=table: cluster.reaches(table, s, d))  # type: ignore[misc]
+            assert not complaint, complaint
+
+
+def _programs() -> list[Any]:
+    file = "calico_rules.json"
+    if not (truth_tables.directory() / file).is_file():
+        reason = f"{truth_tables.directory() / file} is absent"
+        return [pytest.param(None, id=file, marks=pytest.mark.skip(reason=reason))]
+    return [
+        pytest.param(case, id=case["base_id"] + f"-{n}")
+        for n, case in enumerate(truth_tables.document(file)["cases"])
+        if case["suite"] == "workload"
+    ]
+
+
+NAMES = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58}
+
+
+@pytest.mark.parametrize("case", _programs())
+def test_calico_rule_program(case: dict[str, Any]) -> None:
+    """One direction of one workload, as Calico's own compiler understands it."""
+    sets, policy = case["ip_sets"], case["policy"]
+    facts: list[Fact] = []
+
+    def add(written: list[dict[str, Any]]) -> str:
+        facts.append(rules(f"r{len(facts)}", ingress=[_rule(rule, sets) for rule in written]))
+        return str(facts[-1].key[0])
+
+    tiers = [
+        tier(*(add(p["rules"]) for p in raw["policies"]), name=raw["name"], default=raw["end_action"] or "deny")
+        for raw in policy["tiers"]
+    ]
+    tiers += [tier(add(profile["rules"]), name="profile", default="pass") for profile in policy["profiles"]]
+    for id_, members in sets.items():
+        if not any("," not in member for member in members):
+            facts.append(group(f"p:{id_}" if members else id_, *map(_member, members)))
+    table, nft = PolicyTable(), Nftables()
+    plug(table, "a")
+    for fact in (*facts, attach("a", ingress=Direction(tiers=tuple(tiers), default="deny"))):
+        table.apply(fact)
+    assert not settle(table, nft).blocked
+    for sent in case["packets"]:
+        packet = Packet(
+            sent["src"],
+            sent["dst"],
+            sent["protocol"],
+            sent["dport"],
+            sent["sport"],
+            out_link=link("a"),
+            icmp_type=sent["dport"] & 255,
+            icmp_code=sent["dport"] >> 8,
+        )
+        assert nft.send(packet).accepted is (sent["expect"] == "allow"), sent
+
+
+def _rule(raw: dict[str, Any], sets: dict[str, list[str]]) -> Rule:
+    def protocol(key: str) -> int | None:
+        named = raw.get(key)
+        return None if named is None else named.get("number") or NAMES[named["name"]]
+
+    def end(way: str, other: str) -> Match:
+        """Sets of nets are nets here; sets of addresses with ports are groups."""
+        within, without = raw.get(f"{way}IpSetIds", []), raw.get(f"not{other}IpSetIds", [])
+        return Match(
+            groups=tuple(GroupId(id_) for id_ in within if not sets[id_]),
+            nets=(*raw.get(f"{way}Net", []), *(net for id_ in within for net in sets[id_])),
+            not_nets=(*raw.get(f"not{other}Net", []), *(net for id_ in without for net in sets[id_])),
+            ports=_ranges(raw.get(f"{way}Ports", [])),
+            not_ports=_ranges(raw.get(f"not{other}Ports", [])),
+            named_ports=tuple(GroupId(f"p:{id_}") for id_ in raw.get(f"{way}NamedPortIpSetIds", [])),
+        )
+
+    icmp = raw.get("notIcmpTypeCode")
+    return Rule(
+        action=raw["action"].lower(),
+        protocol=protocol("protocol"),
+        not_protocol=protocol("notProtocol"),
+        not_icmp=Icmp(type=icmp["type"], code=icmp["code"]) if icmp else None,
+        source=end("src", "Src"),
+        destination=end("dst", "Dst"),
+    )
+
+
+def _ranges(raw: list[dict[str, int]]) -> tuple[PortRange, ...]:
+    return tuple(PortRange(first=r["first"], last=r["last"]) for r in raw)
+
+
+def _member(text: str) -> str:
+    """`10.0.0.2/32,tcp:80` in the builder's words."""
+    net, port = text.split(",")
+    protocol, number = port.split(":")
+    return f"{net.partition('/')[0]} {NAMES[protocol]} {number}"
