@@ -80,8 +80,8 @@ class Attachments:
             namespace=namespace,
             name=name,
             container=now.container,
-            ingress=Direction(tiers=tuple(_tiers(p for p in policies if p.ingress)), default=default),
-            egress=Direction(tiers=tuple(_tiers(p for p in policies if p.egress)), default=default),
+            ingress=Direction(tiers=tuple(_tiers([p for p in policies if p.ingress])), default=default),
+            egress=Direction(tiers=tuple(_tiers([p for p in policies if p.egress])), default=default),
         )
 
 

@@ -19,6 +19,7 @@ them twice. Items without labels are not in the index.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Set
+from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 from bus_schemas.ids import GroupId
@@ -160,15 +161,17 @@ class LabelIndex(Generic[Item]):
                 if not posting.count:
                     del self._postings[label]
         for label, value in after.items():
-            if before.get(label) != value:
-                found = self._postings.get(label)
-                if found is None:
-                    found = self._postings[label] = _Posting()
-                carriers = found.by_value.get(value)
-                if carriers is None:
-                    carriers = found.by_value[value] = set()
+            if before and before.get(label) == value:
+                continue
+            found = self._postings.get(label)
+            if found is None:
+                found = self._postings[label] = _Posting()
+            carriers = found.by_value.get(value)
+            if carriers is None:
+                found.by_value[value] = {item}
+            else:
                 carriers.add(item)
-                found.count += 1
+            found.count += 1
 
     def _candidates(self, labels: Labels) -> Iterator[tuple[GroupId, Selection]]:
         yield from self._unrestricted.items()
@@ -205,24 +208,22 @@ class LabelIndex(Generic[Item]):
 
     def _cost(self, label: str, keys: tuple[str | None, ...]) -> int:
         """How many items carry the label with one of the values, and how many selections wait there already."""
-        waiting = self._waiting.get(label, {})
-        cost = sum(len(waiting.get(key, ())) for key in keys)
-        posting = self._postings.get(label)
-        if posting is None:
-            return cost
-        return cost + sum(posting.count if key is None else len(posting.by_value.get(key, ())) for key in keys)
+        cost = 0
+        waiting, posting = self._waiting.get(label), self._postings.get(label)
+        for key in keys:
+            if waiting is not None:
+                cost += len(waiting.get(key, ()))
+            if posting is not None:
+                cost += posting.count if key is None else len(posting.by_value.get(key, ()))
+        return cost
 
     def _carriers(self, label: str | None, keys: tuple[str | None, ...]) -> Iterable[Item]:
         """The items among which a selection with this key has its members."""
         if label is None:
-            yield from self._labels
-            return
+            return self._labels
         posting = self._postings.get(label)
         if posting is None:
-            return
-        for key in keys:
-            if key is None:
-                for carriers in posting.by_value.values():
-                    yield from carriers
-            else:
-                yield from posting.by_value.get(key, ())
+            return ()
+        if None in keys:
+            return chain.from_iterable(posting.by_value.values())
+        return chain.from_iterable(posting.by_value.get(key, ()) for key in keys if key is not None)

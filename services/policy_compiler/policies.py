@@ -7,7 +7,7 @@ KubernetesNetworkPolicy --translate_kubernetes--+
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -90,16 +90,16 @@ class Draft:
             ingress=tuple(ingress) if attaching.ingress else (),
             egress=tuple(egress) if attaching.egress else (),
         )
-        named = {uid for rule in (*rules.ingress, *rules.egress) for uid in _groups(rule)}
+        named = _named((*rules.ingress, *rules.egress))
         groups = tuple(ref for uid, ref in self.groups.items() if uid in named)
         policy = Policy(self.subject, attaching, rules, groups)
         return Translation(policy, tuple(self.faults))
 
 
-def _groups(rule: Rule) -> Iterator[GroupId]:
-    """Every group that the rule names. What a translator drafted for a rule that came to nothing is not among them."""
-    for end in (rule.source, rule.destination):
-        yield from end.groups
-        yield from end.not_groups
-        yield from end.named_ports
-        yield from end.not_named_ports
+def _named(rules: Iterable[Rule]) -> set[GroupId]:
+    """Every group that the rules name. What a translator drafted for a rule that came to nothing is not among them."""
+    named: set[GroupId] = set()
+    for rule in rules:
+        for end in (rule.source, rule.destination):
+            named.update(end.groups, end.not_groups, end.named_ports, end.not_named_ports)
+    return named

@@ -54,9 +54,7 @@ async def serve(context: Context[Settings]) -> None:
         async def flush() -> None:
             nonlocal begun
             if not begun and core.is_blank and await _anything_published(context.bus):
-                context.health.note(
-                    NOTHING_DESIRED, "compiled policy is kept, though nothing asks for it any more"
-                )
+                context.health.note(NOTHING_DESIRED, "compiled policy is kept, though nothing asks for it any more")
                 return
             context.health.note(NOTHING_DESIRED, None)
             with metrics.FLUSH_SECONDS.time():

@@ -128,7 +128,8 @@ def _peer(namespace: str, peer: NetworkPolicyPeer) -> _Peer:
     return _Peer(Selection("", selectors.all_of(pods, spaces)))
 
 
-def _services(given: Sequence[NetworkPolicyPort]) -> Sequence[_Service]:
+@lru_cache(maxsize=1 << 12)
+def _services(given: tuple[NetworkPolicyPort, ...]) -> Sequence[_Service]:
     """The ports by protocol. A protocol's port without a number stands for all of them."""
     if not given:
         return ANYTHING
