@@ -46,7 +46,7 @@ class Write:
     resource: Resource | None
     """None: the object is to be deleted."""
     expected: int
-    """The sequence that this was decided upon; 0: there was nothing."""
+    """The sequence that this was decided upon; 0: the object did not exist."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,6 @@ class Core:
         """By (component, instance)."""
         self._desired: dict[Kind, dict[tuple[str, str], Stored]] = {kind: {} for kind in KINDS.values()}
         self._kinds: dict[Family[Any], Kind] = {DESIRED[kind]: kind for kind in KINDS.values()}
-        self._tombstones: dict[tuple[Kind, tuple[str, str]], int] = {}
         self._views: dict[Family[Any], dict[Any, Any]] = {BLOCK: self.blocks, HANDLE: self.handles}
         self._views |= {ENDPOINT: self.endpoints, STATUS: self.statuses}
 
@@ -145,11 +144,8 @@ class Core:
     def _apply_desired(self, kind: Kind, key: tuple[str, str], fact: Fact) -> None:
         if fact.value is None:
             self._desired[kind].pop(key, None)
-            if fact.sequence:
-                self._tombstones[kind, key] = fact.sequence
         else:
             self._desired[kind][key] = Stored(fact.value, fact.sequence)
-            self._tombstones.pop((kind, key), None)
 
     def kind_of(self, family: Family[Any]) -> Kind | None:
         return self._kinds.get(family)
@@ -166,7 +162,7 @@ class Core:
         stored = self._desired[kind].get(key)
         if stored is not None:
             return Fact(DESIRED[kind], key, stored.resource, stored.sequence)
-        return Fact(DESIRED[kind], key, None, self._tombstones.get((kind, key), 0))
+        return Fact(DESIRED[kind], key, None)
 
     # --- decisions
 

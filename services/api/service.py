@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from aiohttp import web
@@ -33,31 +33,38 @@ async def serve(context: Context[Settings]) -> None:
         ]
         context.log.info("listening", addresses=addresses)
         async with asyncio.TaskGroup() as tasks:
-            mirror = tasks.create_task(store.mirror(), name="mirror")
+            running = [
+                tasks.create_task(store.mirror(), name="mirror"),
+                tasks.create_task(store.restore(), name="restore"),
+            ]
             await context.stopping.wait()
             store.wake()
-            mirror.cancel()
+            for task in running:
+                task.cancel()
 
 
 @asynccontextmanager
 async def listening(app: web.Application, listen: str) -> AsyncIterator[str]:
-    """The application at `host:port` or `unix:/path`; gives the address as it is (port 0 chooses one)."""
+    """The application at `host:port` or `unix:/path`; gives the address as it is (port 0 chooses one). Raises OSError,
+    and ValueError for what is no address."""
+    path = Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
+    host, _, port = listen.rpartition(":")
+    if path is None and not (host and port.isdecimal()):
+        raise ValueError(f"api_listen: {listen!r} is neither host:port nor unix:/path")
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
-    path = Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
     try:
         if path is not None:
-            with suppress(FileNotFoundError):
-                path.unlink()
+            if path.is_socket():
+                path.unlink()  # a former process left it; anything else at this path is not ours to remove
             await web.UnixSite(runner, str(path)).start()
             path.chmod(0o660)
             yield listen
         else:
-            host, _, port = listen.rpartition(":")
-            await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
             bound = runner.addresses[0]
             yield f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
     finally:
         await runner.cleanup()
-        if path is not None:
-            path.unlink(missing_ok=True)
+        if path is not None and path.is_socket():
+            path.unlink()

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from random import uniform
+from typing import Any
 from uuid import uuid4
 
+from bus_schemas.resources import Resource
+from bus_schemas.subjects import DESIRED, Fact, Family, Key
 from chassis.bus import Bus, Interest
 from chassis.bus import Write as BusWrite
-
-from bus_schemas.resources import Resource
-from bus_schemas.subjects import DESIRED, Fact, Key
 from chassis.errors import Conflict, Unavailable
 from chassis.health import Health
 from services.api.core import READS, Core, Decision, Planned, Request, Stamp, Stored, Write
@@ -52,6 +52,8 @@ class Store:
         self._moved = asyncio.Event()
         self._writing = asyncio.Lock()
         self._watchers: set[Watcher] = set()
+        self._lost: dict[tuple[Family[Any], Key], Fact] = {}
+        self._lost_some = asyncio.Event()
         health.fail("mirror", "the desired state has not been read yet")
 
     async def mirror(self) -> None:
@@ -64,11 +66,20 @@ class Store:
                     kind = self.core.kind_of(fact.family)
                     if kind is not None:
                         self._tell(kind, (fact.key[0], fact.key[1]))
+                for fact in batch.lost:
+                    self._lose(fact)
                 if batch.in_sync and not self._in_sync:
                     self._in_sync = True
                     self._health.ok("mirror")
                 moved, self._moved = self._moved, asyncio.Event()
                 moved.set()
+
+    def _lose(self, fact: Fact) -> None:
+        """A wiped stream holds the key no longer. What was desired stays (`restore`); what others said of their own
+        doing stays until they say it again."""
+        if self.core.kind_of(fact.family) is not None:
+            self._lost[fact.family, fact.key] = fact
+            self._lost_some.set()
 
     def _tell(self, kind: Kind, key: tuple[str, str]) -> None:
         stored = self.core.resource(kind, key)
@@ -103,7 +114,8 @@ class Store:
             watcher.woken.set()
 
     async def commit(self, request: Request, *, dry_run: bool = False) -> Decision:
-        """Decides and writes, all or nothing. Raises Unavailable, and Conflict when others are always faster."""
+        """Decides and writes, all or nothing. Raises Unavailable, Rejected, and Conflict when others are always
+        faster."""
         self.readable()
         async with self._writing:
             fresher: dict[Key, Fact] = {}
@@ -113,26 +125,62 @@ class Store:
                     return decision
                 try:
                     sequences = await self._bus.batch([_bus_write(write) for write in decision.writes])
-                except Conflict:
+                except Conflict as conflict:
                     if attempt == ATTEMPTS:
                         raise
                     await asyncio.sleep(uniform(0, BACKOFF_S * attempt))
-                    fresher = await self._read(decision.writes)
+                    fresher |= await self._read(decision.writes, conflict)
                 else:
                     await self._heard(decision.writes, sequences)
                     return decision
         raise AssertionError("the last attempt returns or raises")
 
-    async def _read(self, writes: Sequence[Write]) -> dict[Key, Fact]:
-        facts = await asyncio.gather(*(self._bus.get(DESIRED[write.kind], write.key) for write in writes))
-        return {(write.kind.TOKEN, *write.key): fact for write, fact in zip(writes, facts, strict=True)}
+    async def _read(self, writes: Sequence[Write], conflict: Conflict) -> dict[Key, Fact]:
+        """What the keys are now. A value that cannot be read is no object, but it has a sequence to write upon."""
+        keys: list[tuple[Family[Any], Key]] = [(DESIRED[write.kind], write.key) for write in writes]
+        fresher: dict[Key, Fact] = {}
+        for write, (family, key), found in zip(writes, keys, await self._bus.get_many(keys), strict=True):
+            if isinstance(found, Fact):
+                fresher[write.kind.TOKEN, *write.key] = found
+            elif conflict.subject == family.subject(*key) and conflict.actual:
+                fresher[write.kind.TOKEN, *write.key] = Fact(family, key, None, conflict.actual)
+        return fresher
 
     async def _heard(self, writes: Sequence[Write], sequences: Sequence[int]) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(MIRROR_TIMEOUT_S):
                 for write, sequence in zip(writes, sequences, strict=True):
-                    while self.core.current(write.kind, write.key).sequence < sequence:
+                    while not self._shows(write, sequence):
                         await self._moved.wait()
+
+    def _shows(self, write: Write, sequence: int) -> bool:
+        stored = self.core.resource(write.kind, write.key)
+        return write.resource is None if stored is None else stored.sequence >= sequence
+
+    # --- a wiped bus
+
+    async def restore(self) -> None:
+        """For ever: writes again what a wiped or re-created stream lost, as far as nobody else has.
+
+        Silence deletes nothing: what people asked for stands until somebody deletes it, and the mirror may be the only
+        place that still knows it."""
+        while True:
+            await self._lost_some.wait()
+            self._lost_some.clear()
+            await self._bus.connected()
+            for fact in list(self._lost.values()):
+                kind = self.core.kind_of(fact.family)
+                stored = self.core.resource(kind, (fact.key[0], fact.key[1])) if kind is not None else None
+                try:
+                    if stored is not None:
+                        await self._bus.swap(fact.family, fact.key, stored.resource, expected=0)
+                except Conflict:
+                    self._lost.pop((fact.family, fact.key), None)  # somebody has written it: that counts
+                except Unavailable:
+                    self._lost_some.set()
+                    break
+                else:
+                    self._lost.pop((fact.family, fact.key), None)
 
 
 def _bus_write(write: Write) -> BusWrite:

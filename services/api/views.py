@@ -17,7 +17,7 @@ from services.api.core import Core
 
 Json = dict[str, Any]
 
-CONFIGURATION_DEFAULTS = {"strictAffinity": "false", "AutoAllocateBlocks": "true", "MaxBlocksPerHost": "0"}
+CONFIGURATION_DEFAULTS = {"strictAffinity": "false", "AutoAllocateBlocks": "true", "MaxBlocksPerHost": "20"}
 """What address management does where its replicas say nothing else in their status."""
 
 

@@ -14,9 +14,10 @@ from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import BlockCidr, HandleId, NodeName
 from bus_schemas.ipam import Allocation, Block, Handle
 from bus_schemas.subjects import BLOCK, ENDPOINT, HANDLE
+from chassis.embedded import EmbeddedNats
 from tests.support.api import CALICO_POLICY, KUBERNETES_POLICY, NAMESPACE, NODE, POD, POOL, joined
-from tests.support.api_server import DEADLINE_S, Api, running
-from tests.support.nats import Nats
+from tests.support.api_server import Api, running
+from tests.support.waiting import until
 from tortie.cli.main import main
 
 
@@ -34,6 +35,9 @@ class Tortie:
         captured = self._capsys.readouterr()
         return code, captured.out, captured.err
 
+    async def says(self, line: str, text: str) -> bool:
+        return text in (await self(line))[1]
+
     def file(self, *documents: str, name: str = "manifests.yaml") -> str:
         path = self._directory / name
         path.write_text(joined(*documents))
@@ -42,9 +46,9 @@ class Tortie:
 
 @pytest.fixture
 async def tortie(
-    nats: Nats, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Tortie]:
-    async with running(nats.url, tmp_path) as api:
+    async with EmbeddedNats(tmp_path / "nats") as nats, running(nats.url, tmp_path) as api:
         monkeypatch.setenv("TORTIE_API", api.address)
         yield Tortie(api, capsys, tmp_path)
 
@@ -129,9 +133,8 @@ async def test_pods_show_where_they_are(tortie: Tortie) -> None:
         node=NodeName("node1"), namespace="develop", name="web", container="c", link="tor1", addresses=("10.244.0.7",)
     )
     await tortie.api.bus.put(ENDPOINT, ("node1", "develop", "web"), endpoint)
-    async with asyncio.timeout(DEADLINE_S):
-        while "10.244.0.7" not in (out := (await tortie("get pods -n develop"))[1]):
-            await asyncio.sleep(0.01)
+    await until(lambda: tortie.says("get pods -n develop", "10.244.0.7"), "the pod has an address")
+    _, out, _ = await tortie("get pods -n develop")
     assert out.splitlines()[1].split() == ["web", "node1", "10.244.0.7"]
 
 
@@ -147,9 +150,8 @@ async def test_ipam_show(tortie: Tortie) -> None:
     handle = Handle(handle=HandleId("cni.1"), node=NodeName("node1"), namespace="default", pod="a")
     await tortie.api.bus.put(HANDLE, ("cni.1",), handle)
     await tortie.api.bus.put(BLOCK, (block.cidr,), block)
-    async with asyncio.timeout(DEADLINE_S):
-        while "1 (0%)" not in (out := (await tortie("ipam show"))[1]):
-            await asyncio.sleep(0.01)
+    await until(lambda: tortie.says("ipam show", "1 (0%)"), "the address is counted")
+    _, out, _ = await tortie("ipam show")
     for word in ("GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE", "IP Pool", "10.244.0.0/16", "65536"):
         assert word in out
     assert "10.244.0.64/26" not in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,21 @@ import pytest
 from bus_schemas.events import Event
 from bus_schemas.resources import IPPool, Node
 from bus_schemas.subjects import DESIRED, EVENT
+from chassis.embedded import EmbeddedNats
+from chassis.errors import Unavailable
 from tests.support.api import CALICO_POLICY, EVERYTHING, KUBERNETES_POLICY, NAMESPACE, NODE, POD, POOL, joined, resource
 from tests.support.api_server import Api, running
-from tests.support.nats import Nats
+from tests.support.waiting import until
 
 
 @pytest.fixture
-async def api(nats: Nats, tmp_path: Path) -> AsyncIterator[Api]:
+async def nats(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
+    async with EmbeddedNats(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+async def api(nats: EmbeddedNats, tmp_path: Path) -> AsyncIterator[Api]:
     async with running(nats.url, tmp_path) as started:
         yield started
 
@@ -203,11 +212,26 @@ async def test_somebody_else_writing_meanwhile_is_no_error(api: Api) -> None:
     """The mirror may be behind: the write is decided anew upon what is really there."""
     await api.post("/v1/apply", NODE)
     foreign = resource(NODE.replace("10.0.0.15", "10.0.0.77"))
-    answers = await asyncio.gather(
-        *(api.bus.put(DESIRED[Node], ("", "node1"), foreign) for _ in range(20)),
-        *(api.post("/v1/apply", NODE.replace("10.0.0.15", f"10.0.0.{host}")) for host in range(20, 40)),
+    written, answers = await asyncio.gather(
+        asyncio.gather(*(api.bus.put(DESIRED[Node], ("", "node1"), foreign) for _ in range(20))),
+        asyncio.gather(*(api.post("/v1/apply", NODE.replace("10.0.0.15", f"10.0.0.{20 + i}")) for i in range(20))),
     )
-    assert [answer[0] for answer in answers[20:]] == [200] * 20
+    assert len(written) == 20
+    assert [status for status, _ in answers] == [200] * 20
+
+
+async def test_what_cannot_be_read_on_the_bus_can_be_replaced(api: Api) -> None:
+    session = await api.bus.session()
+    await session.publish(DESIRED[Node].subject("", "node1"), b"\xc1 not msgpack")
+    await until(lambda: noted(api, "malformed"), "the message is set aside")
+    assert (await api.get("/v1/nodes/node1"))[0] == 404
+    assert (await api.post("/v1/apply", NODE))[0] == 200
+    assert (await api.get("/v1/nodes/node1"))[0] == 200
+    await until(lambda: noted(api, "malformed", False), "the note goes")
+
+
+async def noted(api: Api, name: str, there: bool = True) -> bool:
+    return (name in api.health.notes) is there
 
 
 # --- streams
@@ -259,17 +283,21 @@ async def test_every_event_of_a_burst_arrives_in_order(api: Api) -> None:
 # --- the bus away
 
 
-async def test_reads_go_on_and_writes_say_why_while_the_bus_is_away(nats: Nats, api: Api) -> None:
+async def fresh(api: Api) -> bool:
+    return not await api.stale("/v1/ippools")
+
+
+async def test_reads_go_on_and_writes_say_why_while_the_bus_is_away(nats: EmbeddedNats, api: Api) -> None:
     await api.post("/v1/apply", POOL)
     await nats.stop()
-    await api.until_stale("/v1/ippools")
+    await until(lambda: api.stale("/v1/ippools"), "the api notices")
     status, listed = await api.get("/v1/ippools")
     assert (status, len(listed["items"])) == (200, 1)
     status, answer = await api.post("/v1/apply", NODE)
     assert status == 503
     assert answer["error"].startswith("the bus is away")
     await nats.start()
-    await api.until_fresh("/v1/ippools")
+    await until(lambda: fresh(api), "the api is back")
     assert (await api.post("/v1/apply", NODE))[0] == 200
     assert (await api.bus.get(DESIRED[IPPool], ("", "default-ipv4-ippool"))).value is not None
 
@@ -280,3 +308,27 @@ async def test_before_the_first_snapshot_there_is_nothing_to_read(tmp_path: Path
             status, answer = await api.call(method, path, NODE if method == "POST" else None)
             assert status == 503
             assert json.dumps(answer["error"])
+
+
+async def test_a_wiped_bus_gets_back_what_was_desired(nats: EmbeddedNats, api: Api) -> None:
+    await api.post("/v1/apply", joined(POOL, NODE))
+    await nats.stop()
+    shutil.rmtree(nats.store / "jetstream")
+    await nats.start()
+
+    async def restored() -> bool:
+        try:
+            return all(
+                [
+                    (await api.bus.get(DESIRED[IPPool], ("", "default-ipv4-ippool"))).value is not None,
+                    (await api.bus.get(DESIRED[Node], ("", "node1"))).value is not None,
+                ]
+            )
+        except Unavailable:
+            return False
+
+    await until(restored, "the desired state is back on the bus")
+    assert len((await api.get("/v1/nodes"))[1]["items"]) == 1
+    await until(lambda: fresh(api), "the api is back")
+    assert (await api.post("/v1/apply", NODE.replace("10.0.0.15", "10.0.0.16")))[0] == 200
+    assert (await api.call("DELETE", "/v1/nodes/node1"))[0] == 200

@@ -43,6 +43,8 @@ def command(
         from chassis.runner import run
 
         module = SERVICES[service]
+        for other in SERVICES:
+            _settings(other)  # so that a variable of another service is known as such, not refused as misspelt
         shell = importlib.import_module(f"services.{module}.service")
         raise typer.Exit(run(module, _settings(service), shell.serve))
 

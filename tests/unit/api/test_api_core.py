@@ -122,10 +122,12 @@ def test_more_changes_than_one_batch_holds_are_refused() -> None:
     assert refused(Bench().apply(*many)).reason == "too_large"
 
 
-def test_a_tombstone_is_what_a_new_creation_is_decided_upon() -> None:
+def test_an_object_that_was_deleted_is_created_anew() -> None:
     bench = Bench(NODE)
     bench.do(Delete([(Node, ("", "node1"))]))
-    assert planned(bench.apply(NODE)).writes[0].expected == 2
+    plan = planned(bench.apply(NODE))
+    assert outcomes(plan) == ["created"]
+    assert plan.writes[0].expected == 0
 
 
 def test_fresher_facts_are_believed_over_the_mirror() -> None:
