@@ -222,7 +222,9 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
 
 
 async def serve(context: Context[Settings]) -> None:
-    async with agent(context.settings, context.bus, context.health):
+    async with agent(context.settings, context.bus, context.health) as made:
         context.heartbeat.node = context.settings.node_name
+        context.heartbeat.node = made.node
+        context.heartbeat.detail["cni_socket"] = context.settings.cni_socket
         context.log.info("agent", node=context.settings.node_name, cni_socket=context.settings.cni_socket)
         await context.stopping.wait()

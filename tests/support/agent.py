@@ -229,3 +229,76 @@ def environment(**settings: str) -> dict[str, str]:
 
 def attachments(containers: Iterable[str]) -> list[dict[str, str]]:
     return [{"containerID": container, "ifname": "eth0"} for container in containers]
+
+
+# --- the real services, as processes
+
+
+class ServiceProcess:
+    """One service as users start it, in the namespace in which it is started."""
+
+    def __init__(self, name: str, log: Path, **settings: str) -> None:
+        self.name = name
+        self._log = log
+        self._environment = environment(**settings)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        program = (
+            "import sys; from chassis.runner import run; "
+            f"from services.{self.name}.service import serve; from services.{self.name}.settings import Settings; "
+            f"sys.exit(run({self.name!r}, Settings, serve))"
+        )
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program], env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def kill(self) -> None:
+        """As kill -9 does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def stop(self) -> int | None:
+        """As SIGTERM does; the exit code."""
+        if self._process is None:
+            return None
+        self._process.terminate()
+        code = self._process.wait(timeout=15)
+        self._process = None
+        return code
+
+    def log(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
+
+
+class AgentProcess(ServiceProcess):
+    """One node's agent with its kernel, and the runtime that plugs pods into it."""
+
+    def __init__(self, node: str, namespace: Namespace, nats_url: str, directory: Path, **settings: str) -> None:
+        self.node = node
+        self.namespace = namespace
+        self.socket = str(directory / f"{node}.sock")
+        super().__init__(
+            "node_dataplane",
+            directory / f"{node}.log",
+            node=node,
+            nats_url=nats_url,
+            state_dir=str(directory / node),
+            cni_socket=self.socket,
+            health_listen=f"unix:{directory / node}.health",
+            **settings,
+        )
+
+    def start(self) -> None:
+        with self.namespace.inside():
+            super().start()
+
+    def cni(
+        self, command: str, container: str, netns: Namespace | None = None, pod: PodKey | None = None, **conf: Any
+    ) -> tuple[int, dict[str, Any]]:
+        """Through the plugin, as a runtime calls it."""
+        env = cni_env(command, container, netns.path if netns is not None else "", pod)
+        return run_plugin(env, {**CONF, "socket": self.socket, **conf})

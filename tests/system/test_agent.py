@@ -1,0 +1,277 @@
+"""Two agents with the real services: pods that reach each other, through crashes, outages and other people's hands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus_schemas.ids import PodKey
+from bus_schemas.resources import FelixConfiguration, IPPool, Namespace, Node, Pod, Resource
+from bus_schemas.resources.configuration import FelixConfigurationSpec
+from bus_schemas.resources.core import NodeBgp, NodeSpec
+from bus_schemas.resources.metadata import Metadata
+from bus_schemas.resources.pools import IPPoolSpec
+from bus_schemas.subjects import DESIRED, ENDPOINT, EVENT
+from chassis.bus import Bus
+from chassis.embedded import EmbeddedNats
+from chassis.feed import Interest
+from chassis.health import Health
+from chassis.settings import ServiceSettings
+from tests.support import netns
+from tests.support.agent import AgentProcess, ServiceProcess
+from tests.support.netns import links, namespaces, ping
+
+pytestmark = pytest.mark.root
+
+HUB = "10.0.0.254"
+WEB, CLIENT = PodKey("default", "web"), PodKey("default", "client")
+
+
+async def until(condition: Callable[[], bool], what: str, deadline_s: float = 20.0) -> None:
+    """Wait for a condition of the kernel."""
+    await asyncio.to_thread(netns.wait_for, condition, what, deadline_s)
+
+
+class Cluster:
+    """A hub with the bus and the services, in which the test stands, two nodes on one subnet, and two pods."""
+
+    def __init__(self, directory: Path, nodes: tuple[netns.Namespace, ...], pods: tuple[netns.Namespace, ...]) -> None:
+        self.directory = directory
+        self.nodes = nodes
+        self.pods = pods
+        self.nats = EmbeddedNats(directory / "nats", host=HUB)
+        self.bus: Bus
+        self.services: list[ServiceProcess] = []
+        self.agents: list[AgentProcess] = []
+
+    async def apply(self, resource: Resource) -> None:
+        await self.bus.put(DESIRED[type(resource)], resource.key, resource)
+
+    async def pool(self, mode: str = "Never") -> None:
+        spec = IPPoolSpec(cidr="10.244.0.0/16", nat_outgoing=True, vxlan_mode=mode)  # type: ignore[arg-type]
+        await self.apply(IPPool(metadata=Metadata(name="default"), spec=spec))
+
+    async def add(self, number: int, pod: PodKey) -> str:
+        """Plug pod `number` into node `number`; its address."""
+        code, answer = await asyncio.to_thread(self.agents[number].cni, "ADD", pod.name, self.pods[number], pod)
+        assert code == 0, f"{answer}\n{self.agents[number].log()}"
+        address: str = answer["ips"][0]["address"]
+        return address.partition("/")[0]
+
+    async def both(self) -> tuple[str, str]:
+        web = await self.add(0, WEB)
+        client = await self.add(1, CLIENT)
+        await self.reach(1, web)
+        await self.reach(0, client)
+        return web, client
+
+    async def reach(self, number: int, address: str) -> None:
+        await until(lambda: ping(self.pods[number], address, wait_s=0.2), f"pod {number} reaches {address}")
+
+
+@asynccontextmanager
+async def cluster_of(
+    directory: Path, nodes: tuple[netns.Namespace, ...], pods: tuple[netns.Namespace, ...]
+) -> AsyncIterator[Cluster]:
+    made = Cluster(directory, nodes, pods)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(made.nats)
+        settings = ServiceSettings(nats_url=made.nats.url, health_listen="")
+        made.bus = await stack.enter_async_context(Bus.connect(settings, name="test", health=Health()))
+        await made.bus.connected()
+        for name in ("ipam", "route_distribution", "policy_compiler"):
+            service = ServiceProcess(name, directory / f"{name}.log", nats_url=made.nats.url, health_listen="")
+            service.start()
+            stack.callback(service.stop)
+            made.services.append(service)
+        await made.apply(Namespace(metadata=Metadata(name="default")))
+        for number, node in enumerate(nodes):
+            name = f"node{number + 1}"
+            spec = NodeSpec(bgp=NodeBgp(ipv4_address=f"10.0.0.{number + 1}/24"))
+            await made.apply(Node(metadata=Metadata(name=name), spec=spec))
+            agent = AgentProcess(name, node, made.nats.url, directory)
+            agent.start()
+            stack.callback(agent.stop)
+            made.agents.append(agent)
+        for pod in (WEB, CLIENT):
+            await made.apply(Pod(metadata=Metadata(name=pod.name, namespace=pod.namespace)))
+        for agent in made.agents:
+            await until(Path(agent.socket).exists, f"{agent.node} listens")
+        yield made
+
+
+@pytest.fixture
+def spaces() -> Iterator[tuple[tuple[netns.Namespace, ...], tuple[netns.Namespace, ...]]]:
+    with ExitStack() as stack:
+        hub, *rest = stack.enter_context(namespaces(5))
+        nodes, pods = tuple(rest[:2]), tuple(rest[2:])
+        hub.ip("link", "add", "br0", "type", "bridge")
+        hub.ip("address", "add", f"{HUB}/24", "dev", "br0")
+        hub.ip("link", "set", "br0", "up")
+        for number, node in enumerate(nodes, 1):
+            netns.veth(node, "up0", hub, f"node{number}", addresses=(f"10.0.0.{number}/24", ""))
+            hub.ip("link", "set", f"node{number}", "master", "br0")
+            node.ip("route", "add", "default", "via", HUB)
+        stack.enter_context(hub.inside())
+        yield nodes, pods
+
+
+@pytest.fixture
+async def cluster(spaces: Any, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with cluster_of(tmp_path, *spaces) as made:
+        await made.pool()
+        yield made
+
+
+def ip_json(namespace: netns.Namespace, *arguments: str) -> list[dict[str, Any]]:
+    return [row for row in json.loads(namespace.ip("-j", *arguments) or "[]") if row]
+
+
+def table_of(namespace: netns.Namespace) -> str:
+    with namespace.inside():
+        done = subprocess.run(["nft", "list", "table", "inet", "tortie"], capture_output=True, text=True, check=False)
+    return done.stdout
+
+
+@pytest.mark.parametrize("mode", ["Never", "Always"])
+async def test_pods_of_two_nodes_reach_each_other(cluster: Cluster, mode: str) -> None:
+    await cluster.pool(mode)
+    web, _ = await cluster.both()
+    routes = ip_json(cluster.nodes[1], "route", "get", web)
+    assert routes[0]["dev"] == ("vxlan.tortie" if mode == "Always" else "up0")
+
+
+async def test_a_tunnel_comes_moves_and_goes_live(cluster: Cluster) -> None:
+    web, client = await cluster.both()
+    node = cluster.nodes[1]
+    await cluster.pool("Always")
+    await until(lambda: ip_json(node, "route", "get", web)[0]["dev"] == "vxlan.tortie", "the tunnel is used")
+    await cluster.reach(1, web)
+    felix = FelixConfiguration(metadata=Metadata(name="default"), spec=FelixConfigurationSpec(vxlan_port=8472))
+    await cluster.apply(felix)
+
+    def port() -> int:
+        rows = [row for row in ip_json(node, "-d", "link") if row["ifname"] == "vxlan.tortie"]
+        return int(rows[0]["linkinfo"]["info_data"]["port"]) if rows else 0
+
+    await until(lambda: port() == 8472, "the port changed")
+    await cluster.reach(1, web)
+    await cluster.reach(0, client)
+    await cluster.pool("Never")
+    await until(lambda: "vxlan.tortie" not in links(node), "the tunnel is gone")
+    await cluster.reach(1, web)
+
+
+async def test_a_killed_agent_costs_no_packet_and_comes_back_to_its_pods(cluster: Cluster) -> None:
+    web, client = await cluster.both()
+    agent = cluster.agents[0]
+    before = [row["ifname"] for row in ip_json(cluster.nodes[0], "link")]
+    agent.kill()
+    assert await asyncio.to_thread(ping, cluster.pods[1], web)
+    code, answer = await asyncio.to_thread(agent.cni, "ADD", "other", cluster.pods[0])
+    assert (code, answer["code"]) == (1, 11)
+
+    lost: list[str] = []
+
+    async def watch(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            if not await asyncio.to_thread(ping, cluster.pods[1], web):
+                lost.append(web)
+
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(watch(stop))
+        agent.start()
+        again = await asyncio.to_thread(_answered, agent, cluster.pods[0])
+        stop.set()
+    assert lost == []
+    assert again["ips"][0]["address"] == f"{web}/32"
+    assert [row["ifname"] for row in ip_json(cluster.nodes[0], "link")] == before
+    await cluster.reach(0, client)
+    facts = await cluster.bus.get(ENDPOINT, ("node1", *WEB))
+    assert facts.value.addresses == (web,)
+
+
+def _answered(agent: AgentProcess, pod: netns.Namespace) -> dict[str, Any]:
+    """The repeated ADD, as soon as the agent listens."""
+    answer: dict[str, Any] = {}
+
+    def ok() -> bool:
+        code, found = agent.cni("ADD", WEB.name, pod, WEB)
+        answer.update(found)
+        return code == 0
+
+    netns.wait_for(ok, "the agent answers", 20.0)
+    return answer
+
+
+async def test_del_without_a_bus_gives_the_address_back_later(cluster: Cluster) -> None:
+    await cluster.both()
+    await cluster.nats.stop()
+    code, answer = await asyncio.to_thread(cluster.agents[0].cni, "DEL", WEB.name, cluster.pods[0], WEB)
+    assert (code, answer) == (0, {})
+    assert [name for name in links(cluster.nodes[0]) if name.startswith("tor")] == []
+    cluster.agents[0].kill()
+    cluster.agents[0].start()
+    await cluster.nats.start()
+    await cluster.bus.connected()
+    key = ("node1", *WEB)
+    async with asyncio.timeout(20), cluster.bus.follow(Interest(ENDPOINT, key)) as endpoints:
+        published = (await cluster.bus.get(ENDPOINT, key)).value
+        while published is not None:
+            published = (await endpoints.next()).facts[-1].value
+    store = cluster.directory / "node1" / "endpoints.json"
+    await until(lambda: json.loads(store.read_text())["owed"] == [], "the address was given back")
+
+
+@pytest.mark.parametrize(
+    ("damage", "object_"),
+    [
+        (lambda c, w: c.nodes[1].run("nft", "delete", "table", "inet", "tortie"), "table inet tortie"),
+        (lambda c, w: c.nodes[1].run("nft", "flush", "ruleset"), "table inet tortie"),
+        (lambda c, w: c.nodes[1].ip("route", "flush", "proto", "84"), "10.244."),
+        (lambda c, w: c.nodes[1].ip("link", "delete", "vxlan.tortie"), "vxlan.tortie"),
+        (lambda c, w: c.nodes[1].ip("neigh", "flush", "dev", "vxlan.tortie", "nud", "permanent"), "vxlan.tortie"),
+        (lambda c, w: c.nodes[1].ip("link", "set", _link(c, 1), "down"), "tor"),
+        (lambda c, w: c.nodes[1].sysctl("net.ipv4.ip_forward", 0), "net.ipv4.ip_forward"),
+    ],
+    ids=["table", "ruleset", "routes", "device", "neighbours", "link", "forwarding"],
+)
+async def test_what_others_break_is_put_right_and_told(
+    cluster: Cluster, damage: Callable[[Cluster, str], object], object_: str
+) -> None:
+    await cluster.pool("Always")
+    web, client = await cluster.both()
+    table = table_of(cluster.nodes[1])
+    async with cluster.bus.follow(Interest(EVENT, ("node",))) as events:
+        damage(cluster, web)
+        async with asyncio.timeout(15):
+            told = []
+            while not any(event.object.startswith(object_) for event in told):
+                told += [fact.value for fact in (await events.next()).facts if fact.value.what == "repaired"]
+    await cluster.reach(1, web)
+    await cluster.reach(0, client)
+    assert table_of(cluster.nodes[1]).count("chain ") == table.count("chain ")
+
+
+def _link(cluster: Cluster, number: int) -> str:
+    return next(name for name in links(cluster.nodes[number]) if name.startswith("tor"))
+
+
+async def test_others_things_are_left_alone(cluster: Cluster) -> None:
+    node = cluster.nodes[0]
+    node.ip("route", "add", "10.99.0.0/16", "via", HUB, "proto", "static")
+    node.run("nft", "add", "table", "inet", "somebody")
+    await cluster.both()
+    cluster.agents[0].kill()
+    cluster.agents[0].start()
+    await asyncio.to_thread(_answered, cluster.agents[0], cluster.pods[0])
+    assert ip_json(node, "route", "show", "10.99.0.0/16")
+    assert "somebody" in node.run("nft", "list", "tables")
