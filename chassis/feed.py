@@ -17,15 +17,16 @@ rules 2, 3, 6, 7 and 8.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bus_schemas.codec import Malformed, decode
 from bus_schemas.subjects import TOMBSTONE_TTL_S, Fact, Family, Key, Stream, live, stored
 from chassis import jetstream
-from chassis.errors import Unavailable, Unusable
+from chassis.errors import Unavailable, Unreadable, Unusable
 from chassis.jetstream import Stored, TooManyResults
 from chassis.ledger import Ledger, disjoint
 from chassis.metrics import GAPS
@@ -48,7 +49,10 @@ CONSUMER_FILTERS = 250
 DIRECT_FILTERS = 200
 """Filters of one direct get."""
 NARROW = 16
-"""More filters than this in a stream are checked a few at a time."""
+"""More narrow interests than this are checked a few at a time."""
+CHECKED_AT_ONCE = 64
+REREAD_S = 600.0
+"""Everything is read again this often: a lost message that a later one of another key hides is found at last."""
 
 
 class Interest(NamedTuple):
@@ -73,9 +77,12 @@ class Batch(NamedTuple):
     lost: tuple[Fact, ...] = ()
     """Keys that a wiped or re-created stream no longer holds (sequence 0, no value). They still stand for whoever reads
     them: silence never deletes. Their writer has to write them again."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """What was kept out because it is not a message of its family; already counted and named in health. For a reader
+    it does not exist, the last good value stands. Its writer may replace it."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Followed:
     """One interest, as it is followed."""
 
@@ -97,14 +104,8 @@ class _Slot(NamedTuple):
     sequence: int
     payload: bytes
     """Empty: the key is absent."""
-
-
-@dataclass
-class _Epoch:
-    """Which life of a stream its sequences belong to."""
-
-    created: str
-    last_seq: int
+    ordinal: int
+    """Its place in the order of first changes."""
 
 
 class Feed:
@@ -116,18 +117,18 @@ class Feed:
         self._followed: dict[Interest, _Followed] = {i: _Followed(i) for i in interests}
         self._dropped: list[_Followed] = []
         self._pending: dict[str, _Slot] = {}
-        self._ordinals: dict[str, int] = {}
         self._ordinal = count()
         self._marks: list[tuple[int, _Followed]] = []
         self._lost: dict[str, Fact] = {}
-        self._epochs: dict[Stream, _Epoch] = {}
+        self._created: dict[Stream, str] = {}
+        """When each stream was made: which life of it our sequences belong to."""
         self._news = asyncio.Event()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
         self._rotation = 0
+        self._reread_at = asyncio.get_running_loop().time() + REREAD_S * random.uniform(0.8, 1.2)
 
     # --- for the reader
 
@@ -136,7 +137,6 @@ class Feed:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -175,47 +175,45 @@ class Feed:
         """Waits until something is pending: facts, or interests that came in sync."""
         told = self.in_sync
         while True:
+            await asyncio.sleep(0)  # a reader that is always behind must not keep everybody else waiting
             await self._news.wait()
             self._news.clear()
             batch = self._take()
-            if batch.facts or batch.synced or batch.lost or batch.in_sync != told:
+            if batch.facts or batch.synced or batch.lost or batch.unreadable or batch.in_sync != told:
                 return batch
 
     def _take(self) -> Batch:
         facts: list[Fact] = []
+        unreadable: list[Unreadable] = []
         pending = self._pending
-        for subject in list(pending)[:MAX_FACTS] if len(pending) > MAX_FACTS else list(pending):
-            slot = pending.pop(subject)
-            self._ordinals.pop(subject, None)
-            fact = self._fact(subject, slot)
-            if fact is not None:
-                facts.append(fact)
-        first = next(iter(pending), None)
-        upto = self._ordinals[first] if first is not None else None
-        synced = [followed for ordinal, followed in self._marks if upto is None or ordinal <= upto]
-        if synced:
-            self._marks = [mark for mark in self._marks if mark[1] not in synced]
+        for subject in list(islice(pending, MAX_FACTS)):
+            told = self._told(subject, pending.pop(subject))
+            if isinstance(told, Unreadable):
+                unreadable.append(told)
+            else:
+                facts.append(told)
+        first = next(iter(pending.values()), None)
+        done = [mark for mark in self._marks if first is None or mark[0] < first.ordinal]
+        self._marks = self._marks[len(done) :]
         if pending:
             self._news.set()
         if len(pending) < MAX_PENDING:
             self._room.set()
         lost, self._lost = self._lost, {}
-        return Batch(facts, frozenset(f.interest for f in synced), self.in_sync, tuple(lost.values()))
+        synced = frozenset(followed.interest for _, followed in done)
+        return Batch(facts, synced, self.in_sync, tuple(lost.values()), tuple(unreadable))
 
-    def _fact(self, subject: str, slot: _Slot) -> Fact | None:
+    def _told(self, subject: str, slot: _Slot) -> Fact | Unreadable:
+        """The slot as the reader is told it. What cannot be read is parked: the last good value stands."""
         family = slot.followed.interest.family
         key = family.parse(subject)
-        if key is None:
-            self._bus.parked.park(self, subject, family.stream, "the subject is not an escaped key")
-            return None
-        if not slot.payload:
-            self._bus.parked.release(self, subject)
-            return Fact(family, key, None, slot.sequence)
         try:
-            value = decode(slot.payload, family.message)
+            if key is None:
+                raise Malformed("the subject is not an escaped key")
+            value = decode(slot.payload, family.message) if slot.payload else None
         except Malformed as error:
             self._bus.parked.park(self, subject, family.stream, str(error))
-            return None
+            return Unreadable(subject, slot.sequence, str(error))
         self._bus.parked.release(self, subject)
         return Fact(family, key, value, slot.sequence)
 
@@ -234,9 +232,9 @@ class Feed:
     def _tell(self, followed: _Followed, message: Stored) -> None:
         subject = message.subject
         self._lost.pop(subject, None)
-        if subject not in self._pending:
-            self._ordinals[subject] = next(self._ordinal)
-        self._pending[subject] = _Slot(followed, message.sequence, message.payload)
+        waiting = self._pending.get(subject)
+        ordinal = waiting.ordinal if waiting is not None else next(self._ordinal)
+        self._pending[subject] = _Slot(followed, message.sequence, message.payload, ordinal)
         if len(self._pending) >= MAX_PENDING:
             self._room.clear()
         self._news.set()
@@ -365,12 +363,10 @@ class Feed:
     def _enter_epoch(self, stream: Stream, info: jetstream.StreamInfo) -> None:
         """Notices a stream that was wiped: made anew, restored from the past, or emptied while we know keys."""
         known = [f for f in self._followed.values() if f.stream is stream]
-        highest = max((f.ledger.highest for f in known), default=0)
-        before = self._epochs.get(stream)
-        self._epochs[stream] = _Epoch(info.created, info.state.last_seq)
-        anew = before is not None and before.created != info.created
-        backwards = info.state.last_seq < highest
-        emptied = info.state.messages == 0 and any(len(f.ledger) for f in known)
+        anew = self._created.get(stream, info.created) != info.created
+        backwards = info.state.last_seq < max((f.ledger.highest for f in known), default=0)
+        emptied = info.state.messages == 0 and any(len(f.ledger) > len(f.ledger.kept) for f in known)
+        self._created[stream] = info.created
         if not (anew or backwards or emptied):
             return
         self._bus.stream_wiped(stream)
@@ -380,8 +376,9 @@ class Feed:
             family = followed.interest.family
             for subject in followed.ledger.kept:
                 key = family.parse(subject)
-                if key is not None and subject not in self._pending:
+                if key is not None:
                     self._lost[subject] = Fact(family, key, None, 0)
+        self._news.set()
 
     def _name_kept(self) -> None:
         kept = [subject for f in self._followed.values() for subject in f.ledger.kept]
@@ -399,46 +396,48 @@ class Feed:
     async def _check(self, session: Session) -> None:
         """Compares with the streams, and reads again what is behind."""
         now = asyncio.get_running_loop().time()
-        by_stream: dict[Stream, list[_Followed]] = {}
-        for followed in self._followed.values():
-            followed.ledger.expire(now)
-            by_stream.setdefault(followed.stream, []).append(followed)
-        for stream, group in by_stream.items():
-            if len(group) > NARROW:
-                await self._check_some(session, stream, group)
-                continue
-            behind = [f for f in group if await self._behind(session, f)]
-            if not behind:
-                continue
+        followed = list(self._followed.values())
+        for one in followed:
+            one.ledger.expire(now)
+        if now >= self._reread_at:
+            self._reread_at = now + REREAD_S * random.uniform(0.8, 1.2)
+            for one in followed:
+                one.read = False
+            return
+        narrow = [one for one in followed if one.interest.leading]
+        if len(narrow) > NARROW:
+            followed = [one for one in followed if not one.interest.leading]
+            await self._check_some(session, narrow)
+        behind = [one for one in followed if await self._behind(session, one)]
+        if behind:
             await asyncio.sleep(SETTLE_S)
-            for followed in behind:
-                if followed.read and await self._behind(session, followed):
-                    GAPS.labels(stream).inc()
-                    followed.read = False
-        self._name_kept()
+        for one in behind:
+            if await self._behind(session, one):
+                self._gap(one)
+
+    def _gap(self, followed: _Followed) -> None:
+        GAPS.labels(followed.stream).inc()
+        followed.read = False
 
     async def _behind(self, session: Session, followed: _Followed) -> bool:
         newest = await jetstream.last(session, followed.stream, followed.interest.filter)
         return newest is not None and newest.sequence > followed.ledger.highest
 
-    async def _check_some(self, session: Session, stream: Stream, group: list[_Followed]) -> None:
-        """Many narrow interests: the next few in turn, by reading them."""
-        start = self._rotation % len(group)
-        self._rotation += DIRECT_FILTERS
-        some = (group[start:] + group[:start])[:DIRECT_FILTERS]
-        narrow = {f.interest.filter: f for f in some}
-        try:
-            messages = await jetstream.last_of_each(session, stream, list(narrow))
-        except TooManyResults:
-            for followed in some:
-                if await self._behind(session, followed):
-                    followed.read = False
-            return
-        route = _Routes(narrow)
-        for message in messages:
-            for filter_ in route.of(message.subject):
-                if message.sequence > narrow[filter_].ledger.highest:
-                    self._heard(narrow[filter_], message)
+    async def _check_some(self, session: Session, narrow: Sequence[_Followed]) -> None:
+        """Many narrow interests: the next few in turn, by reading them. What is on its way is only read early."""
+        start = self._rotation % len(narrow)
+        self._rotation += CHECKED_AT_ONCE
+        some = [*narrow[start:], *narrow[:start]][:CHECKED_AT_ONCE]
+        for stream in {one.stream for one in some}:
+            by_filter = {one.interest.filter: [one] for one in some if one.stream is stream}
+            try:
+                messages = await jetstream.last_of_each(session, stream, list(by_filter))
+            except TooManyResults:
+                for (one,) in by_filter.values():
+                    if await self._behind(session, one):
+                        self._gap(one)
+                continue
+            self._absorb(messages, list(by_filter), by_filter, {filter_: set() for filter_ in by_filter})
 
 
 class _Routes:

@@ -60,4 +60,8 @@ class Heartbeat:
                 await self._bus.put(STATUS, self._key, self.status(), ttl_s=STATUS_TTL_S)
             except BusError:
                 self.missed += 1
-            await asyncio.sleep(self._interval_s)
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._health.turned()  # ready or unready is said at once
+            except TimeoutError:
+                continue

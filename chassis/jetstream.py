@@ -86,6 +86,8 @@ class TooManyResults(Exception):
     """More keys under the filters than one direct get returns: read them through a consumer."""
 
 
+_BATCH_HEADERS = {"headers of a batch": " " * 240}
+
 _ack = msgspec.json.Decoder(_Ack)
 _info = msgspec.json.Decoder(StreamInfo)
 _consumer = msgspec.json.Decoder(_Consumer)
@@ -146,6 +148,8 @@ async def publish_batch(
     assert 0 < len(messages) <= MAX_BATCH
     if len(messages) == 1:
         return [await publish(session, messages[0], timeout_s=timeout_s)]
+    for message in messages:  # before the first is sent: nobody would end the batch
+        session.check_size(message.subject, message.payload, _BATCH_HEADERS)
     batch = uuid4().hex
     for i, message in enumerate(messages[:-1], 1):
         headers = _headers(message) | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(i)}

@@ -18,10 +18,11 @@ import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bus_schemas.codec import Malformed, Message, encode
-from bus_schemas.subjects import Family, Key
+from bus_schemas.codec import Message, encode
+from bus_schemas.events import Event
+from bus_schemas.subjects import Family, Key, family_of
 from chassis.bus import Bus, Write
-from chassis.errors import Conflict, Rejected, Unavailable
+from chassis.errors import Conflict, Rejected, Unavailable, Unreadable
 from chassis.feed import Batch, Feed, Interest
 from chassis.jetstream import MAX_BATCH
 from chassis.lease import Lease
@@ -31,6 +32,8 @@ BATCH_BYTES = 4 * 1024 * 1024
 """A batch is cut here, so that one does not stall the server's log."""
 RETRY_S = 0.2
 RETRY_MAX_S = 2.0
+CONFLICT_PAUSE_S = 0.02
+"""At most so long between two looks at keys that somebody else is writing too."""
 
 _Id = tuple[int, Key]
 """A key, and its family by its place in the interests."""
@@ -42,6 +45,7 @@ class _Known(NamedTuple):
 
 
 _NOTHING = _Known(0, None)
+_GARBAGE = Event(time=0, domain="", what="", message="what cannot be read is equal to nothing that is wanted")
 
 
 class Publication:
@@ -146,11 +150,23 @@ class Publication:
             if self._compare(id_):
                 differs = True
                 REPAIRS.inc()
+        for unreadable in batch.unreadable:
+            if self._learn_garbage(unreadable):
+                differs = True
         if batch.in_sync and not self._synced.is_set():
             self._synced.set()
             differs = True
         if differs:
             self._due.set()
+
+    def _learn_garbage(self, unreadable: Unreadable) -> bool:
+        found = family_of(unreadable.subject, (interest.family for interest in self._interests))
+        if found is None:
+            return False
+        family, key = found
+        id_ = (self._place[family.name], key)
+        self._known[id_] = _Known(unreadable.sequence, _GARBAGE)
+        return self._compare(id_)
 
     def _forget_absent(self, id_: _Id) -> None:
         known = self._known[id_]
@@ -205,6 +221,7 @@ class Publication:
                 sequences = await self._bus.batch(writes)
             except Conflict:
                 await self._look(ids)
+                await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))
                 return
             except Unavailable:
                 await self._look(ids)  # it may have happened
@@ -239,9 +256,8 @@ class Publication:
         families = [self._interests[id_[0]].family for id_ in ids]
         facts = await self._bus.get_many([(f, id_[1]) for f, id_ in zip(families, ids, strict=True)])
         for id_, fact in zip(ids, facts, strict=True):
-            if isinstance(fact, Malformed):
-                continue
-            self._known[id_] = _Known(fact.sequence, fact.value)
+            value = _GARBAGE if isinstance(fact, Unreadable) else fact.value
+            self._known[id_] = _Known(fact.sequence, value)
             self._compare(id_)
 
     async def _refuse(self, ids: Sequence[_Id], writes: Sequence[Write], error: Rejected) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import uvloop
 
-from bus_schemas.status import STATUS_INTERVAL_S
+from bus_schemas.ids import NodeName
 from chassis import logs, settings
 from chassis.bus import Bus
 from chassis.errors import SettingsError
@@ -66,8 +66,8 @@ def run(name: str, settings_type: type[S], serve: Callable[[Context[S]], Awaitab
     log = logs.logger(name)
     try:
         uvloop.run(_live(name, loaded, serve, log))
-    except BaseExceptionGroup as group:
-        log.error("broken", error=str(group), exc_info=group)
+    except Exception as error:
+        log.error("broken", error=str(error), exc_info=error)
         return 1
     log.info("stopped")
     return 0
@@ -79,7 +79,8 @@ async def _live(name: str, loaded: S, serve: Callable[[Context[S]], Awaitable[No
     health = Health()
     async with health.serve(loaded.health_listen), Bus.connect(loaded, name=name, health=health) as bus:
         log.info("started", instance=loaded.instance, health=health.address, nats=_hosts(loaded.nats_url))
-        heartbeat = Heartbeat(bus, name, loaded.instance, health, started=time.time(), interval_s=STATUS_INTERVAL_S)
+        node: NodeName | None = getattr(loaded, "node_name", None)  # an agent is known by its node's name
+        heartbeat = Heartbeat(bus, name, node or loaded.instance, health, started=time.time(), node=node)
         context = Context(name, loaded, bus, health, log, stopping, heartbeat)
         async with asyncio.TaskGroup() as tasks:
             beating = tasks.create_task(heartbeat.run(), name="heartbeat")

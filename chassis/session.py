@@ -85,8 +85,8 @@ class Subscribed:
         self._inner: Subscription | None = None
 
     async def _on_message(self, message: Msg) -> None:
-        if self._callback is None:
-            return
+        if self._callback is None or self._session.ended.is_set():
+            return  # a message of a session that is over must not be taken for one of the next
         headers: Mapping[str, str] = message.headers or _NO_HEADERS
         try:
             self._callback(Delivery(message.subject, message.reply, headers, message.data))
@@ -113,6 +113,8 @@ class Session:
         self.ended = asyncio.Event()
         self.reason = ""
         self.bug: Exception | None = None
+        self.complaint = ""
+        """The last asynchronous error of the server or the library, a denied permission for example."""
         self._inbox = inbox
         self._tokens = count(1)
         self._waiting: dict[str, Callback] = {}
@@ -126,10 +128,10 @@ class Session:
         session = cls(client, inbox)
 
         async def on_closed() -> None:
-            session.end("the connection was lost")
+            session.end("the connection was lost" + (f": {session.complaint}" if session.complaint else ""))
 
         async def on_error(error: Exception) -> None:
-            session.reason = session.reason or str(error)
+            session.complaint = str(error) or type(error).__name__
 
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -148,8 +150,8 @@ class Session:
                 )
             await session.subscribe(f"{inbox}.*", session._on_inbox)
         except (nats.errors.Error, OSError, TimeoutError) as error:
+            text = session.complaint or str(error) or type(error).__name__
             await client.close()
-            text = session.reason or str(error) or type(error).__name__
             raise Unavailable(f"no connection to {server_address(server)}: {text}") from error
         return session
 
@@ -221,13 +223,18 @@ class Session:
         """Hands the message to the socket. Raises Unavailable when the session is over, Rejected when too large."""
         if self.ended.is_set():
             raise Unavailable(self.reason)
+        self.check_size(subject, payload, headers)
         try:
             await self.client.publish(subject, payload, reply=reply, headers=headers)
-        except nats.errors.MaxPayloadError as error:
-            raise Rejected(f"{subject}: {len(payload)} bytes are more than the server takes") from error
         except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError, OSError) as error:
             self.end(f"the connection was lost: {error}")
             raise Unavailable(self.reason) from error
+
+    def check_size(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> None:
+        """Raises Rejected for a message that the server would answer by closing the connection."""
+        size = len(payload) + sum(len(key) + len(value) + 4 for key, value in (headers or _NO_HEADERS).items()) + 16
+        if size > self.max_payload:
+            raise Rejected(f"{subject}: {size} bytes are more than the {self.max_payload} that the server takes")
 
     async def subscribe(self, subject: str, callback: Callback, *, queue: str = "") -> Subscribed:
         """`callback` runs for every message, in order, in the event loop; it must not block."""

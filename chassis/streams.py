@@ -74,7 +74,10 @@ async def _ensure(session: Session, asked: dict[str, Any]) -> None:
         info = await stream_info(session, asked["name"])
         if info is None:
             info = await create_stream(session, asked)
-        elif differences(asked, info.config):
+        else:
+            # whoever runs the servers may have changed it, and a service with the default must not change it back
+            asked = asked | {"num_replicas": info.config.get("num_replicas", asked["num_replicas"])}
+        if differences(asked, info.config):
             info = await update_stream(session, asked)
     except Rejected as error:
         raise Unusable(f"stream {asked['name']} cannot be made: {error}") from error

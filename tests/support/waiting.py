@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 DEADLINE_S = 20.0
+POLL_S = 0.005
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -16,3 +21,24 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"never: {what}") from None
+
+
+async def eventually(condition: Callable[[], T], *, within_s: float = DEADLINE_S) -> T:
+    """The first true value of the condition. AssertionError with its source and last value after the deadline.
+
+    An AssertionError inside the condition counts as not yet.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_s
+    while True:
+        last: object
+        try:
+            value = condition()
+            if value:
+                return value
+            last = value
+        except AssertionError as error:
+            last = error
+        if loop.time() > deadline:
+            raise AssertionError(f"not within {within_s:g} s: {inspect.getsource(condition).strip()} ({last!r})")
+        await asyncio.sleep(POLL_S)

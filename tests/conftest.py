@@ -1,0 +1,3 @@
+"""Fixtures for every test below."""
+
+pytest_plugins = ["tests.support.nats"]
