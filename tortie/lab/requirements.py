@@ -1,0 +1,69 @@
+"""What this machine and this version can do: the check before a lab, and the reasons to skip a scenario.
+
+Asked of the kernel by trying, in a throw-away namespace: a list of loaded modules says nothing about built-in ones.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from uuid import uuid4
+
+from bus_schemas.resources import KINDS
+from tortie.lab import fabric
+from tortie.lab.errors import CannotDo, MachineLacks
+from tortie.lab.scenario import Scenario
+
+PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "nft": "nftables"}
+"""Programs that a lab runs, and the Debian packages that bring them."""
+
+_DEVICES = {
+    "ipip": ("link", "add", "probe0", "type", "ipip", "local", "127.0.0.1", "remote", "127.0.0.2"),
+    "vxlan": ("link", "add", "probe0", "type", "vxlan", "id", "1", "dstport", "4789"),
+    "wireguard": ("link", "add", "probe0", "type", "wireguard"),
+}
+"""Kernel module -> the `ip` command that works only with it."""
+
+
+async def check_machine() -> None:
+    """Raises MachineLacks with what to do."""
+    if os.geteuid() != 0:
+        raise MachineLacks("a lab makes network namespaces, which needs root: run it again with sudo")
+    missing = {package for program, package in PACKAGES.items() if shutil.which(program) is None}
+    if missing:
+        packages = " ".join(sorted(missing))
+        raise MachineLacks(f"a lab needs the packages {packages}: on Debian or Ubuntu, apt-get install {packages}")
+    reason = await _try(("link", "add", "probe0", "type", "veth", "peer", "name", "probe1"))
+    if reason:
+        raise MachineLacks(f"this machine does not let us make network namespaces with veth devices: {reason}")
+
+
+async def reason_to_skip(scenario: Scenario) -> str:
+    """Why the scenario cannot be run here; empty when it can."""
+    for module in scenario.kernel:
+        command = _DEVICES.get(module)
+        if command is None:
+            return f"it needs the kernel's {module}, and this version cannot tell whether it is there"
+        if await _try(command):
+            return f"it needs the kernel's {module} device, which this kernel has not"
+    known = {kind.KIND for kind in KINDS.values()}
+    unknown = sorted(set(re.findall(r"^ *kind: *(\w+)", scenario.text, re.MULTILINE)) - known)
+    if unknown:
+        return f"it needs the kind {', '.join(unknown)}, which this version does not know"
+    if scenario.speaks_bgp and shutil.which("bird") is None:
+        return "it needs BIRD: apt-get install bird2"
+    return ""
+
+
+async def _try(command: tuple[str, ...]) -> str:
+    """What is wrong with an `ip` command in a fresh namespace; empty when it works."""
+    namespace = f"tl-{uuid4().hex[:12]}"
+    try:
+        await fabric.run("ip", "netns", "add", namespace)
+        await fabric.run("ip", "-n", namespace, *command)
+    except CannotDo as error:
+        return str(error)
+    finally:
+        await fabric.remove_namespaces([namespace])
+    return ""
