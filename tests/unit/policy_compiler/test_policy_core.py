@@ -108,6 +108,13 @@ def test_a_new_address_changes_the_group_alone() -> None:
     assert change(run(), endpoint("red/web", "10.0.0.77")) == ({identity(WEB)}, set(), set())
 
 
+def test_address_and_label_change_at_once() -> None:
+    core = run()
+    assert change(core, pod("red/other", {"app": "web"}), endpoint("red/other", "10.0.0.88"))[0] == {identity(WEB)}
+    assert change(core, pod("red/other"), endpoint("red/other", "10.0.0.89"))[0] == {identity(WEB)}
+    assert change(core, endpoint("red/other", "10.0.0.90")) == (set(), set(), set())
+
+
 def test_an_order_changes_attachments_and_no_rules() -> None:
     (policy,) = manifests((POLICY % ("one", "Allow")).replace("spec:", "spec:\n  order: 7"))
     assert change(run(), policy) == (set(), set(), set()), "one policy alone stands the same wherever it stands"

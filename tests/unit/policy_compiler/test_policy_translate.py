@@ -200,6 +200,23 @@ def test_named_ports_of_a_global_policy() -> None:
     assert rule.destination.ports == (PortRange(first=1, last=3),)
 
 
+def test_named_ports_of_the_governed_end_are_those_of_the_subject() -> None:
+    rule = {"action": "Allow", "protocol": "TCP", "source": {"ports": ["a"]}, "destination": {"ports": ["b"]}}
+    spec = {"selector": "x == 'y'", "types": ["Ingress", "Egress"], "ingress": [rule], "egress": [rule]}
+    rules = compiled(calico(spec, "")).rules
+    assert rules.ingress[0].source.named_ports == (group("all() :a"),)
+    assert rules.egress[0].destination.named_ports == (group("all() :b"),)
+    assert rules.ingress[0].destination.named_ports == (group('x == "y" :b'),)
+    assert rules.egress[0].source.named_ports == (group('x == "y" :a'),)
+
+
+def test_what_is_excluded_lies_where_the_namespace_selector_says() -> None:
+    (inside,) = ingress({"action": "Allow", "source": {"notSelector": "a == 'b'"}})
+    assert inside.source.not_groups == (group(f'({RED} && a == "b")'),)
+    (anywhere,) = ingress({"action": "Allow", "source": {"notSelector": "a == 'b'", "namespaceSelector": "all()"}})
+    assert anywhere.source.not_groups == (group('a == "b"'),)
+
+
 def test_nets_of_both_families_make_two_rules() -> None:
     rules = ingress({"action": "Deny", "source": {"nets": ["10.0.0.1/8", "fd00::/8"], "notNets": ["10.1.0.0/16"]}})
     assert rules == (
