@@ -88,7 +88,7 @@ def made_up_rules(draw: st.DrawFn) -> Rule:
     ported = protocol in WITH_PORTS
     return Rule(
         action=draw(st.sampled_from(("allow", "allow", "deny", "pass", "log"))),
-        ip_version=version or draw(st.sampled_from((None, None, 4, 6))),  # type: ignore[arg-type]
+        ip_version=draw(st.sampled_from((None, version) if version else (None, None, 4, 6))),
         protocol=protocol,
         not_protocol=draw(st.sampled_from((None, None, *PROTOCOLS))) if protocol is None else None,
         icmp=draw(icmp) if talks_icmp else None,
