@@ -1,0 +1,202 @@
+"""CNI ADD and DEL, against Debian's `ptp` + `host-local`, in the same run and interleaved.
+
+    agent     from the request on the agent's socket to its answer: address, link, endpoint, policy in the kernel
+    whole     the plugin's process included, as a container runtime sees it
+    ptp       the same through /usr/lib/cni/ptp with host-local and, for the comparison to be fair, ipMasq
+
+Two series: one at a time, and 16 at once. ADD includes a policy that is really compiled and really in the kernel; the
+peers have no policy at all. Needs root:  python -m benchmarks.cni_add [--pods 48] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+
+from bus_schemas.resources import IPPool, KubernetesNetworkPolicy, Namespace, Node
+from bus_schemas.resources.core import NodeBgp, NodeSpec, Pod
+from bus_schemas.resources.metadata import Metadata
+from bus_schemas.resources.pools import IPPoolSpec
+from bus_schemas.subjects import DESIRED
+from chassis.bus import Bus
+from chassis.embedded import EmbeddedNats
+from chassis.health import Health
+from chassis.settings import ServiceSettings
+from tests.support import netns
+from tests.support.agent import CONF, AgentProcess, ServiceProcess, cni_env
+from tests.support.netns import namespaces
+from tortie.cni import install
+
+CNI = Path("/usr/lib/cni")
+HUB = "10.0.0.254"
+AT_ONCE = 16
+
+Call = Callable[[str, str, netns.Namespace], None]
+
+
+class Failed(Exception):
+    pass
+
+
+def through_socket(path: str) -> Call:
+    def call(command: str, container: str, pod: netns.Namespace) -> None:
+        env = cni_env(command, container, pod.path) | _pod(container)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            connection.sendall(json.dumps({"env": env, "stdin": json.dumps(CONF)}).encode())
+            connection.shutdown(socket.SHUT_WR)
+            data = b""
+            while part := connection.recv(65536):
+                data += part
+        answer = json.loads(data)
+        if answer["exit"]:
+            raise Failed(answer["stdout"])
+
+    return call
+
+
+def through_process(executable: Path, conf: dict[str, Any], home: netns.Namespace) -> Call:
+    text = json.dumps(conf).encode()
+
+    def call(command: str, container: str, pod: netns.Namespace) -> None:
+        env = cni_env(command, container, pod.path) | _pod(container) | {"CNI_PATH": str(CNI)}
+        with home.inside():
+            done = subprocess.run([executable], input=text, env=env | {"PATH": os.environ["PATH"]}, capture_output=True)
+        if done.returncode:
+            raise Failed(done.stdout.decode() + done.stderr.decode())
+
+    return call
+
+
+def _pod(container: str) -> dict[str, str]:
+    return {"CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={container.rpartition('-')[2]}"}
+
+
+def measure(call: Call, name: str, pods: tuple[netns.Namespace, ...], width: int) -> dict[str, list[float]]:
+    """Milliseconds of every ADD and DEL."""
+    times: dict[str, list[float]] = {"ADD": [], "DEL": []}
+    lock = threading.Lock()
+
+    def one(command: str, number: int) -> None:
+        begun = time.perf_counter()
+        call(command, f"{name}{width}-p{number}", pods[number])
+        with lock:
+            times[command].append((time.perf_counter() - begun) * 1000)
+
+    with ThreadPoolExecutor(width) as pool:
+        for command in ("ADD", "DEL"):
+            for start in range(0, len(pods), width):
+                list(pool.map(one, [command] * width, range(start, min(start + width, len(pods)))))
+    return times
+
+
+def quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+async def run(count: int) -> list[dict[str, Any]]:
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        hub, node, peer = stack.enter_context(namespaces(3))
+        pods = stack.enter_context(namespaces(count))
+        hub.ip("link", "add", "br0", "type", "bridge")
+        hub.ip("address", "add", f"{HUB}/24", "dev", "br0")
+        hub.ip("link", "set", "br0", "up")
+        netns.veth(node, "up0", hub, "node1", addresses=("10.0.0.1/24", ""))
+        hub.ip("link", "set", "node1", "master", "br0")
+        stack.enter_context(hub.inside())
+        async with AsyncExitStack() as services:
+            nats = await services.enter_async_context(EmbeddedNats(directory / "nats", host=HUB))
+            settings = ServiceSettings(nats_url=nats.url, health_listen="")
+            bus = await services.enter_async_context(Bus.connect(settings, name="bench", health=Health()))
+            await bus.connected()
+            for name in ("ipam", "route_distribution", "policy_compiler"):
+                service = ServiceProcess(name, directory / f"{name}.log", nats_url=nats.url, health_listen="")
+                service.start()
+                services.callback(service.stop)
+            await desire(bus, count)
+            agent = AgentProcess("node1", node, nats.url, directory)
+            agent.start()
+            services.callback(agent.stop)
+            await asyncio.to_thread(netns.wait_for, Path(agent.socket).exists, "the agent listens", 20.0)
+            plugin = install.install_plugin(directory / "bin")
+            calls: dict[str, Call] = {
+                "agent": through_socket(agent.socket),
+                "whole": through_process(plugin, {**CONF, "socket": agent.socket}, node),
+            }
+            if (CNI / "ptp").exists():
+                for masquerade in (False, True):
+                    conf = ptp(directory, masquerade)
+                    calls["ptp + host-local" + (", ipMasq" if masquerade else "")] = through_process(
+                        CNI / "ptp", conf, peer
+                    )
+            await asyncio.to_thread(measure, calls["agent"], "warm", pods[:AT_ONCE], AT_ONCE)
+            rows = []
+            for width in (1, AT_ONCE):
+                for name, call in calls.items():
+                    times = await asyncio.to_thread(measure, call, name.split()[0] + name[-1], pods, width)
+                    for command, values in times.items():
+                        rows.append(
+                            {
+                                "what": name,
+                                "verb": command,
+                                "at once": width,
+                                "p50 ms": round(statistics.median(values), 2),
+                                "p99 ms": round(quantile(values, 0.99), 2),
+                            }
+                        )
+            return rows
+
+
+def ptp(directory: Path, masquerade: bool) -> dict[str, Any]:
+    subnet = "10.250.1.0/24" if masquerade else "10.250.0.0/24"
+    ipam = {"type": "host-local", "subnet": subnet, "dataDir": str(directory / "host-local")}
+    return {"cniVersion": "1.0.0", "name": f"ptp{masquerade:d}", "type": "ptp", "ipMasq": masquerade, "ipam": ipam}
+
+
+async def desire(bus: Bus, count: int) -> None:
+    resources = [
+        Namespace(metadata=Metadata(name="bench")),
+        Node(metadata=Metadata(name="node1"), spec=NodeSpec(bgp=NodeBgp(ipv4_address="10.0.0.1/24"))),
+        IPPool(metadata=Metadata(name="default"), spec=IPPoolSpec(cidr="10.244.0.0/16", nat_outgoing=True)),
+        KubernetesNetworkPolicy(metadata=Metadata(name="deny", namespace="bench")),
+        *(Pod(metadata=Metadata(name=f"p{number}", namespace="bench")) for number in range(count)),
+    ]
+    for resource in resources:
+        await bus.put(DESIRED[type(resource)], resource.key, resource)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--pods", type=int, default=48)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        print("cni_add: network namespaces need root", file=sys.stderr)
+        return 2
+    rows = asyncio.run(run(arguments.pods))
+    widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
+    print("  ".join(key.ljust(width) for key, width in widths.items()))
+    for row in rows:
+        print("  ".join(str(row[key]).ljust(width) for key, width in widths.items()))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
