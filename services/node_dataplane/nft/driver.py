@@ -95,12 +95,12 @@ class NftDriver:
             if self.revision != expected.revision:
                 return None
             try:
-                listing = self._text.json(f"list table inet {TABLE}")
+                structure = verify.structure(self._text)
                 elements = {name: self._read(name) for name in expected.elements}
             except NetlinkError as error:
                 raise NftError(f"cannot read the table: {error}") from error
-        seen = verify.Seen(verify.structure(listing), elements)
-        return verify.differences(self._baseline.structure(expected), expected.elements, seen)
+        seen = verify.Seen(structure, elements)
+        return verify.differences(self._baseline.structure(expected), expected, seen)
 
     def counters(self) -> dict[str, Counter]:
         """The named counters of the table; empty when the table is gone."""

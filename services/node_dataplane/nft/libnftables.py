@@ -60,9 +60,9 @@ class Libnftables:
         """Commit a script, or answer a listing. Raises NftError with the library's complaint."""
         return self._run(script, 0)
 
-    def json(self, command: str) -> str:
-        """A listing as JSON, without the elements of named sets (libnftables-json(5))."""
-        return self._run(command, _JSON | _TERSE)
+    def json(self, command: str, *, terse: bool = False) -> str:
+        """A listing as JSON, terse without the elements of named sets (libnftables-json(5))."""
+        return self._run(command, _JSON | (_TERSE if terse else 0))
 
     def _run(self, command: str, flags: int) -> str:
         self._library.nft_ctx_output_set_flags(self._context, flags)

@@ -48,6 +48,7 @@ from services.node_dataplane.nft.sets import (
     ADDRESSES6,
     PORTS4,
     PORTS6,
+    SetKind,
     SetSpec,
     address_key,
     link_key,
@@ -83,6 +84,8 @@ class Expected(NamedTuple):
     """The whole table without the elements of hash sets."""
     elements: Mapping[str, Mapping[bytes, str]]
     """Set -> key -> verdict, for every hash set."""
+    kinds: Mapping[str, SetKind]
+    """Of the same sets: how their keys are written."""
 
 
 @dataclass(frozen=True)
@@ -249,10 +252,9 @@ class PolicyTable:
         due = self._touched or self._sets.touched or self._chains.touched
         if due or self._pending is not None or not self._in_kernel:
             return None
-        elements = {
-            name: dict(self._elements[name].now) for name, spec in self._sets.now.items() if not spec.kind.interval
-        }
-        return Expected(self._revision, tuple(self._script(with_elements=False)), elements)
+        kinds = {name: spec.kind for name, spec in self._sets.now.items() if not spec.kind.interval}
+        elements = {name: dict(self._elements[name].now) for name in kinds}
+        return Expected(self._revision, tuple(self._script(with_elements=False)), elements, kinds)
 
     # --- flushing
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,9 +18,11 @@ import msgspec
 from services.node_dataplane.nft.errors import NftError
 from services.node_dataplane.nft.libnftables import Libnftables
 from services.node_dataplane.nft.names import TABLE
+from services.node_dataplane.nft.sets import SetKind
 from services.node_dataplane.nft.table import Expected
 
 _CLONE_NEWNET = 0x40000000
+_MOVING = frozenset({"handle", "packets", "bytes"})
 _NAMED = 5
 """How many elements a sentence names."""
 
@@ -44,14 +46,14 @@ class Baseline:
         """Raises NftError when the kernel does not even take the expected table."""
         script = "".join(f"{command}\n" for command in expected.structure)
         if script != self._script:
-            self._structure = structure(_elsewhere(script))
+            self._structure = _elsewhere(script)
             self._script = script
         return self._structure
 
 
-def _elsewhere(script: str) -> str:
-    """The JSON listing of the table that a script makes, in a namespace of its own."""
-    outcome: list[str] = []
+def _elsewhere(script: str) -> Structure:
+    """The table that a script makes, in a namespace of its own."""
+    outcome: list[Structure] = []
     failure: list[Exception] = []
 
     def run() -> None:
@@ -62,7 +64,7 @@ def _elsewhere(script: str) -> str:
         try:
             with Libnftables() as nft:
                 nft.run(script)
-                outcome.append(nft.json(f"list table inet {TABLE}"))
+                outcome.append(structure(nft))
         except NftError as error:
             failure.append(error)
 
@@ -74,26 +76,32 @@ def _elsewhere(script: str) -> str:
     return outcome[0]
 
 
-def structure(listing: str) -> Structure:
-    """A table's JSON listing by object, without what differs from one moment to the next."""
+def structure(nft: Libnftables) -> Structure:
+    """The table of this namespace by object, without the elements of hash sets and without what differs from one moment
+    to the next. Raises NftError."""
     found: dict[tuple[str, str], bytes] = {}
     rules: dict[str, list[Any]] = {}
-    for row in msgspec.json.decode(listing)["nftables"]:
-        ((kind, value),) = row.items()
-        if kind in ("metainfo", "table"):
+    for kind, value in _rows(nft.json(f"list table inet {TABLE}", terse=True)):
+        if kind == "table":
             continue
         if kind == "rule":
             rules.setdefault(value["chain"], []).append([value["expr"], value.get("comment", "")])
             continue
-        interval = "interval" in value.get("flags", ())
-        moving = {"handle", "packets", "bytes"} | (set() if interval else {"elem"})
-        kept = {key: item for key, item in value.items() if key not in moving}
-        found[kind, value["name"]] = _canonical(kept)
+        if "interval" in value.get("flags", ()):
+            ((_, value),) = _rows(nft.json(f"list {kind} inet {TABLE} {value['name']}"))
+        found[kind, value["name"]] = _canonical({key: item for key, item in value.items() if key not in _MOVING})
         if kind == "chain":
             rules.setdefault(value["name"], [])
     for chain, expressions in rules.items():
         found["rules", chain] = _canonical([_still(expression) for expression in expressions])
     return found
+
+
+def _rows(listing: str) -> Iterator[tuple[str, Any]]:
+    for row in msgspec.json.decode(listing)["nftables"]:
+        ((kind, value),) = row.items()
+        if kind != "metainfo":
+            yield kind, value
 
 
 def _canonical(value: Any) -> bytes:
@@ -114,7 +122,7 @@ def _still(value: Any) -> Any:
 _WORDS = {"rules": "the rules of chain", "chain": "chain", "set": "set", "map": "map", "counter": "counter"}
 
 
-def differences(wanted: Structure, elements: Mapping[str, Mapping[bytes, str]], seen: Seen) -> list[str]:
+def differences(wanted: Structure, expected: Expected, seen: Seen) -> list[str]:
     """One sentence for each object that is not as it should be."""
     told: list[str] = []
     for key, value in wanted.items():
@@ -130,20 +138,21 @@ def differences(wanted: Structure, elements: Mapping[str, Mapping[bytes, str]], 
         for kind, name in seen.structure.keys() - wanted.keys()
         if kind != "rules"
     ]
-    for name, rows in elements.items():
+    for name, rows in expected.elements.items():
+        kind_ = expected.kinds[name]
         found_rows = seen.elements.get(name)
         if found_rows is None:
             continue  # The set is gone, and that was told.
         missing = [key for key, verdict in rows.items() if found_rows.get(key) != verdict]
         foreign = [key for key in found_rows if key not in rows]
         if missing:
-            told.append(f"set {name} lacks {_listed(missing)}")
+            told.append(f"{kind_.word} {name} lacks {_listed(missing, kind_)}")
         if foreign:
-            told.append(f"set {name} holds {_listed(foreign)}, which is not ours")
+            told.append(f"{kind_.word} {name} holds {_listed(foreign, kind_)}, which is not ours")
     return told
 
 
-def _listed(keys: Iterable[bytes]) -> str:
+def _listed(keys: Iterable[bytes], kind: SetKind) -> str:
     listed = sorted(keys)
-    text = ", ".join(key.hex() for key in listed[:_NAMED])
+    text = ", ".join(kind.spell(key) for key in listed[:_NAMED])
     return text if len(listed) <= _NAMED else f"{text} and {len(listed) - _NAMED} more"
