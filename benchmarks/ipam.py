@@ -1,4 +1,4 @@
-"""Assignments a second through the bus: one ipam, requests in flight from 1 and from 16 nodes.
+"""Assignments a second through the bus: one ipam, requests in flight from 1, from 16 and from 2,000 new nodes.
 
     python benchmarks/ipam.py [requests] [in flight]
 
@@ -28,6 +28,9 @@ from chassis.embedded import EmbeddedNats
 from chassis.errors import Unavailable
 from chassis.health import Health
 from services.ipam.settings import Settings
+
+STORM = 2000
+"""Nodes that start at once, each for its first address: a block claimed, then one address given."""
 
 RUN_IPAM = """
 from chassis.runner import run
@@ -83,7 +86,7 @@ async def measure(bus: Bus, nodes: int, requests: int, in_flight: int) -> None:
     async def agent(worker: int) -> None:
         for i in todo:
             began = time.perf_counter()
-            await assign(bus, worker % nodes, f"{nodes}-{i}")
+            await assign(bus, (worker if nodes < STORM else i) % nodes, f"{nodes}-{i}")
             latencies.append(time.perf_counter() - began)
 
     began = time.perf_counter()
@@ -91,7 +94,7 @@ async def measure(bus: Bus, nodes: int, requests: int, in_flight: int) -> None:
     took = time.perf_counter() - began
     latencies.sort()
     print(
-        f"{nodes:3} nodes, {in_flight:3} in flight: {requests / took:7.0f} assignments/s, "
+        f"{nodes:4} nodes, {in_flight:3} in flight: {requests / took:7.0f} assignments/s, "
         f"p50 {statistics.median(latencies) * 1e3:6.2f} ms, p99 {latencies[int(len(latencies) * 0.99)] * 1e3:6.2f} ms"
     )
     for i in range(0, requests, 256):
@@ -107,13 +110,14 @@ async def main(requests: int = 4000, in_flight: int = 64) -> None:
             EmbeddedNats(Path(store)) as server,
             Bus.connect(Settings(nats_url=server.url), name="bench", health=Health()) as bus,
         ):
-            await prepare(bus, 16)
+            await prepare(bus, STORM)
             async with ipam_process(server.url):
                 await ready(bus)
-                await measure(bus, 1, requests // 8, 1)
+                await measure(bus, 1, max(100, requests // 8), 1)
                 await measure(bus, 1, requests, in_flight)
                 await measure(bus, 16, requests, 16)
                 await measure(bus, 16, requests, in_flight)
+                await measure(bus, STORM, STORM, in_flight)
 
 
 if __name__ == "__main__":

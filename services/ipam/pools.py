@@ -22,6 +22,9 @@ from services.ipam.cidr import Cidr, parse
 USES = {"workload": "Workload", "tunnel": "Tunnel"}
 """AssignRequest.use -> the entry of IPPool.spec.allowedUses that it needs."""
 
+GOLDEN = 0x9E3779B1
+"""2**32 divided by the golden ratio (Knuth, The Art of Computer Programming 3, 6.4)."""
+
 Labels = Mapping[str, str]
 
 
@@ -138,7 +141,8 @@ def _canonical(text: str) -> str:
 def candidates(pool: Pool, node: NodeName) -> Iterator[Cidr]:
     """Every block of the pool, lazily: from a place that the node's name decides to the end, then from the start, so
     that nodes that start together rarely meet."""
-    start = fnv32(node.encode()) % pool.blocks
+    # FNV-1 gives names that differ in their last letter neighbouring values; Fibonacci hashing drives them apart.
+    start = (fnv32(node.encode()) * GOLDEN & 0xFFFFFFFF) * pool.blocks >> 32
     index = start
     while True:
         yield pool.block_at(index)

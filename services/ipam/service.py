@@ -1,9 +1,9 @@
 """The shell around the core: requests wait in a queue for each node, one worker a node answers all that wait at once.
 
-    rpc assign, release --> queue of the node --> worker: core.decide -> batch -> core.committed -> replies
-                                                     ^                    | conflict
-                                                     +-- read the keys <--+ pause, longer every time
-    feed --> core.apply --> tend: core.repairs -> batch
+    rpc assign, release --> queue of the node --> worker: core.decide -> commits -> core.committed -> replies
+                                                     ^                      | conflict
+                                                     +-- read the keys <----+ pause, longer every time
+    feed --> core.apply --> tend: core.repairs -> commits
 
 The clock, the dice, the bus and the counting are here. A reply is sent when what it says is stored and, where it only
 repeats what is stored, when that was read again.
@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bus_schemas.codec import Malformed
 from bus_schemas.ids import NodeName
 from bus_schemas.ipam import Assigned, AssignRequest, Busy, Released
-from bus_schemas.subjects import ASSIGN, BLOCK, HANDLE, RELEASE, Family, Key, family_of
+from bus_schemas.subjects import ASSIGN, BLOCK, HANDLE, RELEASE, Family, Key
 from chassis.bus import Bus, Write
 from chassis.errors import Conflict, Rejected, Unavailable
 from chassis.feed import Feed, Interest
@@ -29,13 +30,12 @@ from chassis.health import Health
 from chassis.pacing import Pacer
 from chassis.runner import Context
 from services.ipam import metrics
+from services.ipam.commits import Commits
 from services.ipam.core import READS, WRITES, Core, Decision, Reply, Request, stands
 from services.ipam.settings import Settings
 
 REQUESTS_AT_ONCE = 256
 """Requests that one decision answers at most: a batch holds up to 1,000 writes."""
-WRITES_AT_ONCE = 32
-"""Batches in flight: the server takes up to 50 of a stream at a time."""
 MAX_WAITING = 10_000
 """Requests that may wait for one node; more are told that it is busy."""
 FAULTS_SHOWN = 5
@@ -73,7 +73,7 @@ class Allocator:
         self._shown: set[str] = set()
         """Pools that the metrics speak of."""
         self._queues: dict[NodeName, deque[_Waiting]] = {}
-        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
+        self._commits = Commits(bus, tasks)
         self._tending = Pacer(min_s=0.05, max_s=1.0, retry_s=1.0)
         health.fail("ipam", NOT_IN_SYNC)
 
@@ -193,14 +193,11 @@ class Allocator:
         if decision.writes:
             writes = [Write(w.family, w.key, w.message, w.expected) for w in decision.writes]
             try:
-                async with self._writing:
-                    sequences = await self._bus.batch(writes)
-            except Conflict as conflict:
-                metrics.CONFLICTS.inc()
-                await self._read_again(_worth_reading(decision, conflict))
-                return False
-            except Unavailable:
-                await self._read_again((w.family, w.key) for w in decision.writes)
+                sequences = await self._commits.commit(writes)
+            except (Conflict, Unavailable) as error:
+                if isinstance(error, Conflict):
+                    metrics.CONFLICTS.inc()
+                await self._read_again([(w.family, w.key) for w in decision.writes])
                 return False
             self.core.committed(decision.writes, sequences)
         for event in decision.events:
@@ -211,9 +208,13 @@ class Allocator:
         """The replies that still stand after what they rest on was read again."""
         replies = list(decision.replies)
         rests_on = list(decision.rests_on.items())
-        facts = await asyncio.gather(*(self._bus.get(fact.family, fact.key) for _, fact in rests_on))
+        if not rests_on:
+            return replies
+        facts = await self._bus.get_many([(fact.family, fact.key) for _, fact in rests_on])
         for (index, believed), fact in zip(rests_on, facts, strict=True):
-            if not stands(believed, fact):
+            if isinstance(fact, Malformed):
+                replies[index] = None
+            elif not stands(believed, fact):
                 self.core.learned(fact)
                 replies[index] = None
         return replies
@@ -226,9 +227,12 @@ class Allocator:
                 keys.append((BLOCK, (behind.block.text,)))
         await self._read_again(keys)
 
-    async def _read_again(self, keys: Iterable[tuple[Family[Any], Key]]) -> None:
-        for fact in await asyncio.gather(*(self._bus.get(family, key) for family, key in keys)):
-            self.core.learned(fact)
+    async def _read_again(self, keys: Sequence[tuple[Family[Any], Key]]) -> None:
+        """What cannot be read stays as it was; the feed has named it in health."""
+        if keys:
+            for fact in await self._bus.get_many(keys):
+                if not isinstance(fact, Malformed):
+                    self.core.learned(fact)
 
     async def _pause(self, failures: int) -> None:
         longest = min(self._settings.max_backoff_s, self._settings.backoff_s * 2**failures)
@@ -242,16 +246,6 @@ class Allocator:
 def _reply(waiting: _Waiting, reply: Reply) -> None:
     if not waiting.reply.done():
         waiting.reply.set_result(reply)
-
-
-def _worth_reading(decision: Decision, conflict: Conflict) -> list[tuple[Family[Any], Key]]:
-    """What to read after a conflict: blocks and affinities always, they are few; of the handles, which may be hundreds,
-    only the one that conflicted."""
-    known = family_of(conflict.subject, WRITES)
-    keys = [(w.family, w.key) for w in decision.writes if w.family is not HANDLE]
-    if known is None or known[0] is HANDLE:
-        keys += [(w.family, w.key) for w in decision.writes if w.family is HANDLE and known in (None, (HANDLE, w.key))]
-    return keys
 
 
 async def serve(context: Context[Settings]) -> None:

@@ -3,66 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-import structlog
+import pytest
 
-from bus_schemas.ipam import Assigned, AssignRequest, Busy, PoolExhausted, Released, tunnel_handle
-from bus_schemas.subjects import AFFINITY, ASSIGN, BLOCK, HANDLE, RELEASE, Fact, Family
-from chassis.bus import Bus
-from chassis.errors import Unavailable
+from bus_schemas.ids import HandleId, NodeName
+from bus_schemas.ipam import Assigned, AssignRequest, Busy, Handle, PoolExhausted, Released, tunnel_handle
+from bus_schemas.subjects import ASSIGN, BLOCK, HANDLE, RELEASE, Fact, Family
+from chassis.bus import Bus, Write
+from chassis.embedded import EmbeddedNats
+from chassis.errors import Conflict, Unavailable
 from chassis.feed import Interest
 from chassis.health import Health
-from chassis.runner import Context
+from services.ipam.commits import Commits
 from services.ipam.core import Reply, Request
-from services.ipam.service import Allocator, serve
+from services.ipam.service import Allocator
 from services.ipam.settings import Settings
 from tests.support.ipam import ask, check_invariants, give_back, node, pool, without
-from tests.support.nats import NatsServer
 
 NODES = [node(f"node-{i}") for i in range(5)]
 POOLS = [pool("four", "10.0.0.0/22", vxlan_mode="Always"), pool("six", "fd00:1::/112")]
 PATIENCE_S = 30.0
 
 
-class Ipam:
-    """One replica in a task of its own, with a connection of its own."""
+RUN_IPAM = """
+from chassis.runner import run
+from services.ipam.service import serve
+from services.ipam.settings import Settings
+raise SystemExit(run("ipam", Settings, serve))
+"""
 
-    def __init__(self, url: str, instance: str) -> None:
-        self._settings = Settings(nats_url=url, instance=instance, health_listen="")
-        self.health = Health()
-        self._stopping = asyncio.Event()
 
-    async def _live(self) -> None:
-        async with Bus.connect(self._settings, name="ipam", health=self.health) as bus:
-            await serve(
-                Context(
-                    name="ipam",
-                    settings=self._settings,
-                    bus=bus,
-                    health=self.health,
-                    log=structlog.get_logger(),
-                    stopping=self._stopping,
-                )
-            )
-
-    def start(self, tasks: asyncio.TaskGroup) -> Ipam:
-        self._task = tasks.create_task(self._live())
-        return self
-
-    def stop(self) -> None:
-        self._stopping.set()
-
-    async def kill(self) -> None:
-        """At once, wherever it stands."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
+    async with EmbeddedNats(tmp_path) as running:
+        yield running
 
 
 @asynccontextmanager
-async def client(server: NatsServer, *facts: Fact) -> AsyncIterator[Bus]:
+async def ipam(server: EmbeddedNats, instance: str) -> AsyncIterator[Process]:
+    """One replica in a process of its own."""
+    environ = {"TORTIE_NATS_URL": server.url, "TORTIE_INSTANCE": instance, "TORTIE_HEALTH_LISTEN": ""}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", RUN_IPAM, env=os.environ | environ, cwd=Path(__file__).parents[2], stderr=DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            assert await process.wait() == 0
+
+
+@asynccontextmanager
+async def client(server: EmbeddedNats, *facts: Fact) -> AsyncIterator[Bus]:
     async with Bus.connect(Settings(nats_url=server.url), name="test", health=Health()) as bus:
         await bus.connected()
         for fact in facts:
@@ -86,7 +86,7 @@ async def request(bus: Bus, message: Request) -> Reply:
 async def stored(bus: Bus) -> tuple[dict[str, str], list[Fact]]:
     """Address -> handle, after the invariants are checked; and everything that there is."""
     facts: dict[object, Fact] = {}
-    async with asyncio.timeout(PATIENCE_S), bus.follow(*map(Interest, (BLOCK, AFFINITY, HANDLE))) as feed:
+    async with asyncio.timeout(PATIENCE_S), bus.follow(Interest(BLOCK), Interest(HANDLE)) as feed:
         while not feed.in_sync:
             for fact in (await feed.next()).facts:
                 facts[fact.family, fact.key] = fact
@@ -105,20 +105,28 @@ async def absent(bus: Bus, family: Family[Any], *key: str) -> None:
             await feed.next()
 
 
-async def test_two_replicas_many_nodes_one_killed_in_the_middle(nats_server: NatsServer) -> None:
-    async with client(nats_server, *NODES, *POOLS) as bus, asyncio.TaskGroup() as tasks:
-        first, second = (Ipam(nats_server.url, f"ipam-{i}").start(tasks) for i in range(2))
+async def test_two_replicas_many_nodes_one_killed_in_the_middle(server: EmbeddedNats) -> None:
+    async with (
+        client(server, *NODES, *POOLS) as bus,
+        ipam(server, "ipam-0") as first,
+        ipam(server, "ipam-1"),
+        asyncio.TaskGroup() as tasks,
+    ):
         asked = [ask(f"h{i}", f"node-{i % 5}", families=(4,) if i % 3 else (4, 6)) for i in range(200)]
-        answered = asyncio.Event()
+        answers = 0
+        some = asyncio.Event()
 
         async def one(message: Request) -> Reply:
+            nonlocal answers
             reply = await request(bus, message)
-            answered.set()
+            answers += 1
+            if answers == 40:
+                some.set()
             return reply
 
         running = [tasks.create_task(one(message)) for message in asked]
-        await answered.wait()
-        await first.kill()
+        await some.wait()
+        first.kill()
         replies = [await task for task in running]
 
         held: dict[str, str] = {}
@@ -139,13 +147,11 @@ async def test_two_replicas_many_nodes_one_killed_in_the_middle(nats_server: Nat
         assert all(isinstance(reply, Released) for reply in released)
         given, _ = await stored(bus)
         assert given == {}
-        second.stop()
 
 
-async def test_a_node_that_leaves_gives_back_and_a_full_pool_says_so(nats_server: NatsServer) -> None:
+async def test_a_node_that_leaves_gives_back_and_a_full_pool_says_so(server: EmbeddedNats) -> None:
     small = pool("small", "10.9.0.0/30", block_size=30, vxlan_mode="Always")
-    async with client(nats_server, *NODES, small) as bus, asyncio.TaskGroup() as tasks:
-        ipam = Ipam(nats_server.url, "ipam-0").start(tasks)
+    async with client(server, *NODES, small) as bus, ipam(server, "ipam-0"):
         tunnel = tunnel_handle(ask("", "node-0").node)
         await request(bus, ask(tunnel, "node-0", use="tunnel"))
         for i in range(3):
@@ -158,8 +164,23 @@ async def test_a_node_that_leaves_gives_back_and_a_full_pool_says_so(nats_server
         await bus.delete(gone.family, gone.key)
         await absent(bus, HANDLE, tunnel)
         assert isinstance(await request(bus, ask("h4", "node-1")), Assigned)
-        assert ipam.health.ready
-        ipam.stop()
+
+
+async def test_changes_that_are_written_together_fail_alone(server: EmbeddedNats) -> None:
+    def change(handle: str, expected: int) -> list[Write]:
+        message = Handle(handle=HandleId(handle), node=NodeName("n1"), addresses=("10.0.0.1",), sequences=(0,))
+        return [Write(HANDLE, (handle,), message, 0), Write(HANDLE, (f"{handle} again",), message, expected)]
+
+    async with client(server) as bus, asyncio.TaskGroup() as tasks:
+        commits = Commits(bus, tasks)
+        writes = [change("a", 0), change("b", 77), change("c", 0), change("a", 0)]
+        a, b, c, late = await asyncio.gather(*map(commits.commit, writes), return_exceptions=True)
+        assert isinstance(a, list)
+        assert isinstance(c, list)
+        assert sorted(a + c) == list(range(1, 5)), "one batch"
+        assert isinstance(b, Conflict)
+        assert isinstance(late, Conflict)
+        assert (await bus.get(HANDLE, ("b",))).value is None
 
 
 async def test_nothing_is_answered_before_the_state_is_read() -> None:

@@ -11,7 +11,7 @@ from bus_schemas.ids import BlockCidr
 from bus_schemas.ipam import Assigned
 from bus_schemas.subjects import BLOCK, Fact
 from services.ipam.assign import Limits
-from services.ipam.core import Core
+from services.ipam.core import Core, Request
 from tests.support.expanders import EXPANDERS, Batches, Expander, World, world
 from tests.support.ipam import START, Replica, Store, ask, cluster, give_back, namespace, node, pool, without
 
@@ -71,7 +71,7 @@ def told(batches: Batches) -> Core:
 
 
 def answers(core: Core) -> list[Any]:
-    questions = [
+    questions: list[list[Request]] = [
         [ask("h1", "n1"), ask("h0", "n1")],
         [ask(f"new{i}", "n2", families=(4,)) for i in range(20)],
         [ask("new", "n2", addresses=("10.0.0.3", "fd00::9"))],

@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+)
 
 from bus_schemas.ids import HandleId
 from bus_schemas.ipam import Assigned, AssignRequest, Busy, PoolExhausted, Refused, Released, ReleaseRequest
@@ -94,7 +103,7 @@ class Allocator(RuleBasedStateMachine):
         return Clerk(replica, [ReleaseRequest(address=f"10.0.0.{last}")], self.lives[replica])
 
     @rule(target=clerks, clerk=consumes(clerks), replica=REPLICA)
-    def give_up_and_ask_again(self, clerk: Clerk, replica: int) -> object:
+    def give_up_and_ask_again(self, clerk: Clerk, replica: int) -> Clerk | MultipleResults[Clerk]:
         """The reply was lost, or its replica died: the same requests go to whoever listens."""
         open_ = [r for i, r in enumerate(clerk.requests) if not clerk.replies or clerk.replies[i] is None]
         self._answered(clerk)
