@@ -163,7 +163,7 @@ class _Checks:
         """Where to look when packets do not go as they should."""
         lab = self._cluster.name
         agents = dict.fromkeys(self._node(end) for end in (way.source, way.destination) if end.kind != "ip")
-        rules = [f"tortie lab exec {lab} {node} -- nft list table inet tortie" for node in agents if node]
+        rules = [f"tortie lab exec --lab {lab} {node} -- nft list table inet tortie" for node in agents if node]
         logs = [self._cluster.log_of(Place("node", node)) for node in agents if node]
         return (f"tortie lab probe --lab {lab} {shlex.join(str(way).replace('-> ', '').split())}", *rules, *logs)
 

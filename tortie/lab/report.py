@@ -66,8 +66,8 @@ class Progress:
         self._console.print(f"  {mark} [dim]{took_s:6.2f} s[/]  {text}", highlight=False, soft_wrap=True)
 
 
-def heading(console: Console, source: str, name: str) -> None:
-    console.print(f"[bold]{escape(Path(source).name)}[/]  {escape(name)}", highlight=False, soft_wrap=True)
+def heading(console: Console, path: Path) -> None:
+    console.print(f"[bold]{escape(path.stem)}[/]", highlight=False, soft_wrap=True)
 
 
 def outcome(console: Console, result: Result) -> None:

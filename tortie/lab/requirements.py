@@ -58,7 +58,7 @@ async def reason_to_skip(scenario: Scenario) -> str:
 
 async def _try(command: tuple[str, ...]) -> str:
     """What is wrong with an `ip` command in a fresh namespace; empty when it works."""
-    namespace = f"tl-{uuid4().hex[:12]}"
+    namespace = f"tortie-try-{uuid4().hex[:12]}"
     try:
         await fabric.run("ip", "netns", "add", namespace)
         await fabric.run("ip", "-n", namespace, *command)

@@ -11,8 +11,8 @@ from tortie.lab.cluster import Cluster
 from tortie.lab.engine import Listener, Result, Run
 from tortie.lab.errors import LabError, ScenarioFault
 
-Held = Callable[[Cluster], Awaitable[None]]
-"""Called with the cluster after the last step; the lab stays up until it returns."""
+Held = Callable[[Cluster, bool], Awaitable[None]]
+"""Called with the cluster and whether a step failed, after the steps; the lab stays up until it returns."""
 
 
 def files(paths: list[Path]) -> list[Path]:
@@ -53,7 +53,7 @@ async def run(
                 async with control.serve(cluster):
                     result.steps = await one.steps()
                     if hold is not None:
-                        await hold(cluster)
+                        await hold(cluster, not result.passed)
             finally:
                 await cluster.down()
     except (LabError, OSError) as error:
