@@ -15,11 +15,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from chassis.bus import Bus
-
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import NodeName, PodKey
 from bus_schemas.subjects import ATTACHMENT, GROUP, RULES
+from chassis.bus import Bus
 from chassis.feed import Feed, Interest
 from chassis.health import Health
 from services.node_dataplane.nft.errors import NftError
@@ -52,7 +51,6 @@ class Enforcement:
         self._dirty = asyncio.Event()
         self._committing = asyncio.Lock()
         self._node_known = False
-        self._begun = False
         self._containers: dict[PodKey, str] = {}
         self._programmed: frozenset[PodKey] = frozenset()
         self._blocked: dict[PodKey, str] = {}
@@ -170,15 +168,13 @@ class Enforcement:
         more = len(flush.blocked) - 10
         self._health.note(UNPROTECTED, f"{text}{f' and {more} more' if more > 0 else ''}" if text else None)
 
-    async def check(self) -> None:
-        """What somebody else did to the table is undone, with an event. Raises NftError when it cannot be read."""
+    async def check(self, *, deep: bool) -> None:
+        """What somebody else did to the table is undone, with an event. `deep` reads back the whole table, otherwise it
+        is only asked whether the table is there. Raises NftError when the kernel cannot be asked."""
         if not self.synced:
             return
         async with self._committing:
-            expected = self._table.expected()
-            if expected is None:
-                return  # A change is under way; the next check looks again.
-            damage = await asyncio.to_thread(self._driver.verify, expected)
+            damage = await self._damage(deep=deep)
             if not damage:
                 return
             repaired = await self._commit(self._table.whole())
@@ -186,3 +182,11 @@ class Enforcement:
             told = "; ".join(damage[:5])
             self._report("repaired", "table inet tortie", f"The policy table was written anew: {told}.")
         self._dirty.set()
+
+    async def _damage(self, *, deep: bool) -> list[str]:
+        if not self._driver.exists():
+            return ["it was gone"]
+        expected = self._table.expected() if deep else None
+        if expected is None:
+            return []  # Not asked for, or a change is due: the next check looks again.
+        return await asyncio.to_thread(self._driver.verify, expected) or []

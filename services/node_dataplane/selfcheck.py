@@ -7,9 +7,8 @@ there is to read, so no part of the check takes more than a fiftieth of the agen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-
-from prometheus_client import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 from chassis.health import Health
 from services.node_dataplane import sysctl
@@ -20,11 +19,11 @@ from services.node_dataplane.links import PodLinks
 from services.node_dataplane.monitor import Monitor
 from services.node_dataplane.nft.errors import NftError
 
-REPAIRS = Counter("tortie_node_repairs", "Kernel objects found changed by others and put right", ["object"])
 SETTLE_S = 0.1
 """After a notification: a flush comes as many of them."""
 SHARE = 50
 """A part that took t seconds rests for 50 t."""
+LONGEST_REST_S = 60.0
 VANISHED = "links gone"
 
 
@@ -48,7 +47,7 @@ class SelfCheck:
         self._enforcement = enforcement
         self._surroundings = surroundings
         self._health = health
-        self._report_event = report
+        self._report = report
         self._interval_s = interval_s
         self._heard = asyncio.Event()
         self._resting: dict[str, float] = {}
@@ -77,20 +76,26 @@ class SelfCheck:
             loop.remove_reader(monitor.fileno())
 
     async def look(self) -> None:
-        """All parts that are not resting."""
-        await self._part("kernel", self._kernel)
-        await self._part("policy", self._policy)
+        """Everything that does not rest; whether the policy table exists is always asked: it costs nothing."""
+        if self._rested("kernel"):
+            with self._timed("kernel"):
+                self._kernel()
+        deep = self._rested("policy")
+        with self._timed("policy") if deep else nullcontext():
+            await self._policy(deep=deep)
 
-    async def _part(self, name: str, check: Callable[[], Awaitable[None]]) -> None:
+    def _rested(self, part: str) -> bool:
+        return asyncio.get_running_loop().time() >= self._resting.get(part, 0.0)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        if begun < self._resting.get(name, 0.0):
-            return
-        await check()
-        took = loop.time() - begun
-        self._resting[name] = loop.time() + min(SHARE * took, 60.0) if SHARE * took > self._interval_s else 0.0
+        yield
+        rest = SHARE * (loop.time() - begun)
+        self._resting[part] = loop.time() + min(rest, LONGEST_REST_S) if rest > self._interval_s else 0.0
 
-    async def _kernel(self) -> None:
+    def _kernel(self) -> None:
         try:
             self._surroundings()
             self._forwarding()
@@ -124,19 +129,14 @@ class SelfCheck:
                 self._fabric.routes.flush()
                 self._report("repaired", name, f"The link {name} of {plugin.pod} was down; it is up again.")
         for name in sorted(gone.keys() - self._vanished):
-            self._report_event("link_gone", gone[name], f"The link {name} of {gone[name]} is gone from the node.")
+            self._report("link_gone", gone[name], f"The link {name} of {gone[name]} is gone from the node.")
         self._vanished = set(gone)
         self._health.note(VANISHED, ", ".join(f"{pod} ({link})" for link, pod in sorted(gone.items())) or None)
 
-    async def _policy(self) -> None:
+    async def _policy(self, *, deep: bool) -> None:
         try:
-            await self._enforcement.check()
+            await self._enforcement.check(deep=deep)
         except NftError as error:
             self._health.note("policy self-check", str(error))
         else:
             self._health.note("policy self-check", None)
-
-    def _report(self, what: str, object_: str, message: str) -> None:
-        kind = "route" if "/" in object_ else "sysctl" if object_.startswith("net.") else "device"
-        REPAIRS.labels(kind).inc()
-        self._report_event(what, object_, message)

@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from prometheus_client import Counter
+
 from bus_schemas.events import Event
 from bus_schemas.ids import NodeName
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
@@ -46,6 +48,7 @@ from services.node_dataplane.selfcheck import SelfCheck
 from services.node_dataplane.settings import Settings
 from services.node_dataplane.tunnel_address import TunnelAddress
 
+REPAIRS = Counter("tortie_node_repairs", "Kernel objects found changed by others and put right")
 SYNC = "sync"
 RETRY_S = 1.0
 
@@ -184,6 +187,9 @@ class Agent:
         return "; ".join(f"{name}: {text}" for name, text in self._health.causes.items())
 
     def _report(self, what: str, object_: str, message: str) -> None:
+        """An event, and a repair is counted, too."""
+        if what == "repaired":
+            REPAIRS.inc()
         self._bus.emit(
             Event(time=time.time(), domain="node", what=what, node=self.node, object=object_, message=message)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Literal
 
 from bus_schemas.ids import NodeName
@@ -11,7 +10,7 @@ from chassis.settings import ServiceSettings
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
     node: str = ""
-    """This node's name, as the Node resource has it. Default: the host name."""
+    """This node's name, as the Node resource has it. Default: `instance`."""
     state_dir: str = "/var/lib/tortie"
     """What must survive a restart: the pods that are plugged in."""
     cni_socket: str = "/run/tortie/cni.sock"
@@ -29,4 +28,4 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
 
     @property
     def node_name(self) -> NodeName:
-        return NodeName(self.node or socket.gethostname())
+        return NodeName(self.node or self.instance)

@@ -90,6 +90,9 @@ class TunnelAddress:
                     return await self._give_back() or "the tunnel address moves to another pool"
                 self._set(addresses)
                 return ""
+            case Refused() if self._held:
+                # What the handle holds is of other families: it cannot be extended, only asked for anew.
+                return await self._give_back() or "the tunnel address changes its families"
             case PoolExhausted(reason=reason) | Refused(reason=reason) | Busy(reason=reason):
                 return str(reason)
         return f"unexpected answer {reply!r}"

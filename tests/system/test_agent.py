@@ -261,6 +261,46 @@ async def test_what_others_break_is_put_right_and_told(
     assert table_of(cluster.nodes[1]).count("chain ") == table.count("chain ")
 
 
+async def test_a_link_that_vanished_is_named_and_its_pod_kept(cluster: Cluster) -> None:
+    web, _ = await cluster.both()
+    async with cluster.bus.follow(Interest(EVENT, ("node", "link_gone"))) as events:
+        cluster.nodes[0].ip("link", "delete", _link(cluster, 0))
+        async with asyncio.timeout(15):
+            told: list[Any] = []
+            while not told:
+                told += (await events.next()).facts
+    assert told[0].value.object == str(WEB)
+    assert (await cluster.bus.get(ENDPOINT, ("node1", *WEB))).value.addresses == (web,)
+    code, _ = await asyncio.to_thread(cluster.agents[0].cni, "DEL", WEB.name, cluster.pods[0], WEB)
+    assert code == 0
+
+
+@pytest.mark.parametrize("mode", ["Never", "Always"])
+async def test_both_families(cluster: Cluster, mode: str) -> None:
+    for number, node in enumerate(cluster.nodes, 1):
+        node.ip("-6", "address", "add", f"fd00::{number}/64", "dev", "up0", "nodad")
+        bgp = NodeBgp(ipv4_address=f"10.0.0.{number}/24", ipv6_address=f"fd00::{number}/64")
+        await cluster.apply(Node(metadata=Metadata(name=f"node{number}"), spec=NodeSpec(bgp=bgp)))
+    await cluster.pool(mode)
+    spec = IPPoolSpec(cidr="fd00:10:244::/64", nat_outgoing=True, vxlan_mode=mode)  # type: ignore[arg-type]
+    await cluster.apply(IPPool(metadata=Metadata(name="six"), spec=spec))
+
+    def pooled() -> bool:
+        code, answer = cluster.agents[0].cni("ADD", WEB.name, cluster.pods[0], WEB)
+        assert code == 0, answer
+        if len(answer["ips"]) == 2:
+            addresses.extend(row["address"].partition("/")[0] for row in answer["ips"])
+            return True
+        cluster.agents[0].cni("DEL", WEB.name, cluster.pods[0], WEB)
+        return False
+
+    addresses: list[str] = []
+    await until(pooled, "the second pool is known")
+    await cluster.add(1, CLIENT)
+    for address in addresses:
+        await cluster.reach(1, address)
+
+
 def _link(cluster: Cluster, number: int) -> str:
     return next(name for name in links(cluster.nodes[number]) if name.startswith("tor"))
 
