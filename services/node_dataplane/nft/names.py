@@ -9,6 +9,7 @@ g4_<h>, g6_<h>          members of an address group; p4_, p6_ of a ports group
 from __future__ import annotations
 
 from base64 import b32encode
+from functools import lru_cache
 from hashlib import sha256
 from typing import Literal
 
@@ -28,6 +29,7 @@ _ENDPOINT = {"egress": "from_", "ingress": "to_"}
 _POLICY = {"egress": "out_", "ingress": "in_"}
 
 
+@lru_cache(maxsize=1 << 16)
 def _digest(data: bytes) -> str:
     """130 bits in letters and digits: longer than any tenant can search a collision for."""
     return b32encode(sha256(data).digest())[:26].decode().lower()

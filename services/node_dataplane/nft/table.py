@@ -125,6 +125,12 @@ class PolicyTable:
         self._structure_uses: References[str, _Policy] = References()
         self._policy_uses: References[_Policy, GroupId] = References()
         self._rendered: dict[_Policy, Rendered] = {}
+        self._lacking: dict[_Policy, str] = {}
+        """Policies of which something is not known yet, and what."""
+        self._faulty: set[_Policy] = set()
+        """Policies with rules that were closed."""
+        self._unattached: dict[PodKey, str] = {}
+        """Plugged pods that no attachment governs, and why."""
         # What is to be settled
         self._stale_pods: set[PodKey] = set()
         self._stale_structures: set[str] = set()
@@ -138,6 +144,9 @@ class PolicyTable:
         """Sets with a journal to look into."""
         # What was told, and the flush under way
         self._malformed: dict[GroupId, str] = {}
+        self._wanted: Wanted | None = None
+        self._unasked: set[RulesId | GroupId] = set()
+        """Told of, though not wanted at that time."""
         self._programmed: frozenset[PodKey] = frozenset()
         self._blocked: dict[PodKey, str] = {}
         self._reported = False
@@ -198,9 +207,10 @@ class PolicyTable:
             self._rules.pop(id_, None)
         else:
             self._rules[id_] = rules
-        for way in WAYS:
-            if self._structure_uses.users((way, id_)):
-                self._stale_policies.add((way, id_))
+        used = [(way, id_) for way in WAYS if self._structure_uses.users((way, id_))]
+        self._stale_policies.update(used)
+        if not used:
+            self._unasked.add(id_)
 
     def _apply_group(self, id_: GroupId, segment: str, value: object) -> None:
         state = self._groups.get(id_)
@@ -220,29 +230,32 @@ class PolicyTable:
             self._stale_groups.add(id_)
         if state.empty:
             del self._groups[id_]
+        if not self._policy_uses.users(id_):
+            self._unasked.add(id_)
 
     # --- questions
 
     def wanted(self) -> Wanted:
         """What to follow now. Facts about anything else are forgotten: their keys are read anew when wanted again."""
         self._settle()
-        rules = frozenset(rules for _, rules in self._structure_uses.used)
-        groups = frozenset(self._policy_uses.used)
-        for id_ in self._rules.keys() - rules:
-            del self._rules[id_]
-        for group in self._groups.keys() - groups:
-            del self._groups[group]
-            self._malformed.pop(group, None)
-        return Wanted(rules, groups)
+        if self._wanted is None:
+            wanted = frozenset(rules for _, rules in self._structure_uses.used)
+            self._wanted = Wanted(wanted, frozenset(self._policy_uses.used))
+            self._unasked |= self._rules.keys() | self._groups.keys()
+        for id_ in self._unasked - self._wanted.rules - self._wanted.groups:
+            self._rules.pop(RulesId(id_), None)
+            self._groups.pop(GroupId(id_), None)
+            self._malformed.pop(GroupId(id_), None)
+        self._unasked.clear()
+        return self._wanted
 
     def faults(self) -> tuple[str, ...]:
         """What is dropped because it could not be understood, one sentence each, for people."""
         self._settle()
         policies = [
-            f"{self._rules[id_].policy} {way}, {fault}"
-            for (way, id_), rendered in self._rendered.items()
-            if id_ in self._rules
-            for fault in rendered.faults
+            f"{self._rules[policy[1]].policy} {policy[0]}, {fault}"
+            for policy in self._faulty
+            for fault in self._rendered[policy].faults
         ]
         return (*sorted(policies), *(f"group {id_}, {why}" for id_, why in sorted(self._malformed.items())))
 
@@ -305,9 +318,10 @@ class PolicyTable:
         if not (self._stale_pods or self._stale_structures or self._stale_policies or self._stale_groups):
             return
         self._reported = False
+        self._wanted = None
         while self._stale_pods:
             self._settle_pod(self._stale_pods.pop())
-        for name in [name for name in self._structures if name in self._stale_structures]:
+        for name in self._stale_structures:
             self._link_structure(name)
         for policy in list(self._stale_policies):
             self._link_policy(policy)
@@ -325,9 +339,16 @@ class PolicyTable:
 
     def _settle_pod(self, pod: PodKey) -> None:
         endpoint = self._endpoints.get(pod)
-        attachment = self._attachment(pod)
+        attachment = self._attachments.get(pod)
         names: dict[Way, str] = {}
-        if endpoint is not None and attachment is not None:
+        self._unattached.pop(pod, None)
+        if endpoint is None:
+            pass
+        elif attachment is None:
+            self._unattached[pod] = "no attachment yet"
+        elif attachment.container != endpoint.container:
+            self._unattached[pod] = "its attachment is for another container"
+        else:
             for way in WAYS:
                 direction = attachment.egress if way == "egress" else attachment.ingress
                 names[way] = name = endpoint_chain(way, direction)
@@ -344,14 +365,6 @@ class PolicyTable:
                     self._put(map_, key, f"goto {names[way]}")
                 else:
                     self._discard(map_, key)
-
-    def _attachment(self, pod: PodKey) -> Attachment | None:
-        """The attachment of this very incarnation of the pod."""
-        endpoint = self._endpoints.get(pod)
-        attachment = self._attachments.get(pod)
-        if endpoint is None or attachment is None or attachment.container != endpoint.container:
-            return None
-        return attachment
 
     def _link_structure(self, name: str) -> None:
         used = bool(self._pod_uses.users(name))
@@ -378,6 +391,8 @@ class PolicyTable:
         way, id_ = policy
         chain = policy_chain(way, id_)
         before = self._rendered.get(policy)
+        self._lacking.pop(policy, None)
+        self._faulty.discard(policy)
         if not self._structure_uses.users(policy):
             self._rendered.pop(policy, None)
             self._chains.discard(chain)
@@ -385,6 +400,12 @@ class PolicyTable:
         rules = self._rules_of(policy)
         rendered = UNKNOWN_POLICY if rules is None else render_policy(rules, self._known, self._node.log_prefix)
         self._rendered[policy] = rendered
+        if rules is None:
+            self._lacking[policy] = f"policy not known yet: {id_}"
+        elif rendered.missing:
+            self._lacking[policy] = f"members not known yet: {', '.join(sorted(rendered.missing))} of {id_}"
+        if rendered.faults:
+            self._faulty.add(policy)
         if rendered.passes:
             self._chains.discard(chain)
         else:
@@ -556,22 +577,11 @@ class PolicyTable:
     def _report(self) -> None:
         if self._reported:
             return
-        blocked: dict[PodKey, str] = {}
-        for policy, rendered in self._rendered.items():
-            reason = ""
-            if rendered is UNKNOWN_POLICY:
-                reason = f"policy not known yet: {policy[1]}"
-            elif rendered.missing:
-                reason = f"members not known yet: {', '.join(sorted(rendered.missing))} of {policy[1]}"
-            if reason:
-                for structure in self._structure_uses.users(policy):
-                    for pod in self._pod_uses.users(structure):
-                        blocked.setdefault(pod, reason)
-        for pod in self._endpoints:
-            if self._attachment(pod) is None:
-                blocked[pod] = (
-                    "its attachment is for another container" if pod in self._attachments else "no attachment yet"
-                )
+        blocked = dict(self._unattached)
+        for policy, reason in self._lacking.items():
+            for structure in self._structure_uses.users(policy):
+                for pod in self._pod_uses.users(structure):
+                    blocked.setdefault(pod, reason)
         self._blocked = blocked
         self._programmed = frozenset(self._endpoints.keys() - blocked.keys())
         self._reported = True
