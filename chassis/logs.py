@@ -21,7 +21,9 @@ def configure(log_format: Literal["auto", "json", "console"], level: str) -> Non
     last: list[Any] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
         if plain
-        else [structlog.dev.ConsoleRenderer()]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     number = getattr(logging, level.upper())
     structlog.configure(
