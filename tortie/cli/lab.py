@@ -225,7 +225,7 @@ async def _scenario(
         result = await runs.run(path, lab, progress, patience_s=patience_s, hold=hold)
     finally:
         progress.close()
-    report.outcome(shown, result)
+    report.outcome(shown, result, kept=hold is not None)
     console.file.write(pieces.getvalue())
     return result
 
@@ -287,7 +287,7 @@ def _show(console: Console, status: dict[str, Any]) -> None:
     )
     for pod in status["pods"]:
         addresses, listens = ", ".join(pod["addresses"]), " ".join(pod["listens"]) or "-"
-        pods.add_row(pod["name"], pod["node"], addresses, listens, pod["link"], pod["netns"])
+        pods.add_row(pod["name"], pod["node"], addresses, listens, pod["link"])
     console.print(nodes, "", pods, "", sep="\n")
     for process in status["processes"]:
         fate = f"  [red]{process['fate']}[/]" if process["fate"] else ""

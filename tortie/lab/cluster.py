@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +32,9 @@ SERVICES = ("api", "ipam", "route-distribution", "policy-compiler")
 AGENT = "node-dataplane"
 NATS_PORT = 4222
 _NATS_URL = f"nats://{CONTROL_ADDRESS}:{NATS_PORT}"
+
+_LEVEL = re.compile(r"\[(?:warning|error|critical) *\]")
+"""As the services' console logs have it, after the time."""
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -95,6 +99,16 @@ class Cluster:
     def fates(self) -> list[str]:
         """The processes that ended although nobody told them to."""
         return [process.fate for process in self.processes.values() if process.fate]
+
+    def complaints(self, lines: int = 12) -> list[str]:
+        """The last warnings and errors in the logs, oldest first, each with the name of its process."""
+        found = []
+        for log in (self.directory / "log").glob("*.log"):
+            for line in log.read_text(errors="replace").splitlines():
+                level = _LEVEL.search(line)
+                if level:
+                    found.append((line[: level.start()], f"{log.stem}: {line}"))
+        return [line for _, line in sorted(found)[-lines:]]
 
     async def _start_processes(self) -> None:
         await _all(

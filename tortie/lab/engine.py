@@ -64,6 +64,8 @@ class Result:
     """Why it was not run."""
     fault: str = ""
     """Why the lab did not come up, or what broke under it."""
+    complaints: list[str] = field(default_factory=list)
+    """After a failure: what the services' logs warn of."""
 
     @property
     def passed(self) -> bool:

@@ -70,12 +70,18 @@ def heading(console: Console, path: Path) -> None:
     console.print(f"[bold]{escape(path.stem)}[/]", highlight=False, soft_wrap=True)
 
 
-def outcome(console: Console, result: Result) -> None:
-    """The last line of one scenario."""
+def outcome(console: Console, result: Result, *, kept: bool) -> None:
+    """The last lines of one scenario."""
     if result.skipped:
         console.print(f"  {SKIPPED} skipped: {escape(result.skipped)}", highlight=False, soft_wrap=True)
-    elif result.fault:
+        return
+    if result.fault:
         console.print(f"  {BAD} [red]{escape(result.fault)}[/]", highlight=False, soft_wrap=True)
+    for line in result.complaints:
+        console.print(f"      [dim]{escape(line)}[/]", highlight=False, soft_wrap=True)
+    if result.steps and not result.passed and not kept:
+        command = f"tortie lab run --keep {result.source}"
+        console.print(f"      this lab is gone; one that stays to be looked at: {escape(command)}", soft_wrap=True)
 
 
 def summary(console: Console, results: Sequence[Result], took_s: float) -> None:
@@ -140,6 +146,7 @@ def describe(result: Result) -> str:
     for step in result.steps:
         if not step.passed:
             lines += [f"step: {step.do}", *filter(None, [step.fault]), *(_text(finding) for finding in step.failures)]
+    lines += result.complaints
     return "\n".join(lines)
 
 

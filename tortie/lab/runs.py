@@ -54,7 +54,11 @@ async def run(
                     result.steps = await one.steps()
                     if hold is not None:
                         await hold(cluster, not result.passed)
+            except LabError as error:
+                result.fault = str(error)
             finally:
+                if not result.passed:
+                    result.complaints = cluster.complaints()
                 await cluster.down()
     except (LabError, OSError) as error:
         result.fault = str(error)
