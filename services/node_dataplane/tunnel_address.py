@@ -23,7 +23,7 @@ from chassis.errors import Unavailable
 from chassis.health import Health
 from services.node_dataplane.tunnel import misplaced
 
-RETRY_S = 1.0
+RETRY_S = 0.2
 REQUEST_S = 5.0
 REFRESH_S = 60.0
 """A repeated request writes nothing where the address is still ours, and heals a service that lost it."""
