@@ -27,8 +27,8 @@ IPIP_DEVICE = "tunl0"
 ROLES: Mapping[str, str] = {"uplink": UPLINK, "vxlan": VXLAN_DEVICE, "ipip": IPIP_DEVICE}
 """The devices by which nodes of this lab reach one another."""
 
-Fill = Callable[[Any], Any]
-"""Replaces the placeholders in a text, or in lists and mappings of texts."""
+Fill = Callable[[Any], Awaitable[Any]]
+"""Replaces the placeholders in a text, or in lists and mappings of texts. Raises CannotDo."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class _Checks:
         wanted = probes.Answered if kind == "allow" else probes.Silent
 
         async def attempt() -> Verdict:
-            way = scenario.traffic(self._fill(text))
+            way = scenario.traffic(await self._fill(text))
             outcome = await ask(self._cluster, way)
             return Verdict(isinstance(outcome, wanted), str(outcome), self._about(way))
 
@@ -96,7 +96,7 @@ class _Checks:
 
     def row(self, kind: str, table: Table, where: str, row: Mapping[str, Any], present: bool) -> Check:
         async def attempt() -> Verdict:
-            wanted = self._fill(dict(row))
+            wanted = await self._fill(dict(row))
             netns = self._cluster.netns(_place(where))
             rows = await kernel.read(table, netns)
             found = kernel.matching(rows, wanted)
@@ -110,7 +110,7 @@ class _Checks:
 
     def on_wire(self, item: WireExpectation) -> Check:
         async def attempt() -> Verdict:
-            way = scenario.traffic(self._fill(item.traffic))
+            way = scenario.traffic(await self._fill(item.traffic))
             ends = (self._cluster.address(way.source), self._cluster.address(way.destination))
             async with wire.capture(self._cluster.netns(Place("node", item.on)), UPLINK, *ends) as capture:
                 outcome = await ask(self._cluster, way)
@@ -131,10 +131,11 @@ class _Checks:
 
     def command(self, item: CommandExpectation) -> Check:
         async def attempt() -> Verdict:
-            words = shlex.split(self._fill(item.run))
+            words = shlex.split(await self._fill(item.run))
+            has, lacks = await self._fill(item.has), await self._fill(item.lacks)
             text = await run_command(self._cluster, words)
-            missing = [part for part in self._fill(list(item.has)) if part not in text]
-            unwanted = [part for part in self._fill(list(item.lacks)) if part in text]
+            missing = [part for part in has if part not in text]
+            unwanted = [part for part in lacks if part in text]
             faults = [f"without {', '.join(map(repr, missing))}"] if missing else []
             faults += [f"with {', '.join(map(repr, unwanted))}"] if unwanted else []
             seen = " and ".join(faults) + ":\n" + text.rstrip() if faults else "as expected"

@@ -125,7 +125,7 @@ class Run:
     async def _do(self, action: Action) -> None:
         match action:
             case Apply(manifests):
-                await self._cluster.apply(self._fill(manifests))
+                await self._cluster.apply(await self._fill(manifests))
             case Delete(what):
                 for reference in what:
                     await self._cluster.delete(reference)
@@ -137,7 +137,10 @@ class Run:
             case Stop(keys):
                 await self._cluster.stop(keys)
 
-    def _fill(self, value: Any) -> Any:
+    async def _fill(self, value: Any) -> Any:
+        """Looks once more for what a placeholder stands for when it has not stood for anything yet."""
+        if self._memory.unknown(value):
+            await self._remember()
         return self._memory.fill(value, ROLES)
 
     async def _remember(self) -> None:

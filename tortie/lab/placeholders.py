@@ -57,6 +57,10 @@ class Memory:
         """What they stand for now. The others keep what they stood for."""
         self._known |= now
 
+    def unknown(self, value: Any) -> bool:
+        """Whether a placeholder in the value has never stood for anything."""
+        return bool({p for p in find(str(value)) if p.of} - self._known.keys())
+
     def fill(self, value: Any, roles: Mapping[str, str]) -> Any:
         """`value` (a text, or lists and mappings of texts) with every placeholder replaced; `roles` are the devices
         of the node in question. Raises CannotDo when one has never stood for anything."""
