@@ -13,6 +13,7 @@ idempotent: a link that is right is adopted as it is, one that is not is replace
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ _GATEWAY4 = ip_address(GATEWAY4).packed
 _GATEWAY6 = ip_address(GATEWAY6).packed
 _NODE_MAC = rtnl.hardware(NODE_MAC)
 _BOOT = 3
+_POLL_S = 0.001
+_CARRIER_POLLS = 1000
 _DOOMED = 0x746F7274
 """Link group of what is about to be deleted."""
 
@@ -200,6 +203,15 @@ class PodLinks:
         ]
         if stale:
             pod.execute(stale, f"remove old addresses of {link.interface}")
+
+    async def running(self, name: str) -> None:
+        """Returns when packets pass the link: the kernel announces the carrier of a new link a moment after it is set
+        up, and drops what is sent before. That is waited for, but no longer than a second."""
+        for _ in range(_CARRIER_POLLS):
+            link = self.find(name)
+            if link is None or link.running:
+                return
+            await asyncio.sleep(_POLL_S)
 
     def raise_up(self, device: int) -> None:
         """Set a link up. Raises NetlinkError."""

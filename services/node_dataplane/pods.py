@@ -251,6 +251,7 @@ class Pods:
             self._store.put(plugin)
         stage.text = POLICY
         await self._policy.in_place(endpoint)
+        await self._links.running(endpoint.link)
         return cni.result(
             call.config.version,
             link=endpoint.link,

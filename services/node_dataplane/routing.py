@@ -20,7 +20,8 @@ from ipaddress import ip_network
 from typing import NamedTuple
 
 from services.node_dataplane.netlink import readback, rtnl
-from services.node_dataplane.netlink.wire import NLM_F_ACK, NetlinkSocket
+from services.node_dataplane.netlink.framing import NLM_F_ACK
+from services.node_dataplane.netlink.wire import NetlinkSocket
 from services.node_dataplane.routes import Destination, Row
 
 BATCH = 500

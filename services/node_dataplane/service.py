@@ -29,7 +29,7 @@ from chassis.feed import Interest
 from chassis.health import Health
 from chassis.publication import Publication
 from chassis.runner import Context
-from services.node_dataplane import cni_server, sysctl, uplink
+from services.node_dataplane import cni_server, interfaces, sysctl
 from services.node_dataplane.announcements import Announcements
 from services.node_dataplane.core import NodeCore
 from services.node_dataplane.debts import Debts
@@ -173,7 +173,7 @@ class Agent:
 
     def _look_around(self) -> None:
         """The node's own devices, as the kernel has them now."""
-        if self.core.set_interfaces(uplink.observe(self.fabric.socket)):
+        if self.core.set_interfaces(interfaces.observe(self.fabric.socket)):
             self._changed.set()
 
     def _gained(self, addresses: tuple[str, ...]) -> None:

@@ -1,17 +1,14 @@
-"""Which device leads to the other nodes, and with which subnet. Pure over what the kernel said; `observe` asks it."""
+"""Which device leads to the other nodes, and with which subnet. Pure over what the kernel said, see
+`interfaces`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_interface
 
 from services.node_dataplane.errors import UplinkError
-from services.node_dataplane.links import PREFIX
-from services.node_dataplane.netlink import readback, rtnl
-from services.node_dataplane.netlink.wire import NetlinkSocket
 from services.node_dataplane.routes import Network
-from services.node_dataplane.tunnel import DEVICES
 
 
 @dataclass(frozen=True)
@@ -51,26 +48,3 @@ def choose(interfaces: Sequence[Interface], family: int, *, address: str = "", d
         return None
     network = next(n for n in preferred[0].networks if n.version == family)
     return Uplink(preferred[0].name, preferred[0].mtu, network)
-
-
-def observe(socket: NetlinkSocket) -> list[Interface]:
-    """The node's devices that are up and not our own, by index."""
-    addresses = [readback.address(body) for _, body in socket.dump(rtnl.addresses_dump())]
-    defaults: dict[int, set[int]] = {}
-    for family, version in ((rtnl.AF_INET, 4), (rtnl.AF_INET6, 6)):
-        for _, body in socket.dump(rtnl.routes_dump(family, 0)):
-            row = readback.route(body)
-            if row.prefix == 0 and row.device:
-                defaults.setdefault(row.device, set()).add(version)
-    seen = []
-    for _, body in socket.dump(rtnl.links_dump()):
-        link = readback.link(body)
-        if not link.up or link.name == "lo" or link.name.startswith(PREFIX) or link.name in DEVICES.values():
-            continue
-        networks = tuple(
-            ip_interface(f"{ip_address(a.packed)}/{a.prefix}")
-            for a in addresses
-            if a.device == link.device and not ip_address(a.packed).is_link_local
-        )
-        seen.append((link.device, Interface(link.name, link.mtu, networks, frozenset(defaults.get(link.device, ())))))
-    return [interface for _, interface in sorted(seen, key=lambda pair: pair[0])]

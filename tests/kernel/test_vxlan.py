@@ -17,7 +17,7 @@ from services.node_dataplane.overlay import Overlay
 from services.node_dataplane.routes import Peer, Row, destination
 from services.node_dataplane.routing import RouteTable
 from services.node_dataplane.tunnel import TunnelSpec
-from tests.support.netns import Namespace, namespaces, ping, veth
+from tests.support.netns import Namespace, namespaces, ping, veth, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -85,13 +85,19 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[tuple[Node, Node]]:
             node.socket.close()
 
 
+def reach(here: Node, there: Node) -> None:
+    """A device that has just been made passes packets only once the kernel has announced its carrier."""
+    address = there.spec.addresses[0]
+    wait_for(lambda: ping(here.namespace, address, wait_s=0.2), f"{address} is reached")
+
+
 def test_packets_cross_the_tunnel(nodes: tuple[Node, Node]) -> None:
     left, right = nodes
     left.reconcile(left.spec, right)
     right.reconcile(right.spec, left)
 
-    assert ping(left.namespace, right.spec.addresses[0])
-    assert ping(right.namespace, left.spec.addresses[0])
+    reach(left, right)
+    reach(right, left)
 
 
 def test_the_kernel_holds_what_was_asked(nodes: tuple[Node, Node]) -> None:
@@ -127,7 +133,7 @@ def test_port_and_vni_change_live(nodes: tuple[Node, Node], change: dict[str, in
     for node, other in ((left, right), (right, left)):
         assert "device" in node.reconcile(replace(node.spec, **change), other)  # type: ignore[arg-type]
 
-    assert ping(left.namespace, right.spec.addresses[0])
+    reach(left, right)
 
 
 def test_mtu_and_address_change_in_place(nodes: tuple[Node, Node]) -> None:
@@ -172,13 +178,13 @@ def test_damage_is_mended(nodes: tuple[Node, Node], damage: Any) -> None:
     left, right = nodes
     left.reconcile(left.spec, right)
     right.reconcile(right.spec, left)
-    assert ping(left.namespace, right.spec.addresses[0])
+    reach(left, right)
     damage(left, right)
 
     assert left.reconcile(left.spec, right, read_back=True)
     left.routes.check()
     assert left.reconcile(left.spec, right, read_back=True) == []
-    assert ping(left.namespace, right.spec.addresses[0])
+    reach(left, right)
 
 
 def test_a_missing_uplink_is_a_sentence(nodes: tuple[Node, Node]) -> None:

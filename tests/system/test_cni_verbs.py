@@ -12,7 +12,7 @@ import pytest
 
 from bus_schemas.ids import PodKey
 from tests.support.agent import CONF, VerbsNode, attachments, cni_env, run_plugin
-from tests.support.netns import Namespace, links, namespaces, ping
+from tests.support.netns import Namespace, links, namespaces, ping, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -35,6 +35,10 @@ async def node(spaces: tuple[Namespace, ...], tmp_path: Path) -> AsyncIterator[V
         yield made
 
 
+async def reached(here: Namespace, address: str) -> None:
+    await asyncio.to_thread(wait_for, lambda: ping(here, address, wait_s=0.2), f"{address} is reached")
+
+
 def routes(host: Namespace) -> list[str]:
     return [row["dst"] for row in json.loads(host.ip("-j", "route", "show", "proto", "84") or "[]")]
 
@@ -46,9 +50,9 @@ async def test_add_makes_a_pod_that_is_reached(node: VerbsNode, spaces: tuple[Na
         assert code == 0
     assert answer["ips"][0]["address"] == "10.244.0.3/32"
     assert answer["interfaces"][0]["name"] in links(host)
-    assert await asyncio.to_thread(ping, host, "10.244.0.2")
-    assert await asyncio.to_thread(ping, first, "10.244.0.3")
-    assert await asyncio.to_thread(ping, first, "10.0.0.1")
+    await reached(host, "10.244.0.2")
+    await reached(first, "10.244.0.3")
+    await reached(first, "10.0.0.1")
 
 
 async def test_add_twice_is_one_pod_and_one_answer(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
@@ -97,7 +101,7 @@ async def test_a_late_del_of_an_older_container_hurts_nobody(node: VerbsNode, sp
 
     assert await node.call("DEL", "old", first, pod=WEB) == (0, {})
     address = answer["ips"][0]["address"].partition("/")[0]
-    assert await asyncio.to_thread(ping, host, address)
+    await reached(host, address)
     assert node.store.owed == ("k8s-pod-network.old",)
     assert node.announcements.endpoints[WEB].container == "new"
 
@@ -178,7 +182,7 @@ async def test_gc_keeps_what_the_runtime_knows(node: VerbsNode, spaces: tuple[Na
     assert len(node.store.all()) == 2
     assert await node.call("GC", **gc) == (0, {})
     assert [plugin.endpoint.container for plugin in node.store.all()] == ["c2"]
-    assert await asyncio.to_thread(ping, host, "10.244.0.3")
+    await reached(host, "10.244.0.3")
 
 
 async def test_status_names_the_obstacle(node: VerbsNode) -> None:
@@ -195,7 +199,7 @@ async def test_a_second_interface_is_refused_and_the_first_lives(
     await node.call("ADD", "c1", first)
     _, answer = await node.call("ADD", "c1", first, interface="eth1")
     assert answer["code"] == 2
-    assert await asyncio.to_thread(ping, host, "10.244.0.2")
+    await reached(host, "10.244.0.2")
 
 
 async def test_the_whole_way_through_the_plugin(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:

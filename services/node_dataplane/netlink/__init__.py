@@ -1,6 +1,7 @@
 """The kernel's configuration protocol, packed by hand: pure encoders, and one long-lived socket per protocol.
 
-    wire      framing shared by rtnetlink and nfnetlink, and the socket
+    framing   messages and attributes, shared by rtnetlink and nfnetlink
+    wire      the socket that carries them
     rtnl      rtnetlink messages: links, addresses, routes, neighbours, forwarding entries
     readback  what rtnetlink dumps say, as the rows that the drivers compare
 

@@ -6,7 +6,7 @@ import struct
 from typing import NamedTuple
 
 from services.node_dataplane.netlink import rtnl
-from services.node_dataplane.netlink.wire import attributes
+from services.node_dataplane.netlink.framing import attributes
 
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBi")
@@ -28,6 +28,8 @@ class Link(NamedTuple):
     mac: bytes
     mtu: int
     up: bool
+    running: bool
+    """Up, and the kernel has announced the carrier: packets pass."""
     peer: int
     """Device number of the other end of a veth, in the namespace where that one is; 0 when it has none."""
     kind: str
@@ -84,6 +86,7 @@ def link(body: bytes) -> Link:
         mac=found.get(rtnl.IFLA_ADDRESS, b""),
         mtu=_u32(found[rtnl.IFLA_MTU]) if rtnl.IFLA_MTU in found else 0,
         up=bool(flags & rtnl.IFF_UP),
+        running=bool(flags & rtnl.IFF_RUNNING),
         peer=_u32(found[rtnl.IFLA_LINK]) if rtnl.IFLA_LINK in found else 0,
         kind=kind,
         vxlan=vxlan,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Literal
 
-from services.node_dataplane.netlink.wire import (
+from services.node_dataplane.netlink.framing import (
     NLA_F_NESTED,
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -28,7 +28,7 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
 AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
-IFF_UP = 0x1
+IFF_UP, IFF_RUNNING = 0x1, 0x40
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_GROUP, IFLA_NET_NS_FD = 27, 28

@@ -1,8 +1,4 @@
-"""Netlink framing (RFC 3549) and the socket that carries it.
-
-    header(16)  length, type, flags, sequence, port          native byte order
-    body        a fixed struct of the protocol, then attributes
-    attribute   length, type, payload, padded to 4 bytes; a nested attribute's payload is attributes
+"""The socket that carries netlink messages; `framing` makes and reads them.
 
 A request is processed inside `sendmsg`: when it returns, every answer already lies in the socket's receive buffer. So
 nothing here ever waits, and a transaction is one system call out and one or two back.
@@ -18,28 +14,25 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-NETLINK_ROUTE = 0
-NETLINK_NETFILTER = 12
+from services.node_dataplane.netlink.framing import (
+    FLAGS_OFFSET,
+    HEADER,
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    NLM_F_ACK,
+    NLM_F_DUMP_INTR,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    SEQUENCE_OFFSET,
+    attributes,
+    messages,
+)
 
-NLM_F_REQUEST = 0x1
-NLM_F_ACK = 0x4
-NLM_F_ROOT = 0x100
-NLM_F_MATCH = 0x200
-NLM_F_DUMP = NLM_F_ROOT | NLM_F_MATCH
-NLM_F_REPLACE = 0x100
-NLM_F_EXCL = 0x200
-NLM_F_CREATE = 0x400
-NLM_F_APPEND = 0x800
-NLM_F_DUMP_INTR = 0x10
+__all__ = ["NETLINK_NETFILTER", "NETLINK_ROUTE", "NetlinkError", "NetlinkSocket", "within"]
 
-NLMSG_ERROR = 2
-NLMSG_DONE = 3
-NLA_F_NESTED = 0x8000
-_NLA_TYPE_MASK = 0x3FFF
 _NLMSGERR_ATTR_MSG = 1
 _NLM_F_CAPPED = 0x100
 _NLM_F_ACK_TLVS = 0x200
-
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
@@ -47,51 +40,13 @@ _NETLINK_GET_STRICT_CHK = 12
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 
-_HEADER = struct.Struct("=IHHII")
-_ATTRIBUTE = struct.Struct("=HH")
 _ERRNO = struct.Struct("=i")
-_SEQUENCE_OFFSET = 8
-_FLAGS_OFFSET = 6
 _RECEIVE = 1 << 16
 _CLONE_NEWNET = 0x40000000
 
 
 class NetlinkError(OSError):
     """The kernel refused a request; `errno` is its reason, the text says what was asked."""
-
-
-def attribute(type_: int, payload: bytes) -> bytes:
-    """One attribute, padded. Or NLA_F_NESTED into `type_` where the protocol asks for it."""
-    length = 4 + len(payload)
-    return _ATTRIBUTE.pack(length, type_) + payload + b"\0" * (-length & 3)
-
-
-def message(type_: int, flags: int, body: bytes, seq: int = 0) -> bytes:
-    """One message; `NetlinkSocket.transact` writes the sequence number over `seq`."""
-    return _HEADER.pack(16 + len(body), type_, flags, seq, 0) + body
-
-
-def attributes(payload: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
-    """(type without flag bits, payload) of each attribute."""
-    at, end = 0, len(payload)
-    while at + 4 <= end:
-        length, type_ = _ATTRIBUTE.unpack_from(payload, at)
-        if length < 4 or at + length > end:
-            raise ValueError("attribute runs over the end of its message")
-        yield type_ & _NLA_TYPE_MASK, bytes(payload[at + 4 : at + length])
-        at += length + (-length & 3)
-
-
-def messages(data: bytes | memoryview) -> Iterator[tuple[int, int, int, memoryview]]:
-    """(type, flags, sequence, body) of each message in a datagram."""
-    view = memoryview(data)
-    at = 0
-    while at + 16 <= len(view):
-        length, type_, flags, seq, _ = _HEADER.unpack_from(view, at)
-        if length < 16 or at + length > len(view):
-            raise ValueError("netlink message runs over the end of its datagram")
-        yield type_, flags, seq, view[at + 16 : at + length]
-        at += length + (-length & 3)
 
 
 class NetlinkSocket:
@@ -151,8 +106,8 @@ class NetlinkSocket:
         at = 0
         acknowledged = False
         for sequence, request in enumerate(requests, first):
-            struct.pack_into("=I", stamped, at + _SEQUENCE_OFFSET, sequence)
-            acknowledged = acknowledged or bool(request[_FLAGS_OFFSET] & NLM_F_ACK)
+            struct.pack_into("=I", stamped, at + SEQUENCE_OFFSET, sequence)
+            acknowledged = acknowledged or bool(request[FLAGS_OFFSET] & NLM_F_ACK)
             at += len(request)
         self._sequence = first + len(requests) - 1
         self._send(stamped)
@@ -192,7 +147,7 @@ class NetlinkSocket:
     def _dump_once(self, request: bytes) -> list[tuple[int, bytes]] | None:
         self._sequence = mine = (self._sequence + 1) & 0xFFFFFFFF
         stamped = bytearray(request)
-        struct.pack_into("=I", stamped, _SEQUENCE_OFFSET, mine)
+        struct.pack_into("=I", stamped, SEQUENCE_OFFSET, mine)
         self._send(stamped)
         rows: list[tuple[int, bytes]] = []
         interrupted = False
@@ -215,7 +170,7 @@ class NetlinkSocket:
         Raises NetlinkError for any refusal other than ENODEV, ENOENT and ESRCH."""
         self._sequence = mine = (self._sequence + 1) & 0xFFFFFFFF
         stamped = bytearray(request)
-        struct.pack_into("=I", stamped, _SEQUENCE_OFFSET, mine)
+        struct.pack_into("=I", stamped, SEQUENCE_OFFSET, mine)
         self._send(stamped)
         for datagram in self._receive():
             for type_, flags, sequence, body in messages(datagram):
@@ -260,7 +215,7 @@ def _complaint(flags: int, body: memoryview) -> str:
         return ""
     at = 20
     if not flags & _NLM_F_CAPPED:
-        at += _HEADER.unpack_from(body, 4)[0] - 16
+        at += HEADER.unpack_from(body, 4)[0] - 16
     for type_, payload in attributes(body[at:]):
         if type_ == _NLMSGERR_ATTR_MSG:
             return payload.rstrip(b"\0").decode("ascii", "replace")

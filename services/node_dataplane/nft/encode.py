@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from services.node_dataplane.netlink.wire import (
+from services.node_dataplane.netlink.framing import (
     NLA_F_NESTED,
     NLM_F_ACK,
     NLM_F_CREATE,
