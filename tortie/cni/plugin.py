@@ -19,11 +19,11 @@ TRY_AGAIN = 11
 _ESCAPES = {number: f"\\u{number:04x}" for number in range(32)} | {ord('"'): '\\"', ord("\\"): "\\\\"}
 
 
-def quote(text):
+def quote(text: str) -> str:
     return '"' + text.translate(_ESCAPES) + '"'
 
 
-def field(configuration, name, default):
+def field(configuration: str, name: str, default: str) -> str:
     """A string of the configuration's top level. Its text is scanned; parsed only when the name occurs twice."""
     mark = f'"{name}"'
     count = configuration.count(mark)
@@ -44,36 +44,34 @@ def field(configuration, name, default):
     return unquote(rest) if rest.startswith('"') else default
 
 
-def unquote(text):
+def unquote(text: str) -> str:
     """The JSON string at the start of `text`."""
-    try:
-        from _json import scanstring
-    except ImportError:
-        from json.decoder import scanstring
-    return scanstring(text, 1)[0]
+    from _json import scanstring  # CPython's own scanner; `json` would import it, too, after much else
+
+    return str(scanstring(text, 1)[0])
 
 
-def read(descriptor):
+def read(descriptor: int) -> bytes:
     parts = []
     while part := posix.read(descriptor, 1 << 16):
         parts.append(part)
     return b"".join(parts)
 
 
-def write(text):
+def write(text: str) -> None:
     data = text.encode("utf-8", "replace")
     while data:
         data = data[posix.write(1, data) :]
 
 
-def failure(configuration, code, message, details=""):
+def failure(configuration: str, code: int, message: str, details: str = "") -> int:
     version = quote(field(configuration, "cniVersion", "1.0.0"))
     extra = f',"details":{quote(details)}' if details else ""
     write(f'{{"cniVersion":{version},"code":{code},"msg":{quote(message)}{extra}}}\n')
     return 1
 
 
-def ask(path, request):
+def ask(path: str, request: bytes) -> str:
     """The agent's whole answer; empty when it ended without one. Raises OSError."""
     import _socket
 
@@ -91,7 +89,7 @@ def ask(path, request):
         connection.close()
 
 
-def main():
+def main() -> int:
     environment = {
         name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
         for name, value in posix.environ.items()
