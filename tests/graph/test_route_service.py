@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-import pytest
 import structlog
 
 from bus_schemas.routes import Route
 from bus_schemas.subjects import ROUTE, Fact
 from chassis.bus import Bus
-from chassis.embedded import EmbeddedNats
 from chassis.feed import Interest
 from chassis.health import Health
 from chassis.heartbeat import Heartbeat
@@ -21,15 +18,10 @@ from chassis.runner import Context
 from services.route_distribution.service import serve
 from services.route_distribution.settings import Settings
 from tests.support.expanders import gone
+from tests.support.nats import Nats
 from tests.support.routes import block, direct, node, pool, tunnelled
 
 DEADLINE_S = 20.0
-
-
-@pytest.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
-    async with EmbeddedNats(tmp_path / "nats") as server:
-        yield server
 
 
 N1, N2 = node("node1", "10.0.0.15/24"), node("node2", "10.0.1.16/24")
@@ -118,7 +110,7 @@ async def watching(url: str) -> AsyncIterator[Routes]:
             following.cancel()
 
 
-async def test_routes_follow_the_world(nats: EmbeddedNats) -> None:
+async def test_routes_follow_the_world(nats: Nats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "a"):
         await routes.tell(*WORLD)
         await routes.become(DIRECT1, DIRECT2)
@@ -131,7 +123,7 @@ async def test_routes_follow_the_world(nats: EmbeddedNats) -> None:
         await routes.become(DIRECT1)
 
 
-async def test_what_was_left_by_a_former_replica_is_taken_away(nats: EmbeddedNats) -> None:
+async def test_what_was_left_by_a_former_replica_is_taken_away(nats: Nats) -> None:
     async with watching(nats.url) as routes:
         await routes.tell(*WORLD)
         async with replica(nats.url, "a"):
@@ -141,7 +133,7 @@ async def test_what_was_left_by_a_former_replica_is_taken_away(nats: EmbeddedNat
             await routes.become(DIRECT1)
 
 
-async def test_the_other_replica_takes_over(nats: EmbeddedNats) -> None:
+async def test_the_other_replica_takes_over(nats: Nats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "b"):
         async with replica(nats.url, "a"):
             await routes.tell(*WORLD)
@@ -150,7 +142,7 @@ async def test_the_other_replica_takes_over(nats: EmbeddedNats) -> None:
         await routes.become(DIRECT2)
 
 
-async def test_a_route_that_somebody_else_wrote_or_took_is_repaired(nats: EmbeddedNats) -> None:
+async def test_a_route_that_somebody_else_wrote_or_took_is_repaired(nats: Nats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "a"):
         await routes.tell(*WORLD)
         await routes.become(DIRECT1, DIRECT2)
@@ -160,7 +152,7 @@ async def test_a_route_that_somebody_else_wrote_or_took_is_repaired(nats: Embedd
         await routes.become(DIRECT1, DIRECT2)
 
 
-async def test_routes_survive_a_restart_of_the_bus(nats: EmbeddedNats) -> None:
+async def test_routes_survive_a_restart_of_the_bus(nats: Nats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "a"):
         await routes.tell(*WORLD)
         await routes.become(DIRECT1, DIRECT2)
@@ -173,7 +165,7 @@ async def test_routes_survive_a_restart_of_the_bus(nats: EmbeddedNats) -> None:
         await routes.become(DIRECT2)
 
 
-async def test_what_is_withheld_is_named_in_health(nats: EmbeddedNats) -> None:
+async def test_what_is_withheld_is_named_in_health(nats: Nats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "a") as health:
         await routes.tell(*WORLD)
         await routes.become(DIRECT1, DIRECT2)

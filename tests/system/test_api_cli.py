@@ -14,9 +14,9 @@ from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import BlockCidr, HandleId, NodeName
 from bus_schemas.ipam import Allocation, Block, Handle
 from bus_schemas.subjects import BLOCK, ENDPOINT, HANDLE
-from chassis.embedded import EmbeddedNats
 from tests.support.api import CALICO_POLICY, KUBERNETES_POLICY, NAMESPACE, NODE, POD, POOL, joined
 from tests.support.api_server import Api, running
+from tests.support.nats import Nats
 from tests.support.waiting import until
 from tortie.cli.main import main
 
@@ -46,9 +46,9 @@ class Tortie:
 
 @pytest.fixture
 async def tortie(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    nats: Nats, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Tortie]:
-    async with EmbeddedNats(tmp_path / "nats") as nats, running(nats.url, tmp_path) as api:
+    async with running(nats.url, tmp_path) as api:
         monkeypatch.setenv("TORTIE_API", api.address)
         yield Tortie(api, capsys, tmp_path)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,15 @@ import pytest
 from bus_schemas.events import Event
 from bus_schemas.resources import IPPool, Node
 from bus_schemas.subjects import DESIRED, EVENT
-from chassis.embedded import EmbeddedNats
 from chassis.errors import Unavailable
 from tests.support.api import CALICO_POLICY, EVERYTHING, KUBERNETES_POLICY, NAMESPACE, NODE, POD, POOL, joined, resource
 from tests.support.api_server import Api, running
+from tests.support.nats import Nats
 from tests.support.waiting import until
 
 
 @pytest.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
-    async with EmbeddedNats(tmp_path / "nats") as server:
-        yield server
-
-
-@pytest.fixture
-async def api(nats: EmbeddedNats, tmp_path: Path) -> AsyncIterator[Api]:
+async def api(nats: Nats, tmp_path: Path) -> AsyncIterator[Api]:
     async with running(nats.url, tmp_path) as started:
         yield started
 
@@ -287,7 +280,7 @@ async def fresh(api: Api) -> bool:
     return not await api.stale("/v1/ippools")
 
 
-async def test_reads_go_on_and_writes_say_why_while_the_bus_is_away(nats: EmbeddedNats, api: Api) -> None:
+async def test_reads_go_on_and_writes_say_why_while_the_bus_is_away(nats: Nats, api: Api) -> None:
     await api.post("/v1/apply", POOL)
     await nats.stop()
     await until(lambda: api.stale("/v1/ippools"), "the api notices")
@@ -310,11 +303,9 @@ async def test_before_the_first_snapshot_there_is_nothing_to_read(tmp_path: Path
             assert json.dumps(answer["error"])
 
 
-async def test_a_wiped_bus_gets_back_what_was_desired(nats: EmbeddedNats, api: Api) -> None:
+async def test_a_wiped_bus_gets_back_what_was_desired(nats: Nats, api: Api) -> None:
     await api.post("/v1/apply", joined(POOL, NODE))
-    await nats.stop()
-    shutil.rmtree(nats.store / "jetstream")
-    await nats.start()
+    await nats.wipe()
 
     async def restored() -> bool:
         try:
