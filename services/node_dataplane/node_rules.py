@@ -14,12 +14,12 @@ _TO_HOST: dict[str, Literal["accept", "drop", "return"]] = {"Accept": "accept", 
 def node_rules(around: Surroundings) -> NodeRules:
     port = around.tunnels[0].port if around.tunnels else None
     return NodeRules(
-        masquerade_pools=tuple(p.spec.cidr for p in around.pools if p.spec.nat_outgoing and not p.spec.disabled),
+        masquerade_pools=tuple(p.spec.cidr for p in around.pools if p.spec.nat_outgoing),
         all_pools=tuple(p.spec.cidr for p in around.pools),
         nodes=around.node_addresses,
         exclude_nodes=_setting(around, "nat_outgoing_exclusions") == "IPPoolsAndHostIPs",
         vxlan_port=port,
-        vxlan_link=DEVICES[4],
+        vxlan_links=tuple(DEVICES.values()),
         allow_vxlan_from_workloads=bool(_setting(around, "allow_vxlan_packets_from_workloads")),
         endpoint_to_host=_TO_HOST.get(_setting(around, "default_endpoint_to_host_action") or "", "accept"),
         spoofing=_setting(around, "workload_source_spoofing") == "Any",

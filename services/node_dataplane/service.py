@@ -70,7 +70,7 @@ class Agent:
         self.fabric = Fabric(settings.vxlan_checksum_offload)
         self.enforcement = Enforcement(node, self.driver, health, self._report)
         self.tunnel_address = TunnelAddress(node, bus, health, self._gained)
-        self.publication = Publication(bus, [Interest(ENDPOINT, (node,))])
+        self.publication = Publication(bus, [Interest(ENDPOINT, (node,))], independent=True)
         self.announcements = Announcements(node, self.publication)
         self.reaper = Reaper(self.links)
         self.debts = Debts(node, self.store, self.announcements, bus, health)

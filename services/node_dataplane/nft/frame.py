@@ -89,7 +89,8 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     """natOutgoingExclusions IPPoolsAndHostIPs: towards `nodes` pods keep their own address."""
     vxlan_port: int | None = None
     """UDP port of the tunnel; None: there is no tunnel to guard."""
-    vxlan_link: str = "vxlan.tortie"
+    vxlan_links: tuple[str, ...] = ("vxlan.tortie",)
+    """The tunnel devices, one for each family of outer packets: what goes into them keeps its address."""
     allow_vxlan_from_workloads: bool = False
     endpoint_to_host: Literal["accept", "drop", "return"] = "accept"
     """For traffic from a pod to this node that the pod's policy allows. An accept is not final over other tables of the
@@ -207,7 +208,7 @@ def _input_host(node: NodeRules) -> tuple[str, ...]:
 
 
 def _postrouting(node: NodeRules) -> tuple[str, ...]:
-    lines = [f'oifname "{node.vxlan_link}" accept']
+    lines = [f'oifname "{link}" accept' for link in node.vxlan_links]
     for ip, masquerade, pools, nodes in (("ip", MASQUERADE4, POOLS4, NODES4), ("ip6", MASQUERADE6, POOLS6, NODES6)):
         far = f"{ip} daddr != @{pools}" + (f" {ip} daddr != @{nodes}" if node.exclude_nodes else "")
         lines.append(f"{ip} saddr @{masquerade} {far} masquerade fully-random")
