@@ -47,8 +47,8 @@ def owned(lab: str) -> Iterator[Path]:
         os.ftruncate(fd, 0)
         os.write(fd, str(os.getpid()).encode())
         yield directory(lab)
-        _lock_file(lab).unlink(missing_ok=True)
     finally:
+        _lock_file(lab).unlink(missing_ok=True)
         os.close(fd)
 
 
