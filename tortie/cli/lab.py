@@ -233,7 +233,8 @@ async def _scenario(
 async def _hold(console: Console, cluster: Cluster) -> None:
     """Until Ctrl-C, or `tortie lab down`."""
     console.print(f"  the lab [bold]{cluster.name}[/] stays up: Ctrl-C, or `tortie lab down {cluster.name}`, ends it")
-    console.print(f"  export TORTIE_LAB={cluster.name} TORTIE_API={ownership.api_address(cluster.name)}")
+    where = f"TORTIE_LAB={cluster.name} TORTIE_API={ownership.api_address(cluster.name)}"
+    console.print(f"  export {where}", soft_wrap=True)
     await asyncio.Event().wait()
 
 

@@ -28,6 +28,7 @@ from tortie.lab.processes import Process
 from tortie.lab.scenario import LabelChange, Labels, NodeSpec, Place, PodSpec, Reference
 from tortie.lab.topology import CONTROL_ADDRESS, OUTSIDE_ADDRESS, Topology, node_netns, plan, pod_netns
 
+BUS = "nats"
 SERVICES = ("api", "ipam", "route-distribution", "policy-compiler")
 AGENT = "node-dataplane"
 NATS_PORT = 4222
@@ -77,7 +78,7 @@ class Cluster:
         await self.add_namespaces({**{key.namespace: {} for key in pods}, "default": {}, **namespaces})
         if resources.strip():
             await self.apply(resources)
-        await _all(process.ready() for name, process in self.processes.items() if name != "nats")
+        await _all(process.ready() for name, process in self.processes.items() if name != BUS)
         say(f"{len(pods)} pods")
         await self.start(pods)
 
@@ -86,9 +87,9 @@ class Cluster:
         for listeners in (self._outside, *self._node_listeners.values(), *(p.listeners for p in self.pods.values())):
             listeners.close()
         # clients of the bus end before the bus, so that none of them complains of its absence
-        await asyncio.gather(*(process.stop() for name, process in self.processes.items() if name != "nats"))
-        if "nats" in self.processes:
-            await self.processes["nats"].stop()
+        await asyncio.gather(*(process.stop() for name, process in self.processes.items() if name != BUS))
+        if BUS in self.processes:
+            await self.processes[BUS].stop()
         await ownership.erase(self.name)
 
     @property
@@ -111,13 +112,21 @@ class Cluster:
         return [line for _, line in sorted(found)[-lines:]]
 
     async def _start_processes(self) -> None:
-        await _all(
-            [
-                self._serve("nats", arguments=("--store", str(self.directory / "nats"), "--host", CONTROL_ADDRESS)),
-                *(self._serve(service) for service in SERVICES),
-                *(self.start_agent(node) for node, spec in self._nodes.items() if spec.external is None),
-            ]
-        )
+        agents = (_agent(node) for node, spec in self._nodes.items() if spec.external is None)
+        await _all(map(self.start_process, (BUS, *SERVICES, *agents)))
+
+    async def start_process(self, name: str) -> None:
+        """The bus, a service or an agent by the name in `processes`; one that was killed goes on with what it left."""
+        if name == BUS:
+            await self._serve(BUS, arguments=("--store", str(self.directory / "nats"), "--host", CONTROL_ADDRESS))
+        elif name in SERVICES:
+            await self._serve(name)
+        else:
+            await self.start_agent(name.removeprefix(_agent("")))
+
+    async def kill_process(self, name: str) -> None:
+        """kill -9; nobody starts it again but `start_process`."""
+        await self.processes[name].kill()
 
     async def _serve(self, service: str, arguments: tuple[str, ...] = ()) -> None:
         settings = {"TORTIE_NATS_URL": _NATS_URL, "TORTIE_INSTANCE": service, "TORTIE_LOG_FORMAT": "console"}
@@ -130,7 +139,7 @@ class Cluster:
             log=self.directory / "log" / f"{service}.log",
             settings=settings,
             arguments=arguments,
-            health=None if service == "nats" else self.directory / "health" / service,
+            health=None if service == BUS else self.directory / "health" / service,
         )
 
     async def start_agent(self, node: str) -> None:

@@ -52,7 +52,7 @@ class Process:
                 while True:
                     if self._child.returncode is not None:
                         raise ProcessEnded(f"{self.name} ended with {self._child.returncode}\n{self.tail()}")
-                    status, body = await _readyz(self._health)
+                    status, body = await self.readyz()
                     if status == 200:
                         return
                     cause = body.strip() or cause
@@ -61,6 +61,11 @@ class Process:
             raise ProcessEnded(
                 f"{self.name} is not ready after {READY_DEADLINE_S:g} s: {cause}\n{self.tail()}"
             ) from None
+
+    async def readyz(self) -> tuple[int, str]:
+        """Status and body of its `/readyz`; (0, why) while nobody answers."""
+        assert self._health is not None, f"{self.name} has no health socket"
+        return await _readyz(self._health)
 
     def tail(self, lines: int = 12) -> str:
         """The end of its log."""
