@@ -146,6 +146,11 @@ class EmbeddedNats:
             await process.wait()
         self.process = None
 
+    async def ended(self) -> None:
+        """Returns when the server is no more, whoever ended it."""
+        assert self.process is not None
+        await self.process.wait()
+
     async def kill(self) -> None:
         """kill -9, as a crash would."""
         if self.process is not None:

@@ -6,6 +6,7 @@ A service is a module `services.<name>.service` with `serve` and a `settings.Set
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,16 +60,23 @@ def _serve_nats(store: Path, host: str, port: int) -> int:
 
     from chassis.embedded import EmbeddedNats
 
-    async def serve() -> None:
+    async def serve() -> int:
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        async with EmbeddedNats(store, host=host, port=port) as server:
+        async with EmbeddedNats(store, host=host, port=port) as server, asyncio.TaskGroup() as tasks:
             print(f"nats-server at {server.url}, streams in {store}", flush=True)
-            await stopping.wait()
+            ended = tasks.create_task(server.ended())
+            told = tasks.create_task(stopping.wait())
+            await asyncio.wait((ended, told), return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            told.cancel()
+        if stopping.is_set():
+            return 0
+        print(f"nats-server ended by itself, see {server.log}", file=sys.stderr)
+        return 1
 
-    asyncio.run(serve())
-    return 0
+    return asyncio.run(serve())
 
 
 def _usage(service: str) -> str:
