@@ -304,11 +304,19 @@ class Feed:
         return await session.subscribe(live(followed.interest.filter), on_live)
 
     async def _read_stream(self, session: Session, stream: Stream, group: list[_Followed]) -> None:
+        # before asking: what is heard while the answer is on its way may be newer than the answer
+        known = [followed for followed in self._followed.values() if followed.stream is stream]
+        highest = max((followed.ledger.highest for followed in known), default=0)
+        holding = any(len(followed.ledger) > len(followed.ledger.kept) for followed in known)
         info = await jetstream.stream_info(session, stream)
         if info is None:
             await self._bus.repair_streams(session)
             raise Unavailable(f"stream {stream} did not exist")
-        self._enter_epoch(stream, info)
+        anew = self._created.get(stream, info.created) != info.created
+        self._created[stream] = info.created
+        # made anew, restored from the past, or emptied while we know keys
+        if anew or info.state.last_seq < highest or (holding and info.state.messages == 0):
+            self._lose(stream, known)
         upto = info.state.last_seq
         by_filter: dict[str, list[_Followed]] = {}
         for followed in group:
@@ -331,6 +339,12 @@ class Feed:
                 self._absorb(messages, chunk, by_filter, seen)
                 await self._room.wait()
 
+        if any(followed.ledger.missing(seen[followed.interest.filter], upto) for followed in group):
+            # before anything is taken away: was the stream wiped while we read it?
+            again = await jetstream.stream_info(session, stream)
+            if again is None or again.created != info.created or again.state.messages == 0:
+                self._lose(stream, known)
+                raise Unavailable(f"stream {stream} was wiped while it was read")
         for followed in group:
             self._sweep(followed, seen[followed.interest.filter], upto)
 
@@ -360,15 +374,8 @@ class Feed:
         self._name_kept()
         self._news.set()
 
-    def _enter_epoch(self, stream: Stream, info: jetstream.StreamInfo) -> None:
-        """Notices a stream that was wiped: made anew, restored from the past, or emptied while we know keys."""
-        known = [f for f in self._followed.values() if f.stream is stream]
-        anew = self._created.get(stream, info.created) != info.created
-        backwards = info.state.last_seq < max((f.ledger.highest for f in known), default=0)
-        emptied = info.state.messages == 0 and any(len(f.ledger) > len(f.ledger.kept) for f in known)
-        self._created[stream] = info.created
-        if not (anew or backwards or emptied):
-            return
+    def _lose(self, stream: Stream, known: Sequence[_Followed]) -> None:
+        """The stream was wiped: what we know of it stands until the next positive word, and its writers are told."""
         self._bus.stream_wiped(stream)
         for followed in known:
             followed.ledger.lose()
@@ -378,6 +385,7 @@ class Feed:
                 key = family.parse(subject)
                 if key is not None:
                     self._lost[subject] = Fact(family, key, None, 0)
+        self._name_kept()
         self._news.set()
 
     def _name_kept(self) -> None:

@@ -60,16 +60,20 @@ class Ledger:
             self._present[subject] = sequence
         return True
 
-    def sweep(self, seen: set[str], upto: int) -> list[str]:
-        """After a complete snapshot of the stream as it was at `upto`: the keys that vanished, now forgotten.
+    def missing(self, seen: set[str], upto: int) -> list[str]:
+        """The keys that a complete snapshot of the stream as it was at `upto` did not show.
 
-        A key heard later than `upto` is not touched, and neither is a kept one.
+        A key heard later than `upto` is not among them, and neither is a kept one.
         """
-        gone = [
+        return [
             subject
             for subject, sequence in self._present.items()
             if sequence <= upto and subject not in seen and subject not in self.kept
         ]
+
+    def sweep(self, seen: set[str], upto: int) -> list[str]:
+        """Forgets what is missing; the keys."""
+        gone = self.missing(seen, upto)
         for subject in gone:
             del self._present[subject]
         return gone

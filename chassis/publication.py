@@ -51,10 +51,17 @@ _GARBAGE = Event(time=0, domain="", what="", message="what cannot be read is equ
 class Publication:
     """An async context manager; `run` must be running for `flush` to get anywhere."""
 
-    def __init__(self, bus: Bus, interests: Sequence[Interest], *, lease: Lease | None = None) -> None:
-        """`interests` in the order of dependency: what others refer to comes first, and is removed last."""
+    def __init__(
+        self, bus: Bus, interests: Sequence[Interest], *, lease: Lease | None = None, independent: bool = False
+    ) -> None:
+        """`interests` in the order of dependency: what others refer to comes first, and is removed last.
+
+        `independent`: the keys say nothing about one another, so each is written by itself, many side by side. A
+        server without replicas stages every batch of two or more in files of its own, which costs some syncs.
+        """
         self._bus = bus
         self._lease = lease
+        self._independent = independent
         self._interests = list(interests)
         self._place = {interest.family.name: i for i, interest in enumerate(self._interests)}
         self._wanted: dict[_Id, Message | None] = {}
@@ -217,6 +224,10 @@ class Publication:
         while todo and self._may_write():
             ids, writes = self._cut(todo)
             todo = todo[len(ids) :]
+            if self._independent:
+                if not await self._write_apart(ids, writes):
+                    return
+                continue
             try:
                 sequences = await self._bus.batch(writes)
             except Conflict:
@@ -230,10 +241,39 @@ class Publication:
                 await self._refuse(ids, writes, error)
                 return
             for id_, write, sequence in zip(ids, writes, sequences, strict=True):
-                if self._known.get(id_, _NOTHING).sequence < sequence:
-                    self._known[id_] = _Known(sequence, write.message)
-                self._compare(id_)
-                self._forget_absent(id_)
+                self._written(id_, write, sequence)
+
+    def _written(self, id_: _Id, write: Write, sequence: int) -> None:
+        if self._known.get(id_, _NOTHING).sequence < sequence:
+            self._known[id_] = _Known(sequence, write.message)
+        self._compare(id_)
+        self._forget_absent(id_)
+
+    async def _write_apart(self, ids: Sequence[_Id], writes: Sequence[Write]) -> bool:
+        """Each by itself. False: some key turned out different. Raises Unavailable."""
+        outcomes = await asyncio.gather(*(self._bus.batch([write]) for write in writes), return_exceptions=True)
+        unsure: list[_Id] = []
+        fault: Unavailable | None = None
+        for id_, write, outcome in zip(ids, writes, outcomes, strict=True):
+            match outcome:
+                case Conflict():
+                    unsure.append(id_)
+                case Unavailable():
+                    unsure.append(id_)
+                    fault = outcome
+                case Rejected():
+                    await self._refuse([id_], [write], outcome)
+                case BaseException():
+                    raise outcome
+                case [sequence]:
+                    self._written(id_, write, sequence)
+        if unsure:
+            await self._look(unsure)
+        if fault is not None:
+            raise fault
+        if unsure:
+            await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))
+        return not unsure
 
     def _cut(self, todo: Sequence[_Id]) -> tuple[list[_Id], list[Write]]:
         """The next batch: one stream, bounded in number and bytes."""

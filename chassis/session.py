@@ -7,13 +7,15 @@ at once, and whoever follows something starts again on the next session (`bus` k
 The client library is not believed about its own health. Its read loop may die while it reports "connected", and its
 flush succeeds then. The proof of life is an `echo`: a message of ours to our own inbox, there and back, every
 `ECHO_INTERVAL_S`. Its pending limits (which drop messages without a trace) are off; back pressure is ours: callbacks
-are synchronous and only fill one slot per key.
+are synchronous and only fill one slot per key. It swallows cancellations while it writes, so every call of it runs
+`heedful`, and deadlines of answers are timers, not cancellations.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -27,6 +29,7 @@ from chassis.errors import Rejected, Unavailable
 ECHO_INTERVAL_S = 2.0
 ECHO_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3.0
+CLOSE_TIMEOUT_S = 1.0
 
 
 class NobodyAnswers(Unavailable):
@@ -76,6 +79,19 @@ Callback = Callable[[Delivery], None]
 _NO_HEADERS: Mapping[str, str] = {}
 
 
+@contextmanager
+def heedful() -> Iterator[None]:
+    """A cancellation that arrives inside is raised at the end, even when it was swallowed or became another error."""
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
+
+
 class Subscribed:
     """A live subscription; `unsubscribe` is synchronous in effect: no callback runs after it."""
 
@@ -100,9 +116,10 @@ class Subscribed:
         inner, self._inner = self._inner, None
         if inner is not None and not self._session.ended.is_set():
             try:
-                await inner.unsubscribe()
-            except nats.errors.Error:
-                assert self._session.client.is_closed or self._session.ended.is_set()
+                with heedful():
+                    await inner.unsubscribe()
+            except nats.errors.ConnectionClosedError:
+                return  # it ended with the connection
 
 
 class Session:
@@ -135,24 +152,28 @@ class Session:
 
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await client.connect(
-                    [server],
-                    name=name,
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0,
-                    connect_timeout=2,
-                    closed_cb=on_closed,
-                    error_cb=on_error,
-                    ping_interval=30,
-                    user_credentials=credentials or None,
-                    pending_size=64 * 1024 * 1024,
-                )
+                with heedful():
+                    await client.connect(
+                        [server],
+                        name=name,
+                        allow_reconnect=False,
+                        max_reconnect_attempts=1,
+                        reconnect_time_wait=0,
+                        connect_timeout=2,
+                        closed_cb=on_closed,
+                        error_cb=on_error,
+                        ping_interval=30,
+                        user_credentials=credentials or None,
+                        pending_size=64 * 1024 * 1024,
+                    )
             await session.subscribe(f"{inbox}.*", session._on_inbox)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             text = session.complaint or str(error) or type(error).__name__
-            await client.close()
+            await session.close()
             raise Unavailable(f"no connection to {server_address(server)}: {text}") from error
+        except BaseException:
+            await session.close()
+            raise
         return session
 
     @property
@@ -195,8 +216,22 @@ class Session:
         self.end(f"{type(bug).__name__}: {bug}")
 
     async def close(self) -> None:
+        """Ends the session and frees the connection, in bounded time even when the server does not read any more."""
+        if self.ended.is_set():
+            self._abort()
         self.end("closed")
-        await self.client.close()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                with heedful():
+                    await self.client.close()
+        except TimeoutError:
+            self._abort()
+
+    def _abort(self) -> None:
+        """Drops the connection without sending what is buffered."""
+        writer = getattr(self.client._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
     async def watch(self) -> None:
         """Returns when the session has ended; ends it when an echo does not come back."""
@@ -225,7 +260,8 @@ class Session:
             raise Unavailable(self.reason)
         self.check_size(subject, payload, headers)
         try:
-            await self.client.publish(subject, payload, reply=reply, headers=headers)
+            with heedful():
+                await self.client.publish(subject, payload, reply=reply, headers=headers)
         except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError, OSError) as error:
             self.end(f"the connection was lost: {error}")
             raise Unavailable(self.reason) from error
@@ -242,9 +278,10 @@ class Session:
             raise Unavailable(self.reason)
         subscribed = Subscribed(self, callback)
         try:
-            subscribed._inner = await self.client.subscribe(
-                subject, queue=queue, cb=subscribed._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
-            )
+            with heedful():
+                subscribed._inner = await self.client.subscribe(
+                    subject, queue=queue, cb=subscribed._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
+                )
         except (nats.errors.ConnectionClosedError, OSError) as error:
             raise Unavailable(f"the connection was lost: {error}") from error
         return subscribed
@@ -288,13 +325,16 @@ class Session:
         token: str,
         timeout_s: float,
     ) -> Delivery:
+        def expire() -> None:
+            if not future.done():
+                future.set_exception(Unavailable(f"{subject} was not answered within {timeout_s:g} s"))
+
+        timer = asyncio.get_running_loop().call_later(timeout_s, expire)
         try:
-            async with asyncio.timeout(timeout_s):
-                await self.publish(subject, payload, headers, reply)
-                return await future
-        except TimeoutError as error:
-            raise Unavailable(f"{subject} was not answered within {timeout_s:g} s") from error
+            await self.publish(subject, payload, headers, reply)
+            return await future
         finally:
+            timer.cancel()
             self._waiting.pop(token, None)
             self._futures.discard(future)
             if future.done() and not future.cancelled():
