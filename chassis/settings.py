@@ -8,8 +8,10 @@ compose file are often shared. The text under each field is its documentation, h
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import os
+import pkgutil
 import socket
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -76,7 +78,10 @@ def load(type_: type[S], environ: Mapping[str, str], *, known: frozenset[str] = 
             faults.append(f"{variable}: {error}")
     if faults:
         raise SettingsError(faults)
-    return type_(**values)
+    try:
+        return type_(**values)
+    except (ValueError, TypeError) as error:  # a required field is missing, or the Struct's own check
+        raise SettingsError([str(error)]) from error
 
 
 def from_environment(type_: type[S]) -> S:
@@ -88,7 +93,15 @@ def variables(type_: type[ServiceSettings]) -> frozenset[str]:
 
 
 def every_variable() -> frozenset[str]:
-    """The variables of every service whose settings have been imported."""
+    """The variables of every service that is installed.
+
+    Found by name at run time, and only to tell a neighbour's variable from a mistyped one: the chassis may not import
+    services.
+    """
+    services = importlib.util.find_spec("services")
+    for found in pkgutil.iter_modules((services.submodule_search_locations or []) if services is not None else []):
+        if found.ispkg and importlib.util.find_spec(f"services.{found.name}.settings") is not None:
+            importlib.import_module(f"services.{found.name}.settings")
     pending = [ServiceSettings]
     names: set[str] = set()
     while pending:

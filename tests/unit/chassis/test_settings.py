@@ -1,0 +1,47 @@
+"""The environment, all faults at once."""
+
+from __future__ import annotations
+
+import socket
+from typing import Literal
+
+import pytest
+
+from chassis.errors import SettingsError
+from chassis.settings import ServiceSettings, every_variable, load
+
+
+class Sample(ServiceSettings, frozen=True, kw_only=True):
+    pools: int = 4
+    strict: bool = False
+    flush_s: float = 0.5
+    mode: Literal["fast", "safe"] = "fast"
+
+
+def test_defaults() -> None:
+    settings = load(Sample, {"PATH": "/bin"})
+    assert (settings.pools, settings.strict, settings.instance) == (4, False, socket.gethostname())
+
+
+def test_values_are_converted() -> None:
+    environ = {"TORTIE_POOLS": " 7 ", "TORTIE_STRICT": "true", "TORTIE_FLUSH_S": "1.5", "TORTIE_MODE": "safe"}
+    settings = load(Sample, environ)
+    assert (settings.pools, settings.strict, settings.flush_s, settings.mode) == (7, True, 1.5, "safe")
+
+
+def test_every_fault_is_said_at_once() -> None:
+    environ = {"TORTIE_POOLS": "many", "TORTIE_MODE": "slow", "TORTIE_POOL": "1", "TORTIE_ELSEWHERE": "1"}
+    with pytest.raises(SettingsError) as caught:
+        load(Sample, environ, known=frozenset({"TORTIE_ELSEWHERE"}))
+    assert len(caught.value.faults) == 3
+    assert "TORTIE_POOL is not a setting; did you mean TORTIE_POOLS?" in caught.value.faults
+
+
+def test_secrets_are_not_told() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(Sample, {"TORTIE_NATS_URLS": "nats://user:geheim@host", "TORTIE_NATS_REPLICAS": "geheim"})
+    assert "geheim" not in str(caught.value)
+
+
+def test_neighbours_are_known() -> None:
+    assert {"TORTIE_NATS_URL", "TORTIE_STRICT_AFFINITY", "TORTIE_NODE"} <= every_variable()
