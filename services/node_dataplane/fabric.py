@@ -12,7 +12,7 @@ from typing import Literal
 from services.node_dataplane import offload
 from services.node_dataplane.core import FAMILIES, Desired
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
-from services.node_dataplane.overlay import Overlay
+from services.node_dataplane.overlay import DEVICE, LAST_ADDRESS, Overlay
 from services.node_dataplane.routes import Peer
 from services.node_dataplane.routing import RouteTable, cidr_of
 from services.node_dataplane.tunnel import DEVICES, TunnelSpec
@@ -43,6 +43,10 @@ class Fabric:
         if len(stuck) > 5:
             told.append(f"and {len(stuck) - 5} more routes")
         return (*self._problems, *told)
+
+    def tunnel_addresses(self) -> tuple[str, ...]:
+        """What an earlier life left on the tunnel devices."""
+        return tuple(address for overlay in self._overlays.values() for address in overlay.addresses())
 
     def apply(self, desired: Desired) -> None:
         """Bring the kernel to what is desired now. Raises OSError when netlink itself fails."""
@@ -92,10 +96,10 @@ class Fabric:
                 problems.append(error.strerror or str(error))
                 continue
             problems += overlay.problems
-            if "device" in changes:
+            if DEVICE in changes or LAST_ADDRESS in changes:
                 self.routes.device_changed(overlay.device)
-                if spec is not None:
-                    problems += self._offload(spec)
+            if DEVICE in changes and spec is not None:
+                problems += self._offload(spec)
             if changes:
                 told.append((overlay.device, changes))
         if wanted:

@@ -18,6 +18,10 @@ from services.node_dataplane.tunnel import TunnelSpec
 
 BATCH = 250
 
+DEVICE, LAST_ADDRESS = "device", "last address"
+"""Changes with which the kernel drops routes over the device and entries on it: it is new, or has no IPv4 address any
+more."""
+
 
 class Overlay:
     """One family's device. `spec` None: there shall be none."""
@@ -40,8 +44,8 @@ class Overlay:
         self._forwarding = {rtnl.hardware(peer.mac): peer.remote for peer in ordered}
 
     def reconcile(self, *, read_back: bool = False) -> list[str]:
-        """Diff and apply; what was changed, one phrase each (`device`: routes over it are gone). The device itself is
-        always looked at, its entries are read back the first time and when asked for.
+        """Diff and apply; what was changed, one phrase each. The device itself is always looked at, its entries are
+        read back the first time and when asked for.
 
         Raises NetlinkError when the device cannot be made."""
         self.problems = []
@@ -52,7 +56,7 @@ class Overlay:
         if self._spec is None:
             if found is not None:
                 self._socket.execute([rtnl.link_delete(found.device)], f"delete {self.device}")
-                changed.append("device")
+                changed.append(DEVICE)
             return changed
         underlay = self._index(self._spec.underlay)
         if underlay is None:
@@ -63,7 +67,7 @@ class Overlay:
             found = None
         if found is None:
             self._create(underlay)
-            changed.append("device")
+            changed.append(DEVICE)
             self._cache = None
             found = self._find()
             assert found is not None, "a device just made can be read back"
@@ -75,11 +79,17 @@ class Overlay:
                 )
                 self._socket.execute([change], f"set up {self.device}")
                 # A device that was down has lost its routes, too.
-                changed.append("link settings" if found.up else "device")
+                changed.append("link settings" if found.up else DEVICE)
                 self._cache = None
         changed += self._addresses(found.device)
         changed += self._entries(found.device)
         return changed
+
+    def addresses(self) -> tuple[str, ...]:
+        """What the device, as it is found, has for a tunnel address."""
+        found = self._find()
+        held = self._held_addresses(found.device) if found is not None else {}
+        return tuple(sorted(str(ip_address(a)) for a, prefix in held.items() if prefix == len(a) * 8))
 
     def _find(self) -> readback.Link | None:
         row = self._socket.get(rtnl.link_get(self.device))
@@ -117,18 +127,26 @@ class Overlay:
     def _addresses(self, index: int) -> list[str]:
         assert self._spec is not None
         wanted = {ip_address(a).packed for a in self._spec.addresses}
-        held = {}
-        for _, body in self._socket.dump(rtnl.addresses_dump(index=index)):
-            row = readback.address(body)
-            if row.device == index and not ip_address(row.packed).is_link_local:
-                held[row.packed] = row.prefix
+        held = self._held_addresses(index)
         whole = {address: len(address) * 8 for address in wanted}
         requests = [rtnl.address(index, a, prefix) for a, prefix in whole.items() if held.get(a) != prefix]
         requests += [rtnl.address(index, a, p, remove=True) for a, p in held.items() if whole.get(a) != p]
         if requests:
             self._socket.execute(requests, f"set the address of {self.device}")
+            if self._family == rtnl.AF_INET and not wanted:
+                self._cache = None
+                return [LAST_ADDRESS]
             return ["address"]
         return []
+
+    def _held_addresses(self, index: int) -> dict[bytes, int]:
+        """Address -> prefix length."""
+        held = {}
+        for _, body in self._socket.dump(rtnl.addresses_dump(index=index)):
+            row = readback.address(body)
+            if row.device == index and not ip_address(row.packed).is_link_local:
+                held[row.packed] = row.prefix
+        return held
 
     def _entries(self, index: int) -> list[str]:
         neighbours, forwarding = self._cache or self._held(index)

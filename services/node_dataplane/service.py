@@ -115,6 +115,7 @@ class Agent:
         self._health.fail(SYNC, "the bus has not yet told this node's state")
         sysctl.write(sysctl.of_node((), ipv6=False))
         self.fabric.routes.adopt()
+        self.tunnel_address.adopt(self.fabric.tunnel_addresses())
         for plugin in self.store.all():
             self.enforcement.plug(plugin.endpoint)
             self.announcements.announce(plugin.endpoint)

@@ -49,6 +49,11 @@ class TunnelAddress:
         """Something may be held under our handle: an earlier life may have asked for it."""
         self._wake = asyncio.Event()
 
+    def adopt(self, addresses: tuple[str, ...]) -> None:
+        """What an earlier life left on the devices is ours until the address service says otherwise: without its
+        address the kernel drops the routes over a tunnel."""
+        self._set(addresses)
+
     def want(self, families: frozenset[int], pools: tuple[IPPool, ...]) -> None:
         if (families, pools) != (self._families, self._pools):
             self._families, self._pools = families, pools
