@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from tortie.lab.errors import LabError
+
 T = TypeVar("T")
 
 DEADLINE_S = 20.0
@@ -42,3 +44,21 @@ async def eventually(condition: Callable[[], T], *, within_s: float = DEADLINE_S
         if loop.time() > deadline:
             raise AssertionError(f"not within {within_s:g} s: {inspect.getsource(condition).strip()} ({last!r})")
         await asyncio.sleep(POLL_S)
+
+
+async def within(condition: Callable[[], Awaitable[T]], what: str, deadline_s: float = DEADLINE_S) -> T:
+    """The first true value of an awaited condition. A LabError or AssertionError in it counts as not yet, and is what
+    is told at the deadline."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + deadline_s
+    while True:
+        last: object
+        try:
+            value = await condition()
+            if value:
+                return value
+            last = value
+        except (AssertionError, LabError) as error:
+            last = error
+        assert loop.time() < deadline, f"not within {deadline_s:g} s: {what}: {last}"
+        await asyncio.sleep(0.02)
