@@ -124,6 +124,16 @@ class World:
         answer: Mapping[str, Any] = json.loads(body)
         return answer
 
+    async def unready_for_want_of_the_bus(self, process: str) -> None:
+        """Returns once the process says so itself."""
+
+        async def says_so() -> bool:
+            readyz = await self.readyz(process)
+            assert not readyz["ready"]
+            return "bus" in readyz["causes"]
+
+        await within(says_so, f"{process} says that it has no bus", CONVERGED_S)
+
     async def note(self, process: str, cause: str = "malformed") -> str:
         return str((await self.readyz(process))["notes"].get(cause, ""))
 
@@ -167,14 +177,14 @@ class World:
         await self.add(pod)
         return pod
 
-    async def add(self, pod: Pod) -> None:
+    async def add(self, pod: Pod, *, within_s: float = CONVERGED_S) -> None:
         """CNI ADD until it succeeds, as kubelet repeats it."""
 
         async def added() -> bool:
             await pod.plug_in(self.node_netns(pod.spec.node), self.cni_socket(pod.spec.node))
             return True
 
-        await within(added, f"CNI ADD of {pod.key}", CONVERGED_S)
+        await within(added, f"CNI ADD of {pod.key}", within_s)
 
     async def unplug(self, pod: Pod) -> None:
         """CNI DEL until it succeeds."""

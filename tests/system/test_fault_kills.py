@@ -12,7 +12,7 @@ import pytest
 
 from bus_schemas.ids import PodKey
 from bus_schemas.subjects import ATTACHMENT, ENDPOINT, HANDLE, Family
-from chassis.feed import Feed
+from tests.support.fault_workload import words, workload
 from tests.support.faults import World
 from tortie.lab import fabric
 from tortie.lab.cluster import SERVICES
@@ -23,38 +23,9 @@ from tortie.lab.topology import pod_netns
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.asyncio(loop_scope="module")]
 
-ROUNDS = 6
 KILLS = 4
 WORDS_BETWEEN_KILLS = 8
 """At most so many messages about pods pass on the bus from one kill to the next; a round of the workload is six."""
-
-EXTRA_POLICY = {
-    "apiVersion": "networking.k8s.io/v1",
-    "kind": "NetworkPolicy",
-    "metadata": {"namespace": "shop", "name": "extra"},
-    "spec": {
-        "podSelector": {"matchLabels": {"app": "web"}},
-        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "extra"}}}]}],
-    },
-}
-
-
-async def workload(world: World, dice: random.Random) -> None:
-    """Pods come and go, change their labels, and a policy comes and goes: whatever happens, in the end all are gone."""
-    running: list[PodKey] = []
-    for number in range(ROUNDS):
-        key = PodKey("shop", f"work-{number}")
-        await world.start_pod(key, dice.choice(world.nodes), {"app": dice.choice(("a", "extra", "other"))})
-        running.append(key)
-        if number % 2 == 0:
-            await world.apply(EXTRA_POLICY)
-        else:
-            await world.delete(Reference("NetworkPolicy", "shop", "extra"))
-        await world.label(dice.choice(running), app=dice.choice(("a", "extra", "other")))
-        if len(running) > 2:
-            await world.stop_pod(running.pop(dice.randrange(len(running))))
-    for key in running:
-        await world.stop_pod(key)
 
 
 async def killer(world: World, process: str, dice: random.Random) -> None:
@@ -64,12 +35,6 @@ async def killer(world: World, process: str, dice: random.Random) -> None:
             await words(feed, dice.randrange(1, WORDS_BETWEEN_KILLS))
             await world.kill(process)
             await world.start(process)
-
-
-async def words(feed: Feed, count: int) -> None:
-    heard = 0
-    while heard < count:
-        heard += len((await feed.next()).facts)
 
 
 @pytest.mark.parametrize("process", ["api", "ipam", "route-distribution", "policy-compiler"])
