@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 TORTIE := .venv/bin/tortie
 
-.PHONY: help demo test lint unit scenarios benchmarks prepare prepare-dev clean
+.PHONY: help demo test lint unit conformance scenarios benchmarks prepare prepare-dev clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,7 +27,10 @@ lint: prepare-dev
 	.venv/bin/lint-imports
 
 unit: prepare-dev ## the tests that need neither root nor a bus: seconds
-	$(PY) -m pytest tests/unit tests/graph tests/conformance
+	$(PY) -m pytest tests/unit tests/graph tests/conformance -m "not root"
+
+conformance: prepare-dev ## every case of other projects' suites, the truth tables by real packets too: minutes
+	TORTIE_PACKETS=all $(PY) -m pytest tests/conformance
 
 scenarios: prepare-dev ## the scenarios of ../shared/scenarios with real packets
 	$(TORTIE) lab run ../shared/scenarios

@@ -8,54 +8,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus_schemas.ids import PodKey
-from bus_schemas.resources import KubernetesNetworkPolicy, Pod, Resource
-from bus_schemas.subjects import DESIRED, Fact
+from bus_schemas.resources import KubernetesNetworkPolicy
 from services.policy_compiler.core import Core
 from tests.support import truth_tables
 from tests.support.compiled_policy import NUMBERS, CompiledPolicy, Packet
+from tests.support.policy_judges import CompiledJudge
 from tests.support.policy_worlds import desired, endpoint, namespace, pod
 
 NODE = "node1"
 
 
-class Judge:
-    """The compiler, fed with resources; a Pod that is put is plugged in with the address of its status."""
-
-    def __init__(self) -> None:
-        self._core = Core()
-        self._policy = CompiledPolicy()
-        self._addresses: dict[PodKey, str] = {}
-
-    def put(self, resource: Resource) -> None:
-        self._core.apply(desired(resource))
-        if isinstance(resource, Pod):
-            (address,) = resource.status.pod_ips
-            key = PodKey(*resource.key)
-            self._addresses[key] = address
-            self._core.apply(endpoint(str(key), address, node=NODE))
-
-    def delete(self, resource: Resource) -> None:
-        self._core.apply(Fact(DESIRED[type(resource)], resource.key, None))
-        if isinstance(resource, Pod):
-            key = PodKey(*resource.key)
-            self._core.apply(endpoint(str(key), self._addresses.pop(key), node=NODE)._replace(value=None))
-
-    def settle(self) -> None:
-        self._policy.take(self._core.flush())
-        assert not self._policy.complaints()
-        assert not self._core.faults
-
-    def reaches(self, table: truth_tables.Table, source: PodKey, destination: PodKey) -> bool:
-        packet = Packet(self._addresses[source], self._addresses[destination], NUMBERS[table.protocol], table.port)
-        egress = table.direction == "ingress" or self._policy.allows("egress", (NODE, *source), packet)
-        ingress = table.direction == "egress" or self._policy.allows("ingress", (NODE, *destination), packet)
-        return ingress and egress
-
-
 @pytest.mark.parametrize("case", [p for file in truth_tables.FILES for p in truth_tables.parameters(file)])
 def test_truth_table(case: truth_tables.Case) -> None:
-    judge = Judge()
+    judge = CompiledJudge()
     for resource in case.start:
         judge.put(resource)
     for number, step in zip(count(1), case.steps, strict=False):

@@ -83,7 +83,8 @@ class Step:
 class Case:
     id: str
     description: str
-    features: tuple[str, ...]
+    traits: frozenset[str]
+    """What it is about, in the file's words: family, features, tags, and the kinds of its actions."""
     start: tuple[Resource, ...]
     """Namespaces, then pods."""
     steps: tuple[Step, ...]
@@ -147,7 +148,14 @@ def _case(raw: Mapping[str, Any], cluster: Mapping[str, Any]) -> Case:
     return Case(
         id=raw["id"],
         description=raw["description"],
-        features=tuple(raw.get("features", ())),
+        traits=frozenset(
+            (
+                raw["family"],
+                *raw.get("features", ()),
+                *raw.get("tags", ()),
+                *(action["action"] for step in raw["steps"] for action in step["actions"]),
+            )
+        ),
         start=tuple(start),
         steps=tuple(_step(step, existing, ports) for step in raw["steps"]),
     )

@@ -21,6 +21,7 @@ table inet test {
         type filter hook input priority 0
         tcp dport 81 drop
         udp dport 54 drop
+        sctp dport 91 drop
         tcp dport 82 reject with icmp type admin-prohibited
         ip saddr 10.0.9.21 icmp type echo-request drop
     }
@@ -44,7 +45,7 @@ class Net:
 
 @pytest.fixture
 async def net() -> AsyncIterator[Net]:
-    """Three nodes in two subnets; the first one listens on TCP 80 and UDP 53 behind FILTER."""
+    """Three nodes in two subnets; the first one listens on TCP 80, UDP 53 and SCTP 90 behind FILTER."""
     lab = lab_name()
     plan = topology.plan(lab, {"server": f"{SERVER}/24", "near": "10.0.0.16/24", "far": "10.0.9.21/24"})
     server = Listeners(plan.nodes["server"].netns)
@@ -53,6 +54,7 @@ async def net() -> AsyncIterator[Net]:
         await fabric.build(plan)
         await server.open("tcp", 80)
         await server.open("udp", 53)
+        await server.open("sctp", 90)
         for protocol in ("tcp", "udp"):
             await outside.open(protocol, fabric.ANSWERING_PORT)
         await fabric.run("ip", "netns", "exec", plan.nodes["server"].netns, "nft", "-f", "-", stdin=FILTER)
@@ -63,7 +65,9 @@ async def net() -> AsyncIterator[Net]:
         await fabric.remove_namespaces(netns.named(topology.prefix(lab)))
 
 
-@pytest.mark.parametrize(("source", "service"), [("near", "tcp/80"), ("near", "udp/53"), ("far", "tcp/80")])
+@pytest.mark.parametrize(
+    ("source", "service"), [("near", "tcp/80"), ("near", "udp/53"), ("near", "sctp/90"), ("far", "tcp/80")]
+)
 async def test_an_answer_tells_who_asked(net: Net, source: str, service: str) -> None:
     outcome = await net.probe(source, SERVER, service)
     assert isinstance(outcome, probes.Answered)
@@ -75,7 +79,9 @@ async def test_an_echo(net: Net) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "service"), [("near", "tcp/81"), ("near", "udp/54"), ("far", "icmp")], ids=["tcp", "udp", "icmp"]
+    ("source", "service"),
+    [("near", "tcp/81"), ("near", "udp/54"), ("near", "sctp/91"), ("far", "icmp")],
+    ids=["tcp", "udp", "sctp", "icmp"],
 )
 async def test_what_is_dropped_is_silent(net: Net, source: str, service: str) -> None:
     assert isinstance(await net.probe(source, SERVER, service), probes.Silent)
@@ -85,7 +91,11 @@ async def test_what_the_sender_itself_drops_is_silent(net: Net) -> None:
     assert isinstance(await net.probe("server", "10.0.0.16", "udp/99"), probes.Silent)
 
 
-@pytest.mark.parametrize("service", ["tcp/83", "udp/83", "tcp/82"], ids=["reset", "icmp port", "icmp prohibited"])
+@pytest.mark.parametrize(
+    "service",
+    ["tcp/83", "udp/83", "tcp/82", "sctp/83"],
+    ids=["reset", "icmp port", "icmp prohibited", "abort"],
+)
 async def test_a_refusal_is_no_silence(net: Net, service: str) -> None:
     assert isinstance(await net.probe("near", SERVER, service), probes.Refused)
 

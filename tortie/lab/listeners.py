@@ -10,7 +10,7 @@ import asyncio
 import socket
 from typing import Any, cast
 
-from tortie.lab import netns
+from tortie.lab import netns, sctp
 from tortie.lab.errors import CannotDo
 
 Port = tuple[str, int]
@@ -22,7 +22,8 @@ class Listeners:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
-        self._open: dict[Port, asyncio.Server | asyncio.DatagramTransport] = {}
+        self._open: dict[Port, asyncio.Server | asyncio.DatagramTransport | _SctpPorts] = {}
+        self._sctp: _SctpPorts | None = None
 
     @property
     def ports(self) -> list[Port]:
@@ -34,6 +35,10 @@ class Listeners:
             return
         try:
             with netns.inside(self._namespace):
+                if protocol == "sctp":
+                    self._open[protocol, port] = self._sctp = self._sctp or _SctpPorts()
+                    self._sctp.add(port)
+                    return
                 sock = _bound(protocol, port)
         except OSError as error:
             raise CannotDo(f"cannot listen on {protocol}/{port} in {self._namespace}: {error}") from error
@@ -49,6 +54,7 @@ class Listeners:
         for listener in self._open.values():
             listener.close()
         self._open.clear()
+        self._sctp = None
 
 
 def _bound(protocol: str, port: int) -> socket.socket:
@@ -92,3 +98,36 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         self._transport.sendto(data + b" " + _line(addr), addr)
+
+
+class _SctpPorts:
+    """Answers an INIT to one of its ports with the line, to any other with an ABORT: one raw socket for each family
+    sees them all. (A namespace without it answers with ICMP, for the kernel knows no SCTP there.)"""
+
+    def __init__(self) -> None:
+        """Opens in the namespace of the calling thread. Raises OSError."""
+        self._ports: set[int] = set()
+        self._sockets: list[socket.socket] = []
+        families = (socket.AF_INET, socket.AF_INET6) if socket.has_dualstack_ipv6() else (socket.AF_INET,)
+        for family in families:
+            sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, sctp.PROTOCOL)
+            self._sockets.append(sock)
+            asyncio.get_running_loop().add_reader(sock, self._read, sock)
+
+    def add(self, port: int) -> None:
+        self._ports.add(port)
+
+    def _read(self, sock: socket.socket) -> None:
+        packet, peer = sock.recvfrom(2048)
+        asked = sctp.read(sctp.payload(packet) if sock.family == socket.AF_INET else packet)
+        if isinstance(asked, sctp.Init):
+            listening = asked.destination in self._ports
+            line = _line((peer[0], asked.source))
+            sock.sendto(sctp.init_ack(asked, line) if listening else sctp.abort(asked), (peer[0], 0))
+
+    def close(self) -> None:
+        """May be called more than once: its ports share it."""
+        while self._sockets:
+            sock = self._sockets.pop()
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()

@@ -17,7 +17,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from tortie.lab import netns
+from tortie.lab import netns, sctp
 
 TRIES = 3
 SPACING_S = 0.15
@@ -60,7 +60,7 @@ Outcome = Answered | Silent | Refused
 
 
 async def probe(namespace: str, address: str, protocol: str, port: int) -> Outcome:
-    """What comes back from `address` to a `tcp`, `udp` or `icmp` probe out of the namespace."""
+    """What comes back from `address` to a `tcp`, `udp`, `sctp` or `icmp` probe out of the namespace."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with asyncio.TaskGroup() as group:
@@ -143,6 +143,33 @@ async def _udp(namespace: str, address: str, port: int) -> Outcome:
             return await _judged(error)
 
 
+async def _sctp(namespace: str, address: str, port: int) -> Outcome:
+    """The source port is any high one; the tag makes the answer ours."""
+    loop = asyncio.get_running_loop()
+    asked = sctp.Init(source=32768 + int.from_bytes(os.urandom(2)) // 2, destination=port, tag=_tag())
+    aborted = False
+    with _socket(namespace, address, socket.SOCK_RAW, sctp.PROTOCOL) as sock:
+        try:
+            sock.connect((address, 0))
+            await loop.sock_sendall(sock, sctp.init(asked))
+            while True:
+                packet = await loop.sock_recv(sock, 2048)
+                answer = sctp.read(sctp.payload(packet) if _version(address) == 4 else packet)
+                if isinstance(answer, sctp.InitAck) and answer.tag == asked.tag:
+                    return Answered(0.0, _seen(answer.cookie))
+                aborted = aborted or (isinstance(answer, sctp.Abort) and answer.tag == asked.tag)
+        except OSError as error:
+            return await _judged(error)
+        except asyncio.CancelledError:
+            if aborted:
+                return Refused("the association was aborted")
+            raise
+
+
+def _tag() -> int:
+    return int.from_bytes(os.urandom(4)) or 1
+
+
 def _seen(line: bytes) -> str:
     """The address in an answer of `listeners`: the last word but one."""
     words = line.decode(errors="replace").split()
@@ -180,4 +207,4 @@ def checksum(data: bytes) -> int:
     return 0xFFFF - total
 
 
-_ATTEMPTS = {"tcp": _tcp, "udp": _udp, "icmp": _icmp}
+_ATTEMPTS = {"tcp": _tcp, "udp": _udp, "sctp": _sctp, "icmp": _icmp}

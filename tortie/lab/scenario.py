@@ -174,7 +174,7 @@ class Traffic:
 
 
 _TRAFFIC = re.compile(r"(\S+)\s*->\s*(\S+)(?:\s+(\S+))?")
-PROTOCOLS = ("tcp", "udp")
+PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def place(text: str) -> Place:

@@ -20,6 +20,10 @@ def test_an_init_is_answered_with_a_cookie() -> None:
     assert answer == sctp.InitAck(source=80, destination=40000, tag=ASKED.tag, cookie=b"x/a on 10.0.0.1")
 
 
+def test_an_init_is_aborted() -> None:
+    assert sctp.read(sctp.abort(ASKED)) == sctp.Abort(source=80, destination=40000, tag=ASKED.tag)
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 4])
 def test_chunks_are_padded_to_words(length: int) -> None:
     packet = sctp.init_ack(ASKED, b"?" * length)

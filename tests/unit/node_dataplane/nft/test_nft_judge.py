@@ -7,22 +7,18 @@ and however it is cut into flushes, the table must end as if it had been told al
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus_schemas.ids import GroupId, PodKey, RulesId
+from bus_schemas.ids import GroupId, RulesId
 from bus_schemas.policy import Direction, Icmp, Match, PortRange, Rule, TierRules
-from bus_schemas.resources import Pod, Resource
-from bus_schemas.subjects import ATTACHMENT, DESIRED, ENDPOINT, GROUP, RULES, Fact
+from bus_schemas.subjects import GROUP, RULES, Fact
 from services.node_dataplane.nft.table import PolicyTable
-from services.policy_compiler.core import Changes, Core
 from tests.support import truth_tables
-from tests.support.compiled_policy import NUMBERS, CompiledPolicy
+from tests.support.compiled_policy import CompiledPolicy
 from tests.support.compiled_policy import Packet as Naive
 from tests.support.nft_evaluator import Nftables, Packet
 from tests.support.nft_worlds import (
@@ -39,7 +35,7 @@ from tests.support.nft_worlds import (
     settle,
     tier,
 )
-from tests.support.policy_worlds import desired, endpoint
+from tests.support.policy_judges import RenderedJudge
 
 # --- made-up policy
 
@@ -236,71 +232,19 @@ def test_however_it_is_told_the_table_is_what_it_would_be_at_once(history: list[
 # --- other projects' tables
 
 
-class Cluster:
-    """The compiler and a node that holds every pod."""
-
-    def __init__(self) -> None:
-        self._core, self._table, self._nft = Core(), PolicyTable(), Nftables()
-        self._addresses: dict[PodKey, str] = {}
-
-    def put(self, resource: Resource) -> None:
-        self._core.apply(desired(resource))
-        if isinstance(resource, Pod):
-            (address,) = resource.status.pod_ips
-            key = PodKey(*resource.key)
-            self._addresses[key] = address
-            self._core.apply(endpoint(str(key), address, node=NODE))
-            self._table.set_endpoint(key, _link(key), (address,), "c1")
-
-    def delete(self, resource: Resource) -> None:
-        self._core.apply(Fact(DESIRED[type(resource)], resource.key, None))
-        if isinstance(resource, Pod):
-            key = PodKey(*resource.key)
-            del self._addresses[key]
-            self._core.apply(Fact(ENDPOINT, (NODE, *key), None))
-            self._table.remove_endpoint(key)
-
-    def settle(self) -> None:
-        for fact in _facts(self._core.flush()):
-            self._table.apply(fact)
-        flush = settle(self._table, self._nft)
-        assert not flush.blocked
-        assert flush.programmed == self._addresses.keys()
-
-    def reaches(self, table: truth_tables.Table, source: PodKey, destination: PodKey) -> bool:
-        packet = Packet(self._addresses[source], self._addresses[destination], NUMBERS[table.protocol], table.port)
-        if table.direction != "ingress":
-            packet = replace(packet, in_link=_link(source))
-        if table.direction != "egress":
-            packet = replace(packet, out_link=_link(destination))
-        return self._nft.send(packet).accepted
-
-
-def _link(key: PodKey) -> str:
-    return f"tor{zlib.crc32(str(key).encode()):08x}"
-
-
-def _facts(changes: Changes) -> list[Fact]:
-    return [
-        *(Fact(GROUP, (id_, str(segment)), value) for (id_, segment), value in changes.groups.items()),
-        *(Fact(RULES, (id_,), value) for id_, value in changes.rules.items()),
-        *(Fact(ATTACHMENT, key, value) for key, value in changes.attachments.items()),
-    ]
-
-
 @pytest.mark.parametrize("case", [p for file in truth_tables.FILES for p in truth_tables.parameters(file)])
 def test_truth_table(case: truth_tables.Case) -> None:
-    cluster = Cluster()
+    judge = RenderedJudge()
     for resource in case.start:
-        cluster.put(resource)
+        judge.put(resource)
     for step in case.steps:
         for resource in step.delete:
-            cluster.delete(resource)
+            judge.delete(resource)
         for resource in step.put:
-            cluster.put(resource)
-        cluster.settle()
+            judge.put(resource)
+        judge.settle()
         for table in step.tables:
-            complaint = table.difference(lambda s, d, table=table: cluster.reaches(table, s, d))  # type: ignore[misc]
+            complaint = table.difference(lambda s, d, table=table: judge.reaches(table, s, d))  # type: ignore[misc]
             assert not complaint, complaint
 
 
