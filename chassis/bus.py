@@ -233,7 +233,7 @@ class Bus:
         stream = writes[0].family.stream
         assert all(write.family.stream is stream for write in writes), "an atomic batch lies in one stream"
         assert len(writes) <= MAX_BATCH, f"a batch has at most {MAX_BATCH} writes, not {len(writes)}"
-        messages = [_outgoing(write) for write in writes]
+        messages = [self._on_its_grave(_outgoing(write)) for write in writes]
         session = await self._usable_within(OPERATION_TIMEOUT_S)
         for attempt in range(SWAP_ATTEMPTS):
             try:
@@ -245,6 +245,12 @@ class Bus:
                 messages = await self._reconsider(session, stream, messages, conflict)
                 await asyncio.sleep(random.uniform(0, 0.01) * attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    def _on_its_grave(self, message: Outgoing) -> Outgoing:
+        """What must not exist may have left a tombstone that we know: to swap on it saves a refusal."""
+        if message.expected != 0:
+            return message
+        return message._replace(expected=self.tombstones.last(message.subject))
 
     async def _reconsider(
         self, session: Session, stream: Stream, messages: Sequence[Outgoing], conflict: Conflict
