@@ -175,6 +175,8 @@ class Bus:
     async def _use(self, session: Session) -> None:
         RECONNECTS.inc()
         CONNECTED.set(1)
+        session.on_denied = lambda text: self.health.note("denied", text)
+        self.health.note("denied", None)
         self._session = session
         self._usable.set()
         self.health.ok("bus")
@@ -238,6 +240,10 @@ class Bus:
         for attempt in range(SWAP_ATTEMPTS):
             try:
                 return await self._publish_all(session, messages)
+            except jetstream.Incomplete:
+                if attempt == SWAP_ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(random.uniform(0.01, 0.1) * (attempt + 1))
             except Conflict as conflict:
                 CONFLICTS.inc()
                 if attempt == SWAP_ATTEMPTS - 1:

@@ -240,9 +240,9 @@ class Feed:
         self._news.set()
 
     def _on_live(self, followed: _Followed, delivery: Delivery) -> None:
-        sequence = delivery.headers.get("Nats-Sequence")
+        sequence = delivery.number("Nats-Sequence")
         if sequence is not None:
-            self._heard(followed, Stored(stored(delivery.subject), int(sequence), delivery.payload))
+            self._heard(followed, Stored(stored(delivery.subject), sequence, delivery.payload))
 
     async def _run(self) -> None:
         while True:
@@ -357,7 +357,7 @@ class Feed:
     ) -> None:
         route = _Routes(chunk)
         for message in messages:
-            for filter_ in route.of(message.subject):
+            for filter_ in chunk if len(chunk) == 1 else route.of(message.subject):
                 seen[filter_].add(message.subject)
                 for followed in by_filter[filter_]:
                     self._heard(followed, message)

@@ -22,11 +22,12 @@ MAX_BATCH = 1000
 """Messages in one atomic batch (the server's limit)."""
 MAX_LAST = 1024
 """Results of one `multi_last` (the server's limit)."""
-PULL = 2048
+PULL = 8192
 """Messages asked for at a time while a snapshot is read: the reader's back pressure."""
 
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10070, 10164})
 _STREAM_NOT_FOUND = 10059
+_BATCH_INCOMPLETE = 10176
 
 
 class ApiError(msgspec.Struct, frozen=True):
@@ -78,6 +79,10 @@ class Outgoing(NamedTuple):
     ttl_s: float | None = None
 
 
+class Incomplete(Unavailable):
+    """The server had too many open batches, or dropped this one: nothing of it was written."""
+
+
 class NoStream(Unavailable):
     """Nobody stores this subject: the stream is missing, or has no leader yet."""
 
@@ -120,6 +125,8 @@ def _checked(delivery: Delivery, messages: Sequence[Outgoing]) -> _Ack:
             expected=one.expected or 0 if one else 0,
             actual=int(found[1]) if found else None,
         )
+    if error.err_code == _BATCH_INCOMPLETE:
+        raise Incomplete(error.description)
     if error.code == 503:
         raise Unavailable(error.description)
     raise Rejected(f"{messages[0].subject}: {error.description}", error.err_code)
@@ -128,17 +135,11 @@ def _checked(delivery: Delivery, messages: Sequence[Outgoing]) -> _Ack:
 async def publish(session: Session, message: Outgoing, *, timeout_s: float = API_TIMEOUT_S) -> int:
     """Stores one message; its sequence. Raises Conflict, Rejected, Unavailable."""
     headers = _headers(message)
-    delivery = await _acknowledged(session, message, headers or None, timeout_s)
-    return _checked(delivery, (message,)).seq
-
-
-async def _acknowledged(
-    session: Session, message: Outgoing, headers: dict[str, str] | None, timeout_s: float
-) -> Delivery:
     try:
-        return await session.request(message.subject, message.payload, headers=headers, timeout_s=timeout_s)
+        delivery = await session.request(message.subject, message.payload, headers=headers or None, timeout_s=timeout_s)
     except NobodyAnswers as error:
         raise NoStream(f"nobody stores {message.subject}") from error
+    return _checked(delivery, (message,)).seq
 
 
 async def publish_batch(
@@ -151,12 +152,14 @@ async def publish_batch(
     for message in messages:  # before the first is sent: nobody would end the batch
         session.check_size(message.subject, message.payload, _BATCH_HEADERS)
     batch = uuid4().hex
-    for i, message in enumerate(messages[:-1], 1):
-        headers = _headers(message) | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(i)}
-        await session.publish(message.subject, message.payload, headers)
-    last = messages[-1]
-    commit = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
-    delivery = await _acknowledged(session, last, _headers(last) | commit, timeout_s)
+    pieces = [
+        (m.subject, m.payload, _headers(m) | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(i)})
+        for i, m in enumerate(messages, 1)
+    ]
+    pieces[-1][2]["Nats-Batch-Commit"] = "1"
+    delivery = await session.request_many(pieces, timeout_s=timeout_s)
+    if delivery.status == "503":
+        raise NoStream(f"nobody stores {messages[-1].subject}")
     ack = _checked(delivery, messages)
     assert ack.count == len(messages), f"a batch of {len(messages)} was committed as {ack.count}"
     return list(range(ack.seq - ack.count + 1, ack.seq + 1))

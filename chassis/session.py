@@ -6,22 +6,22 @@ at once, and whoever follows something starts again on the next session (`bus` k
 
 The client library is not believed about its own health. Its read loop may die while it reports "connected", and its
 flush succeeds then. The proof of life is an `echo`: a message of ours to our own inbox, there and back, every
-`ECHO_INTERVAL_S`. Its pending limits (which drop messages without a trace) are off; back pressure is ours: callbacks
-are synchronous and only fill one slot per key. It swallows cancellations while it writes, so every call of it runs
-`heedful`, and deadlines of answers are timers, not cancellations.
+`ECHO_INTERVAL_S`. Its queues with their limits (which drop messages without a trace) are passed by; back pressure is
+ours: callbacks are synchronous, run where a message is parsed, and only fill one slot per key. It swallows
+cancellations while it writes, so every call of it runs `heedful`, and deadlines of answers are timers, not
+cancellations.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from chassis.errors import Rejected, Unavailable
@@ -36,22 +36,50 @@ class NobodyAnswers(Unavailable):
     """The server knows of no subscriber of a request's subject."""
 
 
-class Delivery(NamedTuple):
-    """One message as it arrived."""
+class Delivery:
+    """One message as it arrived. The headers are read when they are asked for."""
 
-    subject: str
-    reply: str
-    headers: Mapping[str, str]
-    payload: bytes
+    __slots__ = ("_headers", "_raw", "payload", "reply", "subject")
+
+    def __init__(self, subject: str, reply: str, raw_headers: bytes | None, payload: bytes) -> None:
+        self.subject = subject
+        self.reply = reply
+        self.payload = payload
+        self._raw = raw_headers
+        self._headers: Mapping[str, str] | None = None
 
     @property
     def status(self) -> str:
         """The server's inline status (`503` no responders, `404`, `408` ...), empty on an ordinary message."""
-        return self.headers.get("Status", "")
+        return self._raw[9:12].decode() if self._raw is not None and self._raw[8:9] == b" " else ""
 
     @property
     def description(self) -> str:
-        return self.headers.get("Description", "")
+        """The words after the status."""
+        return self._raw[13:].partition(b"\r\n")[0].decode() if self._raw is not None and self.status else ""
+
+    def number(self, header: str) -> int | None:
+        """One header that the server writes last of its name, as a number, without reading the others."""
+        if self._raw is None:
+            return None
+        _, found, rest = self._raw.rpartition(b"\r\n%s: " % header.encode())
+        return int(rest.partition(b"\r\n")[0]) if found else None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        if self._headers is None:
+            self._headers = _parse_headers(self._raw) if self._raw is not None else _NO_HEADERS
+        return self._headers
+
+
+def _parse_headers(raw: bytes) -> dict[str, str]:
+    """`NATS/1.0[ status]`, then `Name: value` lines (ADR-4). Of a repeated name the last stands."""
+    headers = {}
+    for line in raw.decode("utf-8", "replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name] = value.strip()
+    return headers
 
 
 class Place(NamedTuple):
@@ -70,9 +98,8 @@ def place(reply: str) -> Place:
     """Reads `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<ordinal>.<time>.<pending>`, or the longer form with
     `<domain>.<account>` before the stream and a random token at the end (ADR-15)."""
     tokens = reply.split(".")
-    if len(tokens) >= 11:
-        tokens = tokens[:2] + tokens[4:]
-    return Place(tokens[3], int(tokens[5]), int(tokens[6]), int(tokens[8]))
+    at = 2 if len(tokens) < 11 else 4
+    return Place(tokens[at + 1], int(tokens[at + 3]), int(tokens[at + 4]), int(tokens[at + 6]))
 
 
 Callback = Callable[[Delivery], None]
@@ -92,56 +119,66 @@ def heedful() -> Iterator[None]:
             raise asyncio.CancelledError
 
 
+class _Client(Client):
+    """The library's client, with every message handed over where it is parsed.
+
+    Its own way is a queue and a task for each subscription: a burst waits behind the reading, and beyond a limit it is
+    dropped. `tests/bus` would notice if a later version no longer came by here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deliver: dict[int, Callback] = {}
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        callback = self.deliver.get(sid)
+        if callback is not None:
+            callback(Delivery(subject.decode(), reply.decode(), headers, data))
+
+
 class Subscribed:
     """A live subscription; `unsubscribe` is synchronous in effect: no callback runs after it."""
 
-    def __init__(self, session: Session, callback: Callback) -> None:
+    def __init__(self, session: Session, inner: Subscription) -> None:
         self._session = session
-        self._callback: Callback | None = callback
-        self._inner: Subscription | None = None
-
-    async def _on_message(self, message: Msg) -> None:
-        if self._callback is None or self._session.ended.is_set():
-            return  # a message of a session that is over must not be taken for one of the next
-        headers: Mapping[str, str] = message.headers or _NO_HEADERS
-        try:
-            self._callback(Delivery(message.subject, message.reply, headers, message.data))
-        except Exception as error:
-            # A bug in a callback is not the library's to swallow: it ends the session's owner.
-            self._session.fail(error)
-            raise
+        self._inner: Subscription | None = inner
 
     async def unsubscribe(self) -> None:
-        self._callback = None
         inner, self._inner = self._inner, None
-        if inner is not None and not self._session.ended.is_set():
-            try:
-                with heedful():
-                    await inner.unsubscribe()
-            except nats.errors.ConnectionClosedError:
-                return  # it ended with the connection
+        if inner is None or self._session.ended.is_set():
+            return
+        self._session.client.deliver.pop(inner._id, None)
+        try:
+            with heedful():
+                await inner.unsubscribe()
+        except nats.errors.ConnectionClosedError:
+            return  # it ended with the connection
 
 
 class Session:
     """An open connection. Made by `Session.open`; `ended` is set when it is over, `reason` then says why."""
 
-    def __init__(self, client: Client, inbox: str) -> None:
+    def __init__(self, client: _Client, inbox: str) -> None:
         self.client = client
         self.ended = asyncio.Event()
         self.reason = ""
         self.bug: Exception | None = None
+        self.on_denied: Callable[[str], None] = lambda _: None
+        """Called with the server's words when it denies us a subject."""
         self.complaint = ""
         """The last asynchronous error of the server or the library, a denied permission for example."""
         self._inbox = inbox
         self._tokens = count(1)
         self._waiting: dict[str, Callback] = {}
         self._futures: set[asyncio.Future[Any]] = set()
+        self._unused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        """Tells the library that a subscription needs neither its queue nor its task."""
         self._at_end: list[Callable[[], None]] = []
 
     @classmethod
     async def open(cls, server: str, *, name: str, inbox: str, credentials: str) -> Session:
         """Connects to one server (a URL). Raises Unavailable with a sentence when it cannot."""
-        client = Client()
+        client = _Client()
         session = cls(client, inbox)
 
         async def on_closed() -> None:
@@ -149,6 +186,8 @@ class Session:
 
         async def on_error(error: Exception) -> None:
             session.complaint = str(error) or type(error).__name__
+            if "permissions violation" in session.complaint:
+                session.on_denied(session.complaint)
 
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -220,6 +259,7 @@ class Session:
         if self.ended.is_set():
             self._abort()
         self.end("closed")
+        self._unused.cancel()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 with heedful():
@@ -259,12 +299,36 @@ class Session:
         if self.ended.is_set():
             raise Unavailable(self.reason)
         self.check_size(subject, payload, headers)
-        try:
-            with heedful():
-                await self.client.publish(subject, payload, reply=reply, headers=headers)
-        except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError, OSError) as error:
-            self.end(f"the connection was lost: {error}")
-            raise Unavailable(self.reason) from error
+
+        async def send() -> None:
+            await self.client.publish(subject, payload, reply=reply, headers=headers)
+
+        await self._sent(send)
+
+    async def request_many(
+        self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]], *, timeout_s: float
+    ) -> Delivery:
+        """Many messages (subject, payload, headers) in one piece; the answer to the last of them.
+
+        In one piece, so that nothing of ours comes between; and in the protocol's own words
+        (https://docs.nats.io/reference/reference-protocols/nats-protocol), because the library's publish would cost
+        more than all the rest. Headers and subjects are ours and hold no line end.
+        """
+        future, token = self._expect()
+        replies = [""] * (len(messages) - 1) + [f"{self._inbox}.{token} "]
+        parts: list[bytes] = []
+        for (subject, payload, headers), reply in zip(messages, replies, strict=True):
+            lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+            head = f"NATS/1.0\r\n{lines}\r\n"
+            parts.append(f"HPUB {subject} {reply}{len(head)} {len(head) + len(payload)}\r\n{head}".encode())
+            parts.append(payload)
+            parts.append(b"\r\n")
+
+        async def send() -> None:
+            await self.client._send_command(b"".join(parts))
+            await self.client._flush_pending(force_flush=True)
+
+        return await self._answer(send, messages[-1][0], future, token, timeout_s)
 
     def check_size(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> None:
         """Raises Rejected for a message that the server would answer by closing the connection."""
@@ -276,20 +340,30 @@ class Session:
         """`callback` runs for every message, in order, in the event loop; it must not block."""
         if self.ended.is_set():
             raise Unavailable(self.reason)
-        subscribed = Subscribed(self, callback)
+
+        def guarded(delivery: Delivery) -> None:
+            if self.ended.is_set():
+                return  # a message of a session that is over must not be taken for one of the next
+            try:
+                callback(delivery)
+            except Exception as error:  # noqa: BLE001 - a bug: the owner of the session raises it
+                self.fail(error)
+
+        # the identifier that the library is about to give: no message may come before we know it
+        self.client.deliver[self.client._sid + 1] = guarded
         try:
             with heedful():
-                subscribed._inner = await self.client.subscribe(
-                    subject, queue=queue, cb=subscribed._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
-                )
+                inner = await self.client.subscribe(subject, queue=queue, future=self._unused)
         except (nats.errors.ConnectionClosedError, OSError) as error:
             raise Unavailable(f"the connection was lost: {error}") from error
-        return subscribed
+        assert self.client.deliver.get(inner._id) is guarded
+        return Subscribed(self, inner)
 
     async def request(
         self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None
     ) -> Delivery:
-        """One answer. Raises Unavailable: no responder, no answer in time, the session ended."""
+        """One answer. Raises Unavailable (no responder, no answer in time, the session ended), Rejected (too large)."""
+        self.check_size(subject, payload, headers)
         future, token = self._expect()
         reply = f"{self._inbox}.{token}"
         answer = await self._exchange(subject, payload, headers, reply, future, token, timeout_s)
@@ -325,13 +399,26 @@ class Session:
         token: str,
         timeout_s: float,
     ) -> Delivery:
+        async def send() -> None:
+            await self.client.publish(subject, payload, reply=reply, headers=headers)
+
+        return await self._answer(send, subject, future, token, timeout_s)
+
+    async def _answer(
+        self,
+        send: Callable[[], Awaitable[None]],
+        subject: str,
+        future: asyncio.Future[Delivery],
+        token: str,
+        timeout_s: float,
+    ) -> Delivery:
         def expire() -> None:
             if not future.done():
                 future.set_exception(Unavailable(f"{subject} was not answered within {timeout_s:g} s"))
 
         timer = asyncio.get_running_loop().call_later(timeout_s, expire)
         try:
-            await self.publish(subject, payload, headers, reply)
+            await self._sent(send)
             return await future
         finally:
             timer.cancel()
@@ -340,11 +427,20 @@ class Session:
             if future.done() and not future.cancelled():
                 future.exception()  # seen: a future that failed after a time-out is not a surprise
 
+    async def _sent(self, send: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with heedful():
+                await send()
+        except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError, OSError) as error:
+            self.end(f"the connection was lost: {error}")
+            raise Unavailable(self.reason) from error
+
     def _on_inbox(self, delivery: Delivery) -> None:
         if delivery.subject.startswith(self._inbox):
             callback = self._waiting.get(delivery.subject.rpartition(".")[2])
         else:  # a consumer's message keeps the subject that it was stored under
-            callback = self._waiting.get(place(delivery.reply).consumer)
+            tokens = delivery.reply.split(".")
+            callback = self._waiting.get(tokens[3] if len(tokens) < 11 else tokens[5])
         if callback is not None:
             callback(delivery)
 
