@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from chassis.publication import Publication
-
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import NodeName, PodKey
 from bus_schemas.subjects import ENDPOINT
 from chassis.pacing import Pacer
+from chassis.publication import Publication
 
 
 class Announcements:

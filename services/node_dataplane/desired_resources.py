@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from chassis.bus import Bus
-
 from bus_schemas.ids import PodKey
 from bus_schemas.resources import Pod, Resource
 from bus_schemas.subjects import DESIRED
+from chassis.bus import Bus
 from chassis.feed import Interest
 
 R = TypeVar("R", bound=Resource)

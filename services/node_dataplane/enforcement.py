@@ -22,7 +22,7 @@ from chassis.bus import Bus
 from chassis.feed import Feed, Interest
 from chassis.health import Health
 from services.node_dataplane.nft.errors import NftError
-from services.node_dataplane.nft.table import Expected, Flush, NodeRules, PolicyTable
+from services.node_dataplane.nft.table import Expected, Flush, NodeRules, PolicyTable, Wanted
 from services.node_dataplane.nft.transaction import Transaction
 
 RETRY_S = 0.5
@@ -47,6 +47,8 @@ class Enforcement:
         self._report = report
         self._base = Interest(ATTACHMENT, (node,))
         self._interests: set[Interest] = set()
+        self._aimed: Wanted | None = None
+        """What the interests were made from."""
         self._feed: Feed | None = None
         self._dirty = asyncio.Event()
         self._committing = asyncio.Lock()
@@ -128,6 +130,9 @@ class Enforcement:
     def _aim(self, feed: Feed) -> None:
         """Follow what the table wants, and nothing else."""
         wanted = self._table.wanted()
+        if wanted is self._aimed:
+            return
+        self._aimed = wanted
         interests = {Interest(RULES, (rules,)) for rules in wanted.rules}
         interests |= {Interest(GROUP, (group,)) for group in wanted.groups}
         feed.add(*(interests - self._interests))
