@@ -44,6 +44,7 @@ NODES: Final = {
     "far1": NodeSpec(address="10.0.9.21/24"),
 }
 POOLS: Final = {
+    # the nodes' tunnel addresses have a pool of their own: none of them may be one that a case gives to a pod
     "nine-pods": "10.244.0.0/16",
     "spread1": "10.1.0.0/16",
     "spread2": "10.2.0.0/16",
@@ -51,6 +52,7 @@ POOLS: Final = {
     "mock": "192.168.0.0/16",
     "nine-pods-v6": "fd00:10:244::/48",
     "beacon": packet_beacon.POOL,
+    "tunnels": "10.251.0.0/16",
 }
 
 
@@ -204,7 +206,11 @@ def _pools() -> list[object]:
             "apiVersion": "projectcalico.org/v3",
             "kind": "IPPool",
             "metadata": {"name": name},
-            "spec": {"cidr": cidr, "vxlanMode": "Never" if ":" in cidr else "CrossSubnet"},
+            "spec": {
+                "cidr": cidr,
+                "vxlanMode": "Never" if ":" in cidr else "CrossSubnet",
+                "allowedUses": ["Tunnel" if name == "tunnels" else "Workload"],
+            },
         }
         for name, cidr in POOLS.items()
     ]
