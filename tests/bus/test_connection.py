@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -151,3 +153,21 @@ async def test_passwords_are_not_told() -> None:
     async with Bus.connect(settings, name="test", health=health):
         await eventually(lambda: "no connection to 127.0.0.1:1" in health.causes["bus"])
         assert "geheim" not in str(health.causes)
+
+
+async def test_a_server_that_hangs_is_noticed_and_left(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection stays open, nothing is answered: writes fail in bounded time, and leaving does not wait for it."""
+    monkeypatch.setattr(session_module, "ECHO_INTERVAL_S", 0.05)
+    monkeypatch.setattr(session_module, "ECHO_TIMEOUT_S", 0.1)
+    health = Health()
+    async with asyncio.timeout(15), nats.bus(health=health) as bus, mirror(bus, Interest(ROUTE)) as seen:
+        await bus.put(ROUTE, ("a",), route("n1"))
+        os.kill(nats.pid, signal.SIGSTOP)
+        try:
+            await eventually(lambda: "bus" in health.causes)
+        finally:
+            os.kill(nats.pid, signal.SIGCONT)
+        await bus.put(ROUTE, ("a",), route("n2"))
+        await eventually(lambda: seen.nodes == {"a": "n2"})
+        os.kill(nats.pid, signal.SIGSTOP)
+    os.kill(nats.pid, signal.SIGCONT)
