@@ -188,6 +188,8 @@ class Feed:
         pending = self._pending
         for subject in list(islice(pending, MAX_FACTS)):
             told = self._told(subject, pending.pop(subject))
+            if told is None:
+                continue
             if isinstance(told, Unreadable):
                 unreadable.append(told)
             else:
@@ -203,10 +205,14 @@ class Feed:
         synced = frozenset(followed.interest for _, followed in done)
         return Batch(facts, synced, self.in_sync, tuple(lost.values()), tuple(unreadable))
 
-    def _told(self, subject: str, slot: _Slot) -> Fact | Unreadable:
-        """The slot as the reader is told it. What cannot be read is parked: the last good value stands."""
+    def _told(self, subject: str, slot: _Slot) -> Fact | Unreadable | None:
+        """The slot as the reader is told it. What cannot be read is parked: the last good value stands. None: a subject
+        that is no key is gone."""
         family = slot.followed.interest.family
         key = family.parse(subject)
+        if key is None and not slot.payload:
+            self._bus.parked.release(self, subject)
+            return None
         try:
             if key is None:
                 raise Malformed("the subject is not an escaped key")

@@ -18,11 +18,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from bus_schemas.codec import Malformed
 from bus_schemas.status import Lease as LeaseMessage
 from bus_schemas.subjects import LEASE
 from chassis.bus import Bus
-from chassis.errors import BusError, Conflict
+from chassis.errors import BusError, Conflict, Unreadable
 
 TTL_S = 3.0
 RENEW_S = 1.0
@@ -91,12 +90,11 @@ class Lease:
 
     async def _expected(self) -> int | None:
         """The sequence to swap on, or None: somebody else holds it."""
-        try:
-            fact = await self._bus.get(LEASE, self._key)
-        except Malformed:
-            return None
-        if fact.value is None or fact.value.holder == self._holder:
-            return fact.sequence
+        (found,) = await self._bus.get_many([(LEASE, self._key)])
+        if isinstance(found, Unreadable):
+            return found.sequence  # nobody's: what no holder can have written is as good as absent
+        if found.value is None or found.value.holder == self._holder:
+            return found.sequence
         return None
 
     def _tell(self) -> None:
