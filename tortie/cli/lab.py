@@ -74,7 +74,7 @@ def down(
     everything: Annotated[bool, typer.Option("--all", help="Every lab, and what dead ones left behind.")] = False,
 ) -> None:
     """End a lab and remove everything of it, also after a crash."""
-    labs = ownership.labs() if everything else names or [_only("")]
+    labs = ownership.labs() if everything else names or [_only(os.environ.get("TORTIE_LAB", ""))]
     for lab in labs:
         _run(keeper.end(lab))
         print(f"the lab {lab} is gone")
