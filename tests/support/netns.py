@@ -253,7 +253,7 @@ def ping(namespace: Namespace, address: str, *, source: str = "", wait_s: float 
     six = ":" in address
     with namespace.inside():
         probe = socket.socket(
-            _family(address), socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if six else socket.getprotobyname("icmp")
+            _family(address), socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP
         )
     with probe:
         if source:
