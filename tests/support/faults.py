@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import time
 from collections import Counter
@@ -85,6 +87,11 @@ class World:
     def nodes(self) -> list[str]:
         return self.cluster.agents
 
+    @property
+    def processes(self) -> list[str]:
+        """The ones that answer for themselves."""
+        return [name for name in self.cluster.processes if name != BUS]
+
     def node_netns(self, node: str) -> str:
         return node_netns(self.cluster.name, node)
 
@@ -106,6 +113,16 @@ class World:
         """As their supervisor would, at once."""
         await asyncio.gather(*map(self.cluster.start_process, processes))
         self.dead.difference_update(processes)
+
+    @asynccontextmanager
+    async def paused(self, process: str) -> AsyncIterator[None]:
+        """It does not run while the body does: what it would say at once can be waited for."""
+        pid = self.cluster.processes[process].pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     async def ready(self) -> None:
         """Every process says so itself."""
@@ -149,6 +166,13 @@ class World:
         streams.assert_no_wrong_verdict()
         if lossless:
             streams.assert_nothing_lost()
+
+    @asynccontextmanager
+    async def measured(self) -> AsyncIterator[Streams]:
+        """The fault itself opens or closes the way for a moment: whoever asks says how long that may be."""
+        streams = Streams(self.cluster)
+        async with streams.running():
+            yield streams
 
     async def probe(self, source: PodKey, destination: PodKey = WEB) -> probes.Outcome:
         pods = self.cluster.pods
