@@ -18,23 +18,19 @@ import argparse
 import asyncio
 import json
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 
 from benchmarks.figures import p50, show, spread
+from benchmarks.floors import BusFloor, NftFloor
 from benchmarks.lab_cluster import POOL, cluster
 from benchmarks.nft_watch import NftWatch
 from bus_schemas.ids import PodKey
-from bus_schemas.status import Status
-from bus_schemas.subjects import STATUS
 from chassis.bus import Bus
-from chassis.feed import Interest
 from chassis.health import Health
 from chassis.settings import ServiceSettings
-from tests.support.netns import Namespace, namespaces
+from tests.support.netns import namespaces
 from tortie.cli.client import Client
 from tortie.lab import netns, ownership
 from tortie.lab.cluster import NATS_PORT, Cluster
@@ -154,53 +150,6 @@ class Bench:
         return taken
 
 
-class BusFloor:
-    """One message written by one connection and heard by another."""
-
-    def __init__(self, writer: Bus, reader: Bus) -> None:
-        self._writer = writer
-        self._feed = reader.follow(Interest(STATUS, ("bench",)))
-        self._numbers = count(1)
-        self.times: list[float] = []
-
-    async def take(self) -> None:
-        number = next(self._numbers)
-        message = Status(component="bench", instance="floor", started=number, ready=True)
-        began = time.perf_counter()
-        await self._writer.put(STATUS, ("bench", "floor"), message, ttl_s=5)
-        while True:
-            batch = await self._feed.next()
-            if any(fact.value is not None and fact.value.started == number for fact in batch.facts):
-                break
-        self.times.append((time.perf_counter() - began) * 1e3)
-
-    async def __aenter__(self) -> BusFloor:
-        await self._writer.connected()
-        await self._feed.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._feed.__aexit__(*exc_info)
-
-
-class NftFloor:
-    """The nft program adds an element to a set in a table of its own."""
-
-    def __init__(self, namespace: Namespace) -> None:
-        self._namespace = namespace
-        self._numbers = count(1)
-        self.times: list[float] = []
-        namespace.run("nft", "add table t; add set t s { type ipv4_addr; }")
-
-    def take(self) -> None:
-        number = next(self._numbers)
-        with self._namespace.inside():
-            began = time.perf_counter()
-            address = f"10.9.{number >> 8}.{number & 255}"
-            subprocess.run(["nft", "add", "element", "t", "s", "{", address, "}"], check=True)
-            self.times.append((time.perf_counter() - began) * 1e3)
-
-
 @contextmanager
 def _inside(namespace: str) -> Iterator[None]:
     with netns.inside(namespace):
@@ -218,7 +167,7 @@ async def run(number: int) -> None:
                 Bus.connect(settings, name="bench", health=Health()) as reader,
                 BusFloor(writer, reader) as bus_floor,
             ):
-                nft_floor = NftFloor(scratch)
+                nft_floor = NftFloor.alone(scratch)
                 loop = asyncio.get_running_loop()
 
                 def floors() -> None:

@@ -26,6 +26,8 @@ from services.node_dataplane.nft.table import Expected, Flush, NodeRules, Policy
 from services.node_dataplane.nft.transaction import Transaction
 
 RETRY_S = 0.5
+READINGS = 3
+"""Attempts at reading back the table while changes come in between."""
 CAUSE = "policy table"
 UNPROTECTED = "endpoints without policy"
 
@@ -52,6 +54,8 @@ class Enforcement:
         self._feed: Feed | None = None
         self._dirty = asyncio.Event()
         self._committing = asyncio.Lock()
+        self._checking = False
+        """The table is being read back in a thread, which holds the text interface for long."""
         self._node_known = False
         self._containers: dict[PodKey, str] = {}
         self._programmed: frozenset[PodKey] = frozenset()
@@ -149,7 +153,7 @@ class Enforcement:
 
     async def _commit(self, transaction: Transaction) -> bool:
         try:
-            if transaction.whole:
+            if transaction.whole or (self._checking and transaction.elements is None):
                 await asyncio.to_thread(self._driver.commit, transaction)
             else:
                 self._driver.commit(transaction)
@@ -178,10 +182,10 @@ class Enforcement:
         is only asked whether the table is there. Raises NftError when the kernel cannot be asked."""
         if not self.synced:
             return
+        damage = await self._damage(deep=deep)
+        if not damage:
+            return
         async with self._committing:
-            damage = await self._damage(deep=deep)
-            if not damage:
-                return
             repaired = await self._commit(self._table.whole())
         if repaired:
             told = "; ".join(damage[:5])
@@ -191,7 +195,15 @@ class Enforcement:
     async def _damage(self, *, deep: bool) -> list[str]:
         if not self._driver.exists():
             return ["it was gone"]
-        expected = self._table.expected() if deep else None
-        if expected is None:
-            return []  # Not asked for, or a change is due: the next check looks again.
-        return await asyncio.to_thread(self._driver.verify, expected) or []
+        self._checking = True
+        try:
+            for _ in range(READINGS if deep else 0):
+                expected = self._table.expected()
+                if expected is None:
+                    break  # A change is due: the next check looks again.
+                damage = await asyncio.to_thread(self._driver.verify, expected)
+                if damage is not None:
+                    return damage
+        finally:
+            self._checking = False
+        return []

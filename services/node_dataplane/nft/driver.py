@@ -3,6 +3,9 @@
 Elements alone (a member came or went, a pod joined a rule group that exists) go as a hand-packed batch on one socket
 that stays open: 0.2 ms whatever the table holds, and no grace period is waited for. Everything else is the text of the
 transaction itself, through a libnftables context that stays open too.
+
+The self-check reads the whole table, which takes seconds when it is large, while commits go on: the socket is taken
+from it for one set at a time. What was committed meanwhile makes the reading worthless, and it says so.
 """
 
 from __future__ import annotations
@@ -39,11 +42,14 @@ class NftDriver:
         except PermissionError as error:
             raise NftUnavailable(f"nftables needs root (CAP_NET_ADMIN): {error}") from error
         self._text = Libnftables()
-        self._lock = threading.Lock()
+        self._netlink_lock = threading.Lock()
+        self._text_lock = threading.Lock()
         self._destroy = self._knows_destroy()
         self._baseline = verify.Baseline()
         self.revision = 0
         """Of the last transaction that the kernel took."""
+        self._begun = 0
+        """Of the last transaction that it was asked to take."""
         self.by_elements = 0
         """Transactions that went as raw elements."""
         self.by_text = 0
@@ -61,23 +67,32 @@ class NftDriver:
 
     def commit(self, transaction: Transaction) -> None:
         """All of it or nothing. Raises NftError with the kernel's reason."""
+        self._begun = transaction.revision
+        try:
+            self._commit(transaction)
+        except NftError:
+            self._begun = self.revision  # Refused as a whole: nothing happened.
+            raise
+        self.revision = transaction.revision
+
+    def _commit(self, transaction: Transaction) -> None:
         elements = transaction.elements
-        with self._lock:
-            if elements is None:
+        if elements is None:
+            with self._text_lock:
                 self._text.run(str(transaction))
-                self.by_text += 1
-            else:
-                requests = encode.batch(elements, destroy=self._destroy)
-                try:
-                    self._netlink.execute(requests, "elements")
-                except OSError as error:
-                    raise NftError(f"the kernel refused a change of elements: {error}") from error
-                self.by_elements += 1
-            self.revision = transaction.revision
+            self.by_text += 1
+            return
+        requests = encode.batch(elements, destroy=self._destroy)
+        try:
+            with self._netlink_lock:
+                self._netlink.execute(requests, "elements")
+        except OSError as error:
+            raise NftError(f"the kernel refused a change of elements: {error}") from error
+        self.by_elements += 1
 
     def exists(self) -> bool:
         """Whether the table is there at all: one cheap question."""
-        with self._lock:
+        with self._netlink_lock:
             try:
                 return self._netlink.get(encode.get_table()) is not None
             except NetlinkError as error:
@@ -91,22 +106,31 @@ class NftDriver:
         """
         if not self.exists():
             return [f"the table inet {TABLE} is gone"]
-        with self._lock:
-            if self.revision != expected.revision:
-                return None
-            try:
+        elements: dict[str, dict[bytes, str] | None] = {}
+        try:
+            with self._text_lock:
                 structure = verify.structure(self._text)
-                elements = {name: self._read(name) for name in expected.elements}
-            except NetlinkError as error:
-                raise NftError(f"cannot read the table: {error}") from error
+            for name in expected.elements:
+                if self._moved(expected):
+                    return None
+                with self._netlink_lock:
+                    elements[name] = self._read(name)
+        except NetlinkError as error:
+            raise NftError(f"cannot read the table: {error}") from error
+        if self._moved(expected):
+            return None
         seen = verify.Seen(structure, elements)
         return verify.differences(self._baseline.structure(expected), expected, seen)
+
+    def _moved(self, expected: Expected) -> bool:
+        """The table is no longer, or perhaps no longer, what was expected."""
+        return not self.revision == self._begun == expected.revision
 
     def counters(self) -> dict[str, Counter]:
         """The named counters of the table; empty when the table is gone."""
         if not self.exists():
             return {}
-        with self._lock:
+        with self._text_lock:
             listing = self._text.json(f"list counters table inet {TABLE}")
         return {
             row["counter"]["name"]: Counter(row["counter"]["packets"], row["counter"]["bytes"])
