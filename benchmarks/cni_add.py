@@ -1,11 +1,14 @@
-"""CNI ADD and DEL, against Debian's `ptp` + `host-local`, in the same run and interleaved.
+"""CNI ADD and DEL, against Debian's `ptp` + `host-local`, in the same run and in turn.
+
+    python -m benchmarks.cni_add [--pods 48] [--store DIRECTORY]
 
     agent     from the request on the agent's socket to its answer: address, link, endpoint, policy in the kernel
     whole     the plugin's process included, as a container runtime sees it
     ptp       the same through /usr/lib/cni/ptp with host-local and, for the comparison to be fair, ipMasq
 
 Two series: one at a time, and 16 at once. ADD includes a policy that is really compiled and really in the kernel; the
-peers have no policy at all. Needs root:  python -m benchmarks.cni_add [--pods 48] [--json FILE]
+peers have no policy at all. Then the parts of an ADD, each by itself on the real services or the real driver, one at a
+time. `--store` says where the bus and the agent keep their files: the disk matters. Needs root.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import asyncio
 import json
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,8 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
+from benchmarks import cni_parts
+from benchmarks.figures import p50, show, spread
 from bus_schemas.resources import IPPool, KubernetesNetworkPolicy, Namespace, Node
 from bus_schemas.resources.core import NodeBgp, NodeSpec, Pod
 from bus_schemas.resources.metadata import Metadata
@@ -86,31 +90,34 @@ def _pod(container: str) -> dict[str, str]:
     return {"CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={container.rpartition('-')[2]}"}
 
 
-def measure(call: Call, name: str, pods: tuple[netns.Namespace, ...], width: int) -> dict[str, list[float]]:
-    """Milliseconds of every ADD and DEL."""
-    times: dict[str, list[float]] = {"ADD": [], "DEL": []}
+Times = dict[tuple[str, str], list[float]]
+"""(what, verb) -> milliseconds."""
+
+
+def measure(calls: dict[str, Call], pods: tuple[netns.Namespace, ...], width: int) -> Times:
+    """ADD and DEL of every pod by each of the calls in turn, `width` at once."""
+    times: Times = {}
     lock = threading.Lock()
 
-    def one(command: str, number: int) -> None:
+    def one(name: str, verb: str, number: int) -> None:
+        container = f"{name.split()[0]}{name[-1]}{width}-p{number}"
         begun = time.perf_counter()
-        call(command, f"{name}{width}-p{number}", pods[number])
+        calls[name](verb, container, pods[number])
         with lock:
-            times[command].append((time.perf_counter() - begun) * 1000)
+            times.setdefault((name, verb), []).append((time.perf_counter() - begun) * 1000)
 
     with ThreadPoolExecutor(width) as pool:
-        for command in ("ADD", "DEL"):
-            for start in range(0, len(pods), width):
-                list(pool.map(one, [command] * width, range(start, min(start + width, len(pods)))))
+        for start in range(0, len(pods), width):
+            numbers = range(start, min(start + width, len(pods)))
+            for name in calls:
+                for verb in ("ADD", "DEL"):
+                    list(pool.map(one, [name] * width, [verb] * width, numbers))
     return times
 
 
-def quantile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
-async def run(count: int) -> list[dict[str, Any]]:
+async def run(count: int, store: Path | None) -> None:
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=store)))
         hub, node, peer = stack.enter_context(namespaces(3))
         pods = stack.enter_context(namespaces(count))
         hub.ip("link", "add", "br0", "type", "bridge")
@@ -144,22 +151,17 @@ async def run(count: int) -> list[dict[str, Any]]:
                     calls["ptp + host-local" + (", ipMasq" if masquerade else "")] = through_process(
                         CNI / "ptp", conf, peer
                     )
-            await asyncio.to_thread(measure, calls["agent"], "warm", pods[:AT_ONCE], AT_ONCE)
-            rows = []
-            for width in (1, AT_ONCE):
-                for name, call in calls.items():
-                    times = await asyncio.to_thread(measure, call, name.split()[0] + name[-1], pods, width)
-                    for command, values in times.items():
-                        rows.append(
-                            {
-                                "what": name,
-                                "verb": command,
-                                "at once": width,
-                                "p50 ms": round(statistics.median(values), 2),
-                                "p99 ms": round(quantile(values, 0.99), 2),
-                            }
-                        )
-            return rows
+            await asyncio.to_thread(measure, {"agent": calls["agent"]}, pods[:AT_ONCE], AT_ONCE)
+            series = {width: await asyncio.to_thread(measure, calls, pods, width) for width in (1, AT_ONCE)}
+            parts = await cni_parts.measure(bus, directory, pods[0], plugin)
+            for width, times in series.items():
+                rows = []
+                peer = p50(times.get(("ptp + host-local", "ADD"), times["whole", "ADD"]))
+                for (name, verb), values in sorted(times.items(), key=lambda item: item[0][1]):
+                    ratio = f"{p50(values) / peer:.2f}x" if verb == "ADD" else ""
+                    rows.append({"what": name, "verb": verb, **spread(values, 1), "of ptp's ADD": ratio})
+                show("CNI, one at a time" if width == 1 else f"CNI, {width} at once", rows)
+            show("Parts of one ADD", [{"part": part, **spread(values)} for part, values in parts.items()])
 
 
 def ptp(directory: Path, masquerade: bool) -> dict[str, Any]:
@@ -172,6 +174,7 @@ async def desire(bus: Bus, count: int) -> None:
     resources = [
         Namespace(metadata=Metadata(name="bench")),
         Node(metadata=Metadata(name="node1"), spec=NodeSpec(bgp=NodeBgp(ipv4_address="10.0.0.1/24"))),
+        Node(metadata=Metadata(name=cni_parts.ELSEWHERE), spec=NodeSpec(bgp=NodeBgp(ipv4_address="10.0.0.9/24"))),
         IPPool(metadata=Metadata(name="default"), spec=IPPoolSpec(cidr="10.244.0.0/16", nat_outgoing=True)),
         KubernetesNetworkPolicy(metadata=Metadata(name="deny", namespace="bench")),
         *(Pod(metadata=Metadata(name=f"p{number}", namespace="bench")) for number in range(count)),
@@ -181,20 +184,14 @@ async def desire(bus: Bus, count: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pods", type=int, default=48)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--store", type=Path)
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         print("cni_add: network namespaces need root", file=sys.stderr)
         return 2
-    rows = asyncio.run(run(arguments.pods))
-    widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
-    print("  ".join(key.ljust(width) for key, width in widths.items()))
-    for row in rows:
-        print("  ".join(str(row[key]).ljust(width) for key, width in widths.items()))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    asyncio.run(run(arguments.pods, arguments.store))
     return 0
 
 
