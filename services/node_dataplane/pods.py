@@ -12,7 +12,8 @@ one that comes late for an older incarnation releases that one's address and tou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import msgspec
@@ -106,6 +107,8 @@ class Pods:
         self._mtu = mtu
         self._obstacle = obstacle
         self._deadline_s = deadline_s
+        self._adding: dict[str, tuple[_Stage, asyncio.Timeout]] = {}
+        """ADDs under way, by container."""
         self._verbs = KeyedLocks()
         self.handles = KeyedLocks()
         """Held while a handle's address is being assigned or released."""
@@ -145,20 +148,32 @@ class Pods:
                     Code.UNSUPPORTED_FIELD, f"the container is attached as {before.interface} already; one link a pod"
                 )
             try:
-                async with asyncio.timeout(self._deadline_s):
-                    if before is not None and not repeated:
-                        await self._unplug(before)  # Its DEL never came, or came not yet.
-                    plugin = await self._plugin(call, pod, stage)
-                    return await self._plug(call, plugin, stage)
+                async with asyncio.timeout(self._deadline_s) as deadline:
+                    with self._interruptible(call.container, stage, deadline):
+                        if before is not None and not repeated:
+                            await self._unplug(before)  # Its DEL never came, or came not yet.
+                        plugin = await self._plugin(call, pod, stage)
+                        return await self._plug(call, plugin, stage)
             except (TimeoutError, BusError, CniError, StoreError, LinkError, OSError) as error:
                 why = self._policy.obstacle(pod)
                 if not repeated:
                     await self._undo(pod, call)
                 raise self._failure(error, stage, why) from error
 
+    @contextmanager
+    def _interruptible(self, container: str, stage: _Stage, deadline: asyncio.Timeout) -> Iterator[None]:
+        """A DEL of the container ends the body."""
+        self._adding[container] = (stage, deadline)
+        try:
+            yield
+        finally:
+            del self._adding[container]
+
     def _failure(self, error: Exception, stage: _Stage, why: str) -> Exception:
         """What the runtime is told. `why` the pod's policy is not in place matters only to who waited for it."""
         match error:
+            case TimeoutError() if stage.given_up:
+                return CniError(Code.TRY_AGAIN, f"given up by the runtime, which said DEL meanwhile: {stage.text}")
             case TimeoutError():
                 waited = f"{stage.text}: {why}" if stage.text == POLICY and why else stage.text
                 return CniError(Code.TRY_AGAIN, f"not done within {self._deadline_s:g} s: {waited}")
@@ -273,6 +288,11 @@ class Pods:
     # --- DEL
 
     async def _del(self, call: Call) -> str:
+        if call.container in self._adding:
+            # Who says DEL does not wait for its ADD any more: what that waits for need not come.
+            stage, deadline = self._adding[call.container]
+            stage.given_up = True
+            deadline.reschedule(0.0)
         known = self._store.of_container(call.container)
         async with self._verbs.of(known.pod if known is not None else identity.pod_of(call)):
             plugin = self._store.of_container(call.container)
@@ -347,3 +367,4 @@ class _Stage:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.given_up = False

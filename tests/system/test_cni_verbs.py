@@ -13,6 +13,7 @@ import pytest
 from bus_schemas.ids import PodKey
 from tests.support.agent import CONF, VerbsNode, attachments, cni_env, run_plugin
 from tests.support.netns import Namespace, links, namespaces, ping, wait_for
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 
@@ -129,6 +130,20 @@ async def test_no_pod_resource_is_said(spaces: tuple[Namespace, ...], tmp_path: 
     async with node.running():
         _, answer = await node.call("ADD", "c1", spaces[1], pod=WEB)
     assert "waiting for the resource of the pod test/web" in answer["msg"]
+
+
+async def test_del_does_not_wait_for_an_add_that_was_given_up(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    host, first, _ = spaces
+    node.policy.blocked = "no policy yet"
+    async with asyncio.TaskGroup() as tasks:
+        adding = tasks.create_task(node.call("ADD", "c1", first))
+        await eventually(lambda: any(name.startswith("tor") for name in links(host)))
+        assert await node.call("DEL", "c1") == (0, {})
+        code, answer = await adding
+    assert (code, answer["code"]) == (1, 11)
+    assert "DEL meanwhile" in answer["msg"]
+    assert not [name for name in links(host) if name.startswith("tor")]
+    assert not routes(host)
 
 
 async def test_an_exhausted_pool_is_said(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:

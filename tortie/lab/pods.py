@@ -105,7 +105,13 @@ class Pod:
             stderr=asyncio.subprocess.PIPE,
             preexec_fn=lambda: netns.enter(node_netns),
         )
-        out, err = await child.communicate(json.dumps(configuration).encode())
+        try:
+            out, err = await child.communicate(json.dumps(configuration).encode())
+        except BaseException:  # a runtime that gives up kills its plugin
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+            raise
         try:
             answer: dict[str, Any] = json.loads(out) if out.strip() else {}
         except ValueError:
