@@ -11,6 +11,7 @@ process decides. Every denied datagram comes from a port of its own: no remember
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import struct
 from collections import deque
@@ -29,11 +30,17 @@ CONNECT_EVERY_S = 0.1
 KNOCK_EVERY_S = 0.02
 LISTENED_S = 0.5
 """How long an answer to a denied datagram is waited for."""
+SILENT_S = 40.0
+"""Longer than any self-check rests in so small a cluster."""
 ANSWER_S = 10.0
 """An allowed connection that takes longer than this has failed, whatever the machine is doing."""
 
 WEB, A, B, C = (PodKey("shop", name) for name in ("web", "a", "b", "c"))
 DENIED = (B, C)
+
+
+_ports = itertools.cycle(range(10_000, 65_000))
+"""No two datagrams of one run come from the same one."""
 
 
 class Open(NamedTuple):
@@ -75,6 +82,15 @@ class Streams:
             return all(count >= mark for count, mark in zip(self._counts(), marks, strict=True)) or bool(self.lost)
 
         await within(all_moved, "traffic goes on")
+
+    async def silent(self) -> None:
+        """Returns when datagrams have gone unanswered since the last wrong answer; that there are none any more from
+        then on is for the next streams to say."""
+
+        async def unanswered() -> bool:
+            return not self.open or asyncio.get_running_loop().time() > self.open[-1].at + LISTENED_S
+
+        await within(unanswered, "denied datagrams are not answered any more", SILENT_S)
 
     def _counts(self) -> list[int]:
         return [self.echoes, self.connections, *self.knocks.values()]
@@ -144,6 +160,7 @@ class Streams:
             while True:
                 sock = self._socket(pod, socket.SOCK_DGRAM)
                 waiting.append((loop.time() + LISTENED_S, sock))
+                sock.bind(("", next(_ports)))
                 sock.connect((self._address, UDP_PORT))
                 sock.send(b"?")
                 loop.add_reader(sock, answered, sock)
