@@ -54,11 +54,13 @@ class MicroService:
         self._idle = asyncio.Event()
         self._idle.set()
         self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        self._session: Session | None = None
         self._subscribed: list[Subscribed] = []
         self._log = logger(name)
 
     async def start(self, session: Session) -> None:
         """Listens on this session; the subscriptions end with it."""
+        self._session = session
         self._subscribed = []
         for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._statistics)):
             for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{self._name}", f"$SRV.{verb}.{self._name}.{self._id}"):
@@ -68,7 +70,17 @@ class MicroService:
             self._subscribed.append(await session.subscribe(rpc.subject, callback, queue=self._name))
 
     async def stop(self) -> None:
-        """Takes no more requests and waits, a bounded time, for those that run."""
+        """Takes no more requests and waits, a bounded time, for those that run.
+
+        A request that the server had already handed to this replica is still answered: to drop it would cost its sender
+        a whole time-out."""
+        for subscribed in self._subscribed:
+            await subscribed.leave()
+        if self._subscribed and self._session is not None and not self._session.ended.is_set():
+            try:
+                await self._session.echo(DRAIN_S)
+            except Unavailable as error:
+                self._log.info("the bus was gone before the last requests were", reason=str(error))
         for subscribed in self._subscribed:
             await subscribed.unsubscribe()
         self._subscribed = []

@@ -137,17 +137,22 @@ class _Client(Client):
 
 
 class Subscribed:
-    """A live subscription; `unsubscribe` is synchronous in effect: no callback runs after it."""
+    """A live subscription. After `unsubscribe` no callback runs; after `leave` only those for messages on their way."""
 
     def __init__(self, session: Session, inner: Subscription) -> None:
         self._session = session
+        self._sid = inner._id
         self._inner: Subscription | None = inner
 
     async def unsubscribe(self) -> None:
+        self._session.client.deliver.pop(self._sid, None)
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Tells the server, and goes on listening: what it sent before it knew is here after an `echo`."""
         inner, self._inner = self._inner, None
         if inner is None or self._session.ended.is_set():
             return
-        self._session.client.deliver.pop(inner._id, None)
         try:
             with heedful():
                 await inner.unsubscribe()

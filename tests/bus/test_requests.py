@@ -198,3 +198,28 @@ async def test_it_speaks_the_services_protocol(nats: Nats) -> None:
         stats = json.loads((await session.request(f"$SRV.STATS.ipam.{info['id']}", b"", timeout_s=5)).payload)
         assert stats["endpoints"][0]["num_requests"] >= 1
         assert stats["endpoints"][0]["num_errors"] == 0
+
+
+async def test_a_replica_that_leaves_drops_no_request(nats: Nats) -> None:
+    took: list[AssignRequest] = []
+
+    async def assign(request: AssignRequest) -> Assigned:
+        return Assigned(addresses=())
+
+    async def note(request: AssignRequest) -> Assigned:
+        took.append(request)
+        return Assigned(addresses=())
+
+    async with nats.bus("ipam") as stays, nats.bus("agent") as agent, stays.serve({ASSIGN: assign}):
+        await answering(agent)
+        for _ in range(10):
+            took.clear()
+            async with nats.bus("ipam") as leaves, asyncio.TaskGroup() as tasks:
+                asked: list[asyncio.Task[str]] = []
+                async with leaves.serve({ASSIGN: note}):
+                    while not took:
+                        asked += [tasks.create_task(outcome(agent)) for _ in range(20)]
+                        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                    asked += [tasks.create_task(outcome(agent)) for _ in range(50)]
+                    await asyncio.wait(asked[-50:], return_when=asyncio.FIRST_COMPLETED)
+            assert {task.result() for task in asked} == {"answered"}
