@@ -85,6 +85,8 @@ class CompiledPolicy:
                 return "deny"
             for rule in getattr(rules, way):
                 matched = self._matches(rule, packet)
+                if matched is None and rule.action in ("allow", "log") and not rule.never:
+                    continue
                 if matched is None or (matched and rule.never):
                     return "deny"
                 if matched and rule.action != "log":

@@ -5,8 +5,17 @@ set, "not this ICMP type and code"). So a rule becomes a list of conditions, eac
 rule is written for every combination: nearly always one. Where a condition concerns addresses the rule is written for
 each family that it can match: every such nft rule is one hash lookup, however many members the group has.
 
-Closed when in doubt: a rule that could not be compiled, names a group whose members are not known, or holds what nft
-cannot say, drops what its remaining conditions cover, and is named as a fault.
+Closed when in doubt: a rule that names a group whose members are not known, or holds what nft cannot say, is named as a
+fault, and what stands for it depends on what it would have done.
+
+    allow   nothing stands for it. What it would have let in falls to the later rules and to the end of the tier, which
+            can only let in what it would have let in as well; a drop would deny what later rules allow.
+    deny    drops what its remaining conditions cover: at least all that it would have dropped
+    pass    drops the same. Falling on could be let in by a later rule of the tier, passing by the next tier: for either
+            there are packets that the whole rule would have kept from it.
+    log     nothing: it decides nothing
+
+A rule that could not be compiled (`never`) is a deny, whatever it had been.
 """
 
 from __future__ import annotations
@@ -61,7 +70,7 @@ def render_policy(rules: Iterable[Rule], known: Callable[[GroupId], bool], log_p
             written = list(_rule(rule, known, log_prefix, why))
         except _Unrenderable as error:
             why = str(error)
-            written = [] if rule.action == "log" else [_drop(why)]
+            written = [_drop(why)] if _closes(rule) else []
         if why:
             faults.append(f"rule {number}: {why}")
         passes = passes or (rule.action == "pass" and not why)
@@ -87,10 +96,15 @@ def _drop(why: str) -> str:
     return f"counter drop {comment(why)}"
 
 
+def _closes(rule: Rule) -> bool:
+    """Whether a drop stands for the rule where it cannot be written; see above."""
+    return rule.action in ("deny", "pass") or (bool(rule.never) and rule.action != "log")
+
+
 def _rule(rule: Rule, known: Callable[[GroupId], bool], log_prefix: str, why: str) -> Iterator[str]:
     if why:
-        if rule.action == "log":
-            return  # A log decides nothing, so there is nothing to close.
+        if not _closes(rule):
+            return
         verdict = _drop(why)
         rule = _widened(rule, known)
     elif rule.action == "log":
