@@ -221,5 +221,5 @@ async def test_a_replica_that_leaves_drops_no_request(nats: Nats) -> None:
                         asked += [tasks.create_task(outcome(agent)) for _ in range(20)]
                         await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
                     asked += [tasks.create_task(outcome(agent)) for _ in range(50)]
-                    await asyncio.wait(asked[-50:], return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.sleep(0)  # they are on their way when the replica takes its leave
             assert {task.result() for task in asked} == {"answered"}
