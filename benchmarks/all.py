@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "member": (),
     "connections": (),
     "memory": (),
+    "atomic_batch": (),
     "ipam": (),
     "bus": (),
     "nft_member": ("--repeat", "200"),
