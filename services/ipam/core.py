@@ -14,26 +14,30 @@ without a reply are asked again after the commit: they wait for the second phase
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from bus_schemas.events import Event
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import (
     AssignReply,
     AssignRequest,
+    Busy,
     PoolExhausted,
     Refused,
     ReleaseReply,
     ReleaseRequest,
     tunnel_handle,
 )
-from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact
+from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact, Family, Key
 from services.ipam.affinity import next_step, take_step, verdict
 from services.ipam.assign import Limits, Waiting, assign
 from services.ipam.cidr import Cidr, parse
 from services.ipam.desired import NAMESPACE, NODE, POOL, Desired
 from services.ipam.draft import Draft, Write
 from services.ipam.ledger import Ledger, Where
+from services.ipam.mending import mended
 from services.ipam.release import Behind, handle_of, release, release_all
 
 READS = (POOL, NODE, NAMESPACE, BLOCK, AFFINITY, HANDLE)
@@ -99,6 +103,10 @@ class Core:
         self.ledger.learned(fact)
         self._unsettle(fact)
 
+    def cannot_read(self, family: Family[Any], key: Key, sequence: int, reason: str) -> None:
+        """From the feed or a direct read: what lies under one of our keys is no message."""
+        self.ledger.cannot_read(family, key, sequence, reason)
+
     def committed(self, writes: Iterable[Write], sequences: Iterable[int]) -> None:
         """The writes of a decision are done; `sequences` in their order."""
         facts = [Fact(w.family, w.key, w.message, s) for w, s in zip(writes, sequences, strict=True)]
@@ -143,7 +151,9 @@ class Core:
                 replies.append(None)
                 continue
             reply: Reply | Waiting | Behind
-            if handle is not None and (HANDLE, (handle,)) in self.ledger.faults:
+            if handle is not None and (HANDLE, (handle,)) in self.ledger.unreadable:
+                reply = Busy(reason=f"handle {handle}: {self.ledger.faults[HANDLE, (handle,)]}")
+            elif handle is not None and (HANDLE, (handle,)) in self.ledger.faults:
                 reply = Refused(reason=f"handle {handle}: {self.ledger.faults[HANDLE, (handle,)]}")
             elif isinstance(request, AssignRequest):
                 reply = assign(draft, self.desired, self._limits, request)
@@ -171,9 +181,11 @@ class Core:
 
     def repairs(self, now: float) -> Decision:
         """The next steps of claims that are not as they should be, and of nodes that left; before that, what a wiped
-        stream lost. No writes: all is well."""
+        stream lost, and what cannot be read any more. No writes: all is well."""
         if self.ledger.lost:
             return Decision(writes=self._restored())
+        if writes := mended(self.ledger, self.desired, now):
+            return Decision(writes=tuple(writes[:REPAIRS_AT_ONCE]))
         draft = Draft(self.ledger, now)
         steps = 0
         for node in sorted(self._departed):
@@ -224,7 +236,8 @@ class Core:
                 self._departed.add(fact.value.node)
             return
         if (fact.family, fact.key) not in self.ledger.faults:
-            self._unsettled.add(parse(fact.key[-1]))
+            with suppress(ValueError):  # what was under a key that is no network is gone
+                self._unsettled.add(parse(fact.key[-1]))
 
     def _unsettle_node(self, node: NodeName) -> None:
         self._unsettled |= self.ledger.owned.get(node, set()) | self.ledger.claims.get(node, set())

@@ -11,6 +11,7 @@ again; that is all that correctness rests on.
 
 A key that a direct read does not find at all, not even its tombstone, was not deleted but lost (tombstones outlive
 every delay), as all keys are when the stream is wiped: its last value stays, and is `lost` until it is written again.
+A key under which lies what cannot be read is set aside until it is mended (see `mending`) or written by another.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from bus_schemas.ids import HandleId, NodeName
@@ -47,6 +49,9 @@ class Ledger:
         """Given addresses by pool name."""
         self.faults: dict[Where, str] = {}
         """Records that cannot be worked with, and why."""
+        self.unreadable: dict[Where, Any] = {}
+        """Keys whose last message cannot be read, with the value that was known before, None where none was. They are
+        at fault, too, until they are written again."""
         self.lost: set[Where] = set()
         """Keys that the bus no longer holds, and nobody deleted."""
         self._facts: dict[Where, Fact] = {}
@@ -113,10 +118,27 @@ class Ledger:
             if known is None or known.sequence < fact.sequence:
                 self._set(fact)
 
+    def cannot_read(self, family: Family[Any], key: Key, sequence: int, reason: str) -> None:
+        """What lies under the key is no message of its family: nothing is given from it or over it."""
+        where = (family, key)
+        known = self.fact(family, key)
+        if known.sequence >= sequence:
+            return
+        remembered = self.unreadable.get(where, known.value)
+        self._set(Fact(family, key, None, sequence))
+        self._buried.pop(key, None)
+        self.unreadable[where] = remembered
+        self.faults[where] = f"it cannot be read: {reason}"
+        if family is BLOCK:
+            with suppress(ValueError):  # a key that is no network is no block's
+                cidr = _cidr(key[0])
+                insort(self._spans[cidr.family], cidr)
+
     def _set(self, fact: Fact) -> None:
         where = (fact.family, fact.key)
         self._facts[where] = fact
         self.faults.pop(where, None)
+        self.unreadable.pop(where, None)
         if fact.value is not None and not fact.sequence:
             self.lost.add(where)
         else:
@@ -133,7 +155,7 @@ class Ledger:
         try:
             cidr = _cidr(fact.key[0])
         except ValueError as error:
-            self.faults[fact.family, fact.key] = str(error)
+            self._set_aside(fact, str(error))
             return
         self._forget_block(cidr)
         block: Block | None = fact.value
@@ -150,6 +172,10 @@ class Ledger:
         self.used[block.pool] += len(block.allocations)
         if block.node is not None:
             self.owned[block.node].add(cidr)
+
+    def _set_aside(self, fact: Fact, reason: str) -> None:
+        if fact.value is not None:
+            self.faults[fact.family, fact.key] = reason
 
     def _forget_block(self, cidr: Cidr) -> None:
         spans = self._spans[cidr.family]
@@ -170,7 +196,7 @@ class Ledger:
         try:
             cidr = _cidr(fact.key[1])
         except ValueError as error:
-            self.faults[fact.family, fact.key] = str(error)
+            self._set_aside(fact, str(error))
             return
         self.affinities.pop((node, cidr), None)
         _discard(self.claims, node, cidr)

@@ -19,12 +19,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bus_schemas.codec import Malformed
 from bus_schemas.ids import NodeName
 from bus_schemas.ipam import Assigned, AssignRequest, Busy, Released
-from bus_schemas.subjects import ASSIGN, BLOCK, HANDLE, RELEASE, Family, Key
+from bus_schemas.subjects import ASSIGN, BLOCK, HANDLE, RELEASE, Family, Key, family_of
 from chassis.bus import Bus, Write
-from chassis.errors import Conflict, Rejected, Unavailable
+from chassis.errors import Conflict, Rejected, Unavailable, Unreadable
 from chassis.feed import Feed, Interest
 from chassis.health import Health
 from chassis.pacing import Pacer
@@ -88,6 +87,8 @@ class Allocator:
             for fact in batch.lost:
                 if fact.family in WRITES:
                     self.core.learned(fact)
+            for unreadable in batch.unreadable:
+                self._cannot_read(unreadable)
             if batch.in_sync and not self._in_sync:
                 self._in_sync = True
                 self._health.ok("ipam")
@@ -212,7 +213,8 @@ class Allocator:
             return replies
         facts = await self._bus.get_many([(fact.family, fact.key) for _, fact in rests_on])
         for (index, believed), fact in zip(rests_on, facts, strict=True):
-            if isinstance(fact, Malformed):
+            if isinstance(fact, Unreadable):
+                self._cannot_read(fact)
                 replies[index] = None
             elif not stands(believed, fact):
                 self.core.learned(fact)
@@ -228,11 +230,20 @@ class Allocator:
         await self._read_again(keys)
 
     async def _read_again(self, keys: Sequence[tuple[Family[Any], Key]]) -> None:
-        """What cannot be read stays as it was; the feed has named it in health."""
         if keys:
             for fact in await self._bus.get_many(keys):
-                if not isinstance(fact, Malformed):
+                if isinstance(fact, Unreadable):
+                    self._cannot_read(fact)
+                else:
                     self.core.learned(fact)
+
+    def _cannot_read(self, unreadable: Unreadable) -> None:
+        """Ours is set aside and mended; of the others the last good value stands, and the feed has named it."""
+        found = family_of(unreadable.subject, WRITES)
+        if found is not None:
+            self.core.cannot_read(*found, unreadable.sequence, str(unreadable))
+            if self._in_sync:
+                self._tending.mark()
 
     async def _pause(self, failures: int) -> None:
         longest = min(self._settings.max_backoff_s, self._settings.backoff_s * 2**failures)

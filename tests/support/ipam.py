@@ -115,6 +115,10 @@ class Replica:
             self.core.apply(fact)
         self._read = until
 
+    def skip(self) -> None:
+        """Pass over the last message of the log: it is none."""
+        self._read = len(self.store.log)
+
     def commit(self, decision: Decision) -> bool:
         """Write a decision. False: it conflicted, and the keys were read again."""
         try:
