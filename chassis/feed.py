@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bus_schemas.codec import Malformed, decode
 from bus_schemas.subjects import TOMBSTONE_TTL_S, Fact, Family, Key, Stream, live, stored
 from chassis import jetstream
-from chassis.errors import Unavailable, Unreadable, Unusable
+from chassis.errors import Rejected, Unavailable, Unreadable, Unusable
 from chassis.jetstream import Stored, TooManyResults
 from chassis.ledger import Ledger, disjoint
 from chassis.metrics import GAPS
@@ -93,6 +93,8 @@ class _Followed:
     """Its snapshot was read in this session."""
     synced: bool = False
     """Its snapshot was read once at all."""
+    discarded: bool = False
+    """What still comes for it is not told to anybody."""
 
     @property
     def stream(self) -> Stream:
@@ -127,6 +129,12 @@ class Feed:
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
+        self._session: Session | None = None
+        self._sessions = 0
+        self._read_at: int | None = None
+        """The ordinal from which on everything is newer than what the present session began with."""
+        self.on_read: Callable[[], None] = lambda: None
+        """Called when all interests have been read in a session, the first and every later one."""
         self._rotation = 0
         self._reread_at = asyncio.get_running_loop().time() + REREAD_S * random.uniform(0.8, 1.2)
 
@@ -145,11 +153,22 @@ class Feed:
                 await followed.subscribed.unsubscribe()
         self._bus.parked.forget(self)
         self._bus.health.note(f"feed {self._name}", None)
+        self._bus.health.note(f"feed {self._name} waits", None)
 
     @property
     def in_sync(self) -> bool:
         """All interests have had their snapshot, and it has been yielded."""
         return not self._marks and all(followed.synced for followed in self._followed.values())
+
+    @property
+    def current(self) -> int:
+        """The number of the present session once everything that the bus held when it began has been yielded, else 0.
+
+        In sync is for good, this is not: a reader that was cut off knows what was so then."""
+        if self._session is None or self._session.ended.is_set() or self._read_at is None or not self.in_sync:
+            return 0
+        first = next(iter(self._pending.values()), None)
+        return self._sessions if first is None or first.ordinal > self._read_at else 0
 
     def add(self, *interests: Interest) -> None:
         """More to follow; their last values come with the next batches."""
@@ -164,6 +183,7 @@ class Feed:
             followed = self._followed.pop(interest, None)
             if followed is None:
                 continue
+            followed.discarded = True
             self._dropped.append(followed)
             for subject in [s for s, slot in self._pending.items() if slot.followed is followed]:
                 del self._pending[subject]
@@ -226,6 +246,8 @@ class Feed:
     # --- from the bus
 
     def _heard(self, followed: _Followed, message: Stored) -> None:
+        if followed.discarded:
+            return
         now = asyncio.get_running_loop().time()
         tombstone = not message.payload
         if followed.ledger.heard(
@@ -253,15 +275,28 @@ class Feed:
     async def _run(self) -> None:
         while True:
             session = await self._bus.session()
-            for followed in self._followed.values():
-                followed.subscribed = None
-                followed.read = False
-            self._dropped.clear()
+            if session is not self._session:
+                self._begin(session)
             try:
                 await self._follow(session)
-            except (Unavailable, Unusable):
+            except (Unavailable, Unusable, Rejected) as error:
                 if not session.ended.is_set():
-                    await asyncio.sleep(SETTLE_S)  # the server is there but a stream is not: ask again soon
+                    # the server is there but a stream is not, or it refuses to be read: read all of it again soon
+                    self._bus.health.note(f"feed {self._name} waits", str(error))
+                    self._read_at = None
+                    for followed in self._followed.values():
+                        followed.read = False
+                    await asyncio.sleep(SETTLE_S)
+
+    def _begin(self, session: Session) -> None:
+        """A new session: what was subscribed ended with the last one, and everything is to be read again."""
+        self._session = session
+        self._sessions += 1
+        self._read_at = None
+        for followed in self._followed.values():
+            followed.subscribed = None
+            followed.read = False
+        self._dropped.clear()
 
     async def _follow(self, session: Session) -> None:
         """One session, to its end."""
@@ -275,6 +310,10 @@ class Feed:
             if unread:
                 await self._read(session, unread)
                 continue
+            self._bus.health.note(f"feed {self._name} waits", None)
+            if self._read_at is None:
+                self._read_at = next(self._ordinal)
+                self.on_read()
             try:
                 async with asyncio.timeout_at(check_at):
                     await self._changed.wait()
@@ -369,8 +408,8 @@ class Feed:
                     self._heard(followed, message)
 
     def _sweep(self, followed: _Followed, seen: set[str], upto: int) -> None:
-        if self._followed.get(followed.interest) is not followed:
-            return  # discarded meanwhile
+        if followed.discarded:
+            return
         for subject in followed.ledger.sweep(seen, upto):
             self._tell(followed, Stored(subject, 0, b""))
         followed.read = True

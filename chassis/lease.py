@@ -7,7 +7,8 @@
 
 `held` is true only until a deadline of our own clock that lies before the server's: a process that was paused finds its
 lease gone when it wakes. What a late writer could still send is fenced by the sequences of its own keys. A holder that
-restarts under the same name takes its lease again at once; one that leaves gives it back.
+restarts under the same name takes its lease again at once; one that leaves gives it back. Who is not `fit` (does not
+know yet what its predecessor did) leaves it to others.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ SAFETY = 0.9
 class Lease:
     """`run` is the task that takes and keeps it. `holder` must be unique among the replicas."""
 
-    def __init__(self, bus: Bus, service: str, holder: str, *, ttl_s: float = TTL_S) -> None:
+    def __init__(
+        self, bus: Bus, service: str, holder: str, *, ttl_s: float = TTL_S, fit: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`fit`: whether this replica may take it. Not asked of a holder, only of one that would become it."""
         self._bus = bus
         self._key = (service,)
         self._service = service
@@ -41,6 +45,8 @@ class Lease:
         self._ttl_s = ttl_s
         self._sequence: int | None = None
         self._until = 0.0
+        self._fit = fit
+        self._became_fit = asyncio.Event()
         self._callbacks: list[Callable[[bool], None]] = []
         self._told = False
 
@@ -51,6 +57,10 @@ class Lease:
     def on_change(self, callback: Callable[[bool], None]) -> None:
         """`callback(held)` runs in the event loop whenever it is taken or lost."""
         self._callbacks.append(callback)
+
+    def became_fit(self) -> None:
+        """Looks again now rather than at the next turn."""
+        self._became_fit.set()
 
     async def run(self) -> None:
         """For ever; gives the lease back when cancelled."""
@@ -63,17 +73,25 @@ class Lease:
                 pause *= random.uniform(0.8, 1.0)
                 if self.held:
                     pause = min(pause, max(0.0, self._until - loop.time()) + 0.001)
-                await asyncio.sleep(pause)
+                await self._wait(pause)
                 self._tell()
         finally:
             await self._give_back()
+
+    async def _wait(self, pause: float) -> None:
+        try:
+            async with asyncio.timeout(pause):
+                await self._became_fit.wait()
+        except TimeoutError:
+            return
+        self._became_fit.clear()
 
     async def _step(self) -> None:
         started = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._ttl_s / 2):
                 if self._sequence is None:
-                    self._sequence = await self._expected()
+                    self._sequence = await self._expected() if self.held or self._fit() else None
                     if self._sequence is None:
                         self._until = 0.0
                         return

@@ -88,13 +88,16 @@ class Publication:
     # --- what is wanted
 
     def want(self, family: Family[Any], key: Key, message: Message | None) -> None:
-        """The value that the key shall have; None: it shall not exist. Takes effect with the next flush."""
+        """The value that the key shall have; None: it shall not exist. Takes effect with the next flush.
+
+        Keys of one interest are written in the order in which they were last wanted."""
         id_ = (self._place[family.name], tuple(key))
         self._refused.pop(id_, None)
         if message is None and self._complete:
             self._wanted.pop(id_, None)
         else:
             self._wanted[id_] = message
+        self._dirty.pop(id_, None)  # written in the order in which the keys were last wanted
         self._compare(id_)
 
     def complete(self) -> None:

@@ -360,7 +360,9 @@ class Session:
             with heedful():
                 inner = await self.client.subscribe(subject, queue=queue, future=self._unused)
         except (nats.errors.ConnectionClosedError, OSError) as error:
-            raise Unavailable(f"the connection was lost: {error}") from error
+            # ended here and now: whoever asks for a session next must not be given this one again
+            self.end(f"the connection was lost: {error}")
+            raise Unavailable(self.reason) from error
         assert self.client.deliver.get(inner._id) is guarded
         return Subscribed(self, inner)
 

@@ -3,20 +3,18 @@
     feed (policies, namespaces, pods, endpoints) --> Core.apply --> pacer --> Core.flush --> Publication (groups, rules,
                                                                                                           attachments)
 
-Every replica computes; the one that holds the lease writes. Nothing is written before the feed is in sync: a core that
-has seen half of the world would open and close the wrong doors.
+Every replica computes; the one that holds the lease writes. `chassis.derivation` has the flow and its guards.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from bus_schemas.events import Event
 from bus_schemas.subjects import ATTACHMENT, GROUP, RULES
 from chassis.bus import Bus
-from chassis.feed import Interest
-from chassis.lease import Lease
+from chassis.derivation import Derivation
+from chassis.feed import Batch, Interest
 from chassis.pacing import Pacer
 from chassis.publication import Publication
 from chassis.runner import Context
@@ -34,48 +32,31 @@ NOTED_FAULTS = 10
 async def serve(context: Context[Settings]) -> None:
     settings = context.settings
     core = Core()
-    lease = Lease(context.bus, SERVICE, settings.instance)
-    pacer = Pacer(settings.flush_min_s, settings.flush_max_s, settings.retry_s)
-    async with Publication(context.bus, list(map(Interest, WRITES)), lease=lease) as publication:
+    pacer = Pacer(settings.policy_flush_min_s, settings.policy_flush_max_s, settings.policy_retry_s)
+    derivation = Derivation(context, SERVICE, reads=READS, writes=WRITES, pacer=pacer)
+    begun = False
 
-        async def read() -> None:
-            async with context.bus.follow(*map(Interest, READS)) as feed:
-                while True:
-                    batch = await feed.next()
-                    for fact in batch.facts:
-                        core.apply(fact)
-                    if batch.in_sync:
-                        pacer.mark()
-                    else:
-                        longevity.keep()
+    def hear(batch: Batch) -> None:
+        for fact in batch.facts:
+            core.apply(fact)
+        if not batch.in_sync:
+            longevity.keep()
 
-        begun = False
+    async def derive() -> None:
+        nonlocal begun
+        if not begun and core.is_blank and await _anything_published(context.bus):
+            context.health.note(NOTHING_DESIRED, "compiled policy is kept, though nothing asks for it any more")
+            return
+        context.health.note(NOTHING_DESIRED, None)
+        with metrics.FLUSH_SECONDS.time():
+            changes = core.flush() if begun else longevity.first_flush(core)
+        begun = True
+        want(derivation.publication, changes)
+        derivation.publication.complete()
+        measure(core, changes)
+        report(context, core, changes, speak=derivation.lease.held)
 
-        async def flush() -> None:
-            nonlocal begun
-            if not begun and core.is_blank and await _anything_published(context.bus):
-                context.health.note(NOTHING_DESIRED, "compiled policy is kept, though nothing asks for it any more")
-                return
-            context.health.note(NOTHING_DESIRED, None)
-            with metrics.FLUSH_SECONDS.time():
-                changes = core.flush() if begun else longevity.first_flush(core)
-            begun = True
-            want(publication, changes)
-            publication.complete()
-            measure(core, changes)
-            report(context, core, changes, speak=lease.held)
-            await publication.flush()
-
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(lease.run(), name="lease"),
-                tasks.create_task(publication.run(), name="publication"),
-                tasks.create_task(read(), name="feed"),
-                tasks.create_task(pacer.run(flush), name="flush"),
-            ]
-            await context.stopping.wait()
-            for task in running:
-                task.cancel()
+    await derivation.run(hear, derive)
 
 
 async def _anything_published(bus: Bus) -> bool:

@@ -2,62 +2,44 @@
 
     feed (blocks, nodes, pools) --> Core.apply --> pacer --> Core.flush --> Publication (routes)
 
-Every replica computes; the one that holds the lease writes. Nothing is written before the feed is in sync: a core that
-has seen half of the world would take away the other half's routes.
+Every replica computes; the one that holds the lease writes. `chassis.derivation` has the flow and its guards.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from bus_schemas.events import Event
 from bus_schemas.subjects import ROUTE
-from chassis.feed import Interest
-from chassis.lease import Lease
+from chassis.derivation import Derivation
+from chassis.feed import Batch
 from chassis.pacing import Pacer
-from chassis.publication import Publication
 from chassis.runner import Context
 from services.route_distribution.core import READS, Changes, Core, Withheld
 from services.route_distribution.settings import Settings
 
 SERVICE = "route_distribution"
+WRITES = (ROUTE,)
 
 
 async def serve(context: Context[Settings]) -> None:
     settings = context.settings
     core = Core()
-    lease = Lease(context.bus, SERVICE, settings.instance)
-    pacer = Pacer(settings.flush_min_s, settings.flush_max_s, settings.retry_s)
-    async with Publication(context.bus, [Interest(ROUTE)], lease=lease) as publication:
+    pacer = Pacer(settings.route_flush_min_s, settings.route_flush_max_s, settings.route_retry_s)
+    derivation = Derivation(context, SERVICE, reads=READS, writes=WRITES, pacer=pacer)
 
-        async def read() -> None:
-            async with context.bus.follow(*map(Interest, READS)) as feed:
-                while True:
-                    batch = await feed.next()
-                    for fact in batch.facts:
-                        core.apply(fact)
-                    if batch.in_sync:
-                        pacer.mark()
+    def hear(batch: Batch) -> None:
+        for fact in batch.facts:
+            core.apply(fact)
 
-        async def flush() -> None:
-            changes = core.flush()
-            for cidr, route in changes.routes.items():
-                publication.want(ROUTE, (cidr,), route)
-            publication.complete()
-            report(context, changes, speak=lease.held)
-            await publication.flush()
+    async def derive() -> None:
+        changes = core.flush()
+        for cidr, route in changes.routes.items():
+            derivation.publication.want(ROUTE, (cidr,), route)
+        derivation.publication.complete()
+        report(context, changes, speak=derivation.lease.held)
 
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(lease.run(), name="lease"),
-                tasks.create_task(publication.run(), name="publication"),
-                tasks.create_task(read(), name="feed"),
-                tasks.create_task(pacer.run(flush), name="flush"),
-            ]
-            await context.stopping.wait()
-            for task in running:
-                task.cancel()
+    await derivation.run(hear, derive)
 
 
 def report(context: Context[Settings], changes: Changes, *, speak: bool) -> None:

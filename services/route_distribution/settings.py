@@ -6,9 +6,9 @@ from chassis.settings import ServiceSettings
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
-    flush_min_s: float = 0.002
+    route_flush_min_s: float = 0.002
     """Seconds to gather further changes before a flush: the least time between a change and its route."""
-    flush_max_s: float = 0.05
+    route_flush_max_s: float = 0.05
     """Seconds between a change and its route at most, while changes keep coming."""
-    retry_s: float = 1.0
+    route_retry_s: float = 1.0
     """Seconds to wait after a failed write before the next attempt."""

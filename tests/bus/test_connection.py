@@ -171,3 +171,14 @@ async def test_a_server_that_hangs_is_noticed_and_left(nats: Nats, monkeypatch: 
         await eventually(lambda: seen.nodes == {"a": "n2"})
         os.kill(nats.pid, signal.SIGSTOP)
     os.kill(nats.pid, signal.SIGCONT)
+
+
+async def test_a_closed_connection_ends_the_session_for_whoever_subscribes(nats: Nats) -> None:
+    """Before the client library says so: who asks for a session again must not be given this one for ever."""
+    async with nats.bus() as bus:
+        session = await bus.session()
+        session.client._status = session.client.CLOSED
+        with pytest.raises(Unavailable):
+            await session.subscribe("x", lambda _: None)
+        assert session.ended.is_set()
+        assert await bus.session() is not session

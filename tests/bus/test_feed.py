@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,12 @@ from bus_schemas.subjects import ATTACHMENT, BLOCK, ENDPOINT, GROUP, LEASE, ROUT
 from chassis import feed as feed_module
 from chassis import jetstream
 from chassis.bus import Bus, Write
-from chassis.feed import Interest
+from chassis.errors import Rejected, Unavailable
+from chassis.feed import Feed, Interest
 from chassis.health import Health
+from chassis.jetstream import Stored
 from chassis.metrics import GAPS, MALFORMED
-from chassis.session import Delivery
+from chassis.session import Delivery, Session
 from tests.support.mirror import mirror, route
 from tests.support.nats import Nats
 from tests.support.waiting import eventually
@@ -380,6 +383,69 @@ async def test_discarding_the_last_missing_interest_brings_in_sync(nats: Nats) -
         assert not feed.in_sync
         feed.discard(Interest(GROUP, ("g",)))
         assert feed.in_sync
+
+
+async def test_what_was_discarded_is_not_told_any_more(nats: Nats) -> None:
+    async with nats.bus() as bus, bus.follow(ROUTES, Interest(BLOCK)) as feed:
+        while not feed.in_sync:
+            await feed.next()
+        followed = feed._followed[ROUTES]
+        feed.discard(ROUTES)
+        # on its way when the interest was dropped
+        feed._heard(followed, Stored(ROUTE.subject("late"), 9, encode(route("n1"))))
+        assert feed._pending == {}
+
+
+async def test_reading_again_on_the_same_session_subscribes_once(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = 3
+
+    async def failing(self: Feed, session: Session, stream: Stream, group: Any) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise Unavailable("no leader yet")
+        await read_stream(self, session, stream, group)
+
+    read_stream = Feed._read_stream
+    monkeypatch.setattr(Feed, "_read_stream", failing)
+    monkeypatch.setattr(feed_module, "SETTLE_S", 0.01)
+    async with nats.bus() as bus:
+        before = len((await bus.session()).client.deliver)
+        async with bus.follow(ROUTES) as feed:
+            while not feed.in_sync:
+                await feed.next()
+            assert failures == 0
+            assert len((await bus.session()).client.deliver) == before + 1
+            await eventually(lambda: not any("waits" in name for name in bus.health.notes))
+
+
+async def test_a_stream_that_refuses_to_be_read_is_named_and_asked_again(
+    nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = True
+
+    async def refuse(self: Feed, session: Session, stream: Stream, group: Any) -> None:
+        if refusing:
+            raise Rejected("maximum consumers limit reached")
+        await read_stream(self, session, stream, group)
+
+    read_stream = Feed._read_stream
+    monkeypatch.setattr(Feed, "_read_stream", refuse)
+    monkeypatch.setattr(feed_module, "SETTLE_S", 0.01)
+    async with nats.bus() as bus, mirror(bus, ROUTES) as seen:
+        await eventually(lambda: "maximum consumers limit reached" in " ".join(bus.health.notes.values()))
+        refusing = False
+        await eventually(lambda: seen.in_sync and bus.health.notes == {})
+
+
+async def test_current_is_of_this_session_in_sync_is_for_good(nats: Nats) -> None:
+    async with nats.bus() as bus, mirror(bus, ROUTES) as seen:
+        await eventually(lambda: seen.feed.current == 1)
+        await nats.kill()
+        await eventually(lambda: seen.feed.current == 0)
+        assert seen.feed.in_sync
+        await nats.start()
+        await eventually(lambda: seen.feed.current == 2)
 
 
 async def test_narrow_interests_leave_no_consumers(nats: Nats) -> None:

@@ -107,3 +107,18 @@ async def test_a_stale_holder_cannot_renew(nats: Nats) -> None:
         await stale._step()
         assert not stale.held
         assert (await bus.get(LEASE, ("service",))).value.holder == "b"
+
+
+async def test_who_is_not_fit_leaves_it_until_it_is(nats: Nats) -> None:
+    async with nats.bus() as bus:
+        fit = False
+        lease = Lease(bus, "service", "a", ttl_s=60.0, fit=lambda: fit)
+        await lease._step()
+        assert not lease.held
+        async with running(lease):
+            fit = True
+            lease.became_fit()
+            await eventually(lambda: lease.held)
+            fit = False
+            await lease._step()
+            assert lease.held  # a holder is not asked

@@ -89,6 +89,17 @@ async def test_more_than_a_batch(nats: Nats) -> None:
         await eventually(lambda: len(seen.values) == 2500)
 
 
+async def test_keys_are_written_in_the_order_in_which_they_were_last_wanted(nats: Nats) -> None:
+    """A group that is cut finer while an earlier change of it could not be written: the new segment comes first."""
+    async with nats.bus() as bus, published(bus, [Interest(GROUP)]) as subject:
+        subject.want(GROUP, ("g", "0"), Group(selector="all of them"))
+        subject.want(GROUP, ("g", "1"), Group(selector="the upper half"))
+        subject.want(GROUP, ("g", "0"), Group(selector="the lower half"))
+        subject.complete()
+        await subject.flush()
+        assert await stored(bus, Stream.POLICY) == ["policy.group.g.1", "policy.group.g.0"]
+
+
 async def test_only_differences_are_written(nats: Nats) -> None:
     async with nats.bus() as bus:
         await bus.put(ROUTE, ("a",), route("n1"))

@@ -1,0 +1,89 @@
+"""How a service lives that derives keys from what others say: facts into its core, what the core wants onto the bus.
+
+    feed ──▶ hear(batch) ──▶ pacer ──▶ derive() ──▶ Publication ──▶ bus
+                                                        ▲ while the lease is held
+
+Every replica computes, one writes. Nothing is derived before the feed is in sync: a core that has seen half of the
+world would take away the other half's keys.
+
+A replica takes the lease only when what it derived rests on everything that the bus held when its present connection
+began. One that was cut off, and came back when its successor was gone too, would otherwise write what it believed
+before over what was written since: a door that had been closed would stand open until it has caught up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from bus_schemas.subjects import Family
+from chassis.feed import Batch, Feed, Interest
+from chassis.lease import Lease
+from chassis.pacing import Pacer
+from chassis.publication import Publication
+from chassis.runner import Context
+
+
+class Derivation:
+    """One replica of a service. `reads` are followed whole; `writes` in the order of dependency (`Publication`)."""
+
+    def __init__(
+        self,
+        context: Context[Any],
+        service: str,
+        *,
+        reads: Sequence[Family[Any]],
+        writes: Sequence[Family[Any]],
+        pacer: Pacer,
+    ) -> None:
+        self._reads = [Interest(family) for family in reads]
+        self._bus = context.bus
+        self._stopping = context.stopping
+        self._pacer = pacer
+        self._feed: Feed | None = None
+        self._rests_on = 0
+        """The session of the feed that what is wanted rests on, see `Feed.current`."""
+        self.lease = Lease(context.bus, service, context.settings.instance, fit=self._fit)
+        self.publication = Publication(context.bus, [Interest(family) for family in writes], lease=self.lease)
+
+    async def run(self, hear: Callable[[Batch], None], derive: Callable[[], Awaitable[None]]) -> None:
+        """Until the service is told to stop. `hear` takes a batch of facts in; `derive` tells the publication what is
+        wanted now, paced, and never before the feed is in sync."""
+
+        async def flush() -> None:
+            rests_on = self._feed.current if self._feed is not None else 0
+            await derive()
+            if rests_on != self._rests_on:
+                self._rests_on = rests_on
+                self.lease.became_fit()
+            await self.publication.flush()
+
+        async with self.publication, asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self.lease.run(), name="lease"),
+                tasks.create_task(self.publication.run(), name="publication"),
+                tasks.create_task(self._read(hear), name="feed"),
+                tasks.create_task(self._pacer.run(flush), name="flush"),
+            ]
+            await self._stopping.wait()
+            for task in running:
+                task.cancel()
+
+    async def _read(self, hear: Callable[[Batch], None]) -> None:
+        async with self._bus.follow(*self._reads) as feed:
+            self._feed = feed
+            feed.on_read = self._read_again
+            while True:
+                batch = await feed.next()
+                hear(batch)
+                if batch.in_sync:
+                    self._pacer.mark()
+
+    def _read_again(self) -> None:
+        """There may be nothing new; but what is wanted rests on the present session once it is derived again."""
+        if self._feed is not None and self._feed.in_sync:
+            self._pacer.mark()
+
+    def _fit(self) -> bool:
+        return self._feed is not None and 0 < self._rests_on == self._feed.current
