@@ -8,6 +8,7 @@
     └── Unusable           this server cannot carry the streams (too old, or it ignored what was asked of it)
     Unreadable             a Malformed that knows its sequence, so that its writer can replace it
     SettingsError          the environment does not make valid settings
+    CannotServe            what the settings ask for cannot be had on this machine (an address in use)
 
 Whose fault it is shows in the class: Unavailable is the world's, Conflict is another writer's, Rejected and
 SettingsError are ours or the operator's.
@@ -69,3 +70,8 @@ class SettingsError(ValueError):
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
         super().__init__("; ".join(faults))
+
+
+class CannotServe(Exception):
+    """The process cannot do its work on this machine as it is set up. The text is a sentence that says what to mend;
+    the process ends with it and without a traceback."""

@@ -8,14 +8,14 @@ should never need a log to learn why a pod is not ready.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+from chassis.listening import listening
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -72,7 +72,8 @@ class Health:
 
     @asynccontextmanager
     async def serve(self, listen: str) -> AsyncIterator[None]:
-        """/livez, /readyz and /metrics on `host:port` or `unix:/path`; nothing when `listen` is empty."""
+        """/livez, /readyz and /metrics on `host:port` or `unix:/path`; nothing when `listen` is empty. Raises
+        CannotServe."""
         if not listen:
             yield
             return
@@ -82,25 +83,11 @@ class Health:
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            if listen.startswith("unix:"):
-                path = Path(listen.removeprefix("unix:"))
-                with suppress(FileNotFoundError):
-                    path.unlink()
-                await web.UnixSite(runner, str(path)).start()
-                os.chmod(path, 0o660)
-                self.address = listen
-            else:
-                host, _, port = listen.rpartition(":")
-                await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
-                bound = runner.addresses[0]
-                self.address = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
-            yield
-        finally:
-            self.address = ""
-            await runner.cleanup()
+        async with listening(app, listen, setting="TORTIE_HEALTH_LISTEN") as self.address:
+            try:
+                yield
+            finally:
+                self.address = ""
 
     async def _livez(self, _: web.Request) -> web.Response:
         from aiohttp import web

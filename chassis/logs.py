@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 import structlog
 
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+"""Without the values of local variables: passwords and keys are among them."""
+
 
 def configure(log_format: Literal["auto", "json", "console"], level: str) -> None:
     """Sets up structlog and the standard library's loggers for this process."""
@@ -19,7 +22,7 @@ def configure(log_format: Literal["auto", "json", "console"], level: str) -> Non
         structlog.processors.StackInfoRenderer(),
     ]
     last: list[Any] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if plain
         else [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)

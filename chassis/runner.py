@@ -5,7 +5,8 @@
                                         a second signal ──▶ out at once
 
 Exit codes: 0 told to stop and done; 1 an invariant was broken (the traceback is in the log; whoever supervises us
-starts us again); 2 the environment does not make valid settings; 130 a second signal.
+starts us again); 2 the environment does not make valid settings, or asks for what this machine does not give (an
+address in use); 130 a second signal.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import uvloop
 from bus_schemas.ids import NodeName
 from chassis import logs, settings
 from chassis.bus import Bus
-from chassis.errors import SettingsError
+from chassis.errors import CannotServe, SettingsError
 from chassis.health import Health
 from chassis.heartbeat import Heartbeat
 from chassis.settings import ServiceSettings
@@ -67,10 +68,25 @@ def run(name: str, settings_type: type[S], serve: Callable[[Context[S]], Awaitab
     try:
         uvloop.run(_live(name, loaded, serve, log))
     except Exception as error:
+        obstacles = _obstacles(error)
+        for obstacle in obstacles:
+            print(f"tortie {name}: {obstacle}", file=sys.stderr)
+        if obstacles:
+            return 2
         log.error("broken", error=str(error), exc_info=error)
         return 1
     log.info("stopped")
     return 0
+
+
+def _obstacles(error: Exception) -> list[str]:
+    """The sentences of a failure that is the operator's to mend and nothing else; empty for any other failure."""
+    if isinstance(error, CannotServe):
+        return [str(error)]
+    if not isinstance(error, ExceptionGroup):
+        return []
+    parts = [_obstacles(part) for part in error.exceptions]
+    return [sentence for part in parts for sentence in part] if all(parts) else []
 
 
 async def _live(name: str, loaded: S, serve: Callable[[Context[S]], Awaitable[None]], log: Any) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from textwrap import dedent
 from typing import Any, Literal, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -46,6 +47,16 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important lines that are written."""
 
+    def __post_init__(self) -> None:
+        faults = []
+        servers = [server.strip() for server in self.nats_url.split(",") if server.strip()]
+        if not servers or not all(map(_is_server, servers)):
+            faults.append("TORTIE_NATS_URL: must be nats://host:port or tls://host:port, or several with commas")
+        if self.nats_replicas not in (1, 3, 5):
+            faults.append(f"TORTIE_NATS_REPLICAS: must be 1, 3 or 5, not {self.nats_replicas}")
+        if faults:
+            raise SettingsError(faults)
+
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -56,6 +67,14 @@ class Setting(NamedTuple):
     variable: str
     default: str
     doc: str
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        return parts.scheme in ("nats", "tls", "ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def load(type_: type[S], environ: Mapping[str, str], *, known: frozenset[str] = frozenset()) -> S:
@@ -80,6 +99,8 @@ def load(type_: type[S], environ: Mapping[str, str], *, known: frozenset[str] = 
         raise SettingsError(faults)
     try:
         return type_(**values)
+    except SettingsError:
+        raise
     except (ValueError, TypeError) as error:  # a required field is missing, or the Struct's own check
         raise SettingsError([str(error)]) from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from services.node_dataplane.errors import NodeError
+from chassis.listening import cannot_listen, claim
 
 LONGEST = 4 << 20
 """Bytes of one request; a GC names every pod of the node."""
@@ -34,7 +34,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def serve(path: str, handler: Handler) -> AsyncIterator[None]:
-    """Calls are answered while the context is open. Raises NodeError when the socket cannot be had."""
+    """Calls are answered while the context is open. Raises CannotServe when the socket cannot be had."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -48,13 +48,14 @@ async def serve(path: str, handler: Handler) -> AsyncIterator[None]:
     directory = Path(path).parent
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        claim(Path(path))
         old = os.umask(0o177)
         try:
             server = await asyncio.start_unix_server(connected, path, limit=LONGEST, backlog=512)
         finally:
             os.umask(old)
     except OSError as error:
-        raise NodeError(f"cannot listen on {path}: {error.strerror}") from error
+        raise cannot_listen(f"TORTIE_CNI_SOCKET: {path}", error) from error
     try:
         yield
     finally:

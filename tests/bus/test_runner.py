@@ -20,6 +20,7 @@ from tests.support.waiting import eventually
 
 SERVICE = """
 import asyncio, sys
+from chassis.errors import CannotServe
 from chassis.runner import Context, run
 from chassis.settings import ServiceSettings
 
@@ -35,7 +36,15 @@ async def stubborn(context):
 async def broken(context):
     assert 1 + 1 == 3, "an invariant"
 
-sys.exit(run("sample", ServiceSettings, {"orderly": orderly, "stubborn": stubborn, "broken": broken}[sys.argv[1]]))
+async def obstructed(context):
+    async with asyncio.TaskGroup():
+        raise CannotServe("cannot listen: the port is taken")
+
+async def secretive(context):
+    password = "geh" + "eim"
+    raise RuntimeError("a bug")
+
+sys.exit(run("sample", ServiceSettings, globals()[sys.argv[1]]))
 """
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +85,23 @@ async def test_a_broken_invariant_ends_it_with_1(nats: Nats) -> None:
     _, err = await process.communicate()
     assert process.returncode == 1
     assert b"an invariant" in err
+
+
+async def test_what_the_operator_has_to_mend_is_one_sentence(nats: Nats) -> None:
+    process = await start("obstructed", TORTIE_NATS_URL=nats.url)
+    _, err = await process.communicate()
+    assert process.returncode == 2
+    assert b"tortie sample: cannot listen: the port is taken\n" in err
+    assert b"Traceback" not in err
+    assert b"exception" not in err
+
+
+async def test_a_traceback_does_not_tell_the_values_of_variables(nats: Nats) -> None:
+    process = await start("secretive", TORTIE_NATS_URL=nats.url)
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"a bug" in err
+    assert b"geheim" not in err
 
 
 async def test_bad_settings_end_it_with_2() -> None:

@@ -43,5 +43,28 @@ def test_secrets_are_not_told() -> None:
     assert "geheim" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TORTIE_NATS_URL", ""),
+        ("TORTIE_NATS_URL", "nats://a:4222,http://b"),
+        ("TORTIE_NATS_URL", "nats://a:geheim"),
+        ("TORTIE_NATS_URL", "nats://"),
+        ("TORTIE_NATS_REPLICAS", "2"),
+    ],
+)
+def test_what_can_never_work_is_refused(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(Sample, {variable: value})
+    (fault,) = caught.value.faults
+    assert fault.startswith(variable)
+    assert "geheim" not in fault
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:4222", "nats://[::1]:4222", "tls://user:pw@a, tls://b:4443"])
+def test_servers_of_every_spelling(url: str) -> None:
+    assert load(Sample, {"TORTIE_NATS_URL": url}).nats_url == url
+
+
 def test_neighbours_are_known() -> None:
     assert {"TORTIE_NATS_URL", "TORTIE_STRICT_AFFINITY", "TORTIE_NODE"} <= every_variable()
