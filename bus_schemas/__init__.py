@@ -5,4 +5,4 @@ Pure data and pure functions; imports msgspec, PyYAML (in `manifests`) and the s
 """
 
 VERSION = "0.1.0"
-"""Of the whole project; a test keeps it equal to the package's metadata."""
+"""Of the whole project. The package's metadata is made of it (pyproject.toml)."""

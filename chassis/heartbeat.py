@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from importlib import metadata
 
+from bus_schemas import VERSION
 from bus_schemas.ids import NodeName
 from bus_schemas.status import STATUS_INTERVAL_S, STATUS_TTL_S, Status
 from bus_schemas.subjects import STATUS
@@ -36,7 +36,6 @@ class Heartbeat:
         self.detail: dict[str, str] = {}
         """Whatever else the service wants to have known about itself; it may change at any time."""
         self._interval_s = interval_s
-        self._version = metadata.version("tortie")
         self.missed = 0
         """Beats that did not reach the bus; the cause `bus` of the health says why."""
 
@@ -46,7 +45,7 @@ class Heartbeat:
             component=component,
             instance=instance,
             node=self.node,
-            version=self._version,
+            version=VERSION,
             started=self._started,
             ready=self._health.ready,
             causes=self._health.sentences(),

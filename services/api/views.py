@@ -105,8 +105,16 @@ def _counts(total: int, used: int) -> Json:
 
 
 def _configuration(statuses: Iterable[Status]) -> Json:
-    told = next((status.detail for status in statuses if status.component == "ipam"), {})
-    return {key: told.get(key, default) for key, default in CONFIGURATION_DEFAULTS.items()}
+    replicas = [status for status in statuses if status.component == "ipam"]
+    return {name: _told(replicas, name) or default for name, default in CONFIGURATION_DEFAULTS.items()}
+
+
+def _told(replicas: Iterable[Status], name: str) -> str:
+    """What the replicas say of one setting; where they differ, each with what it says."""
+    said = {status.instance: status.detail[name] for status in replicas if name in status.detail}
+    if len(set(said.values())) <= 1:
+        return next(iter(said.values()), "")
+    return ", ".join(f"{value} ({instance})" for instance, value in sorted(said.items()))
 
 
 def _component(status: Status) -> Json:

@@ -262,6 +262,7 @@ def _reply(waiting: _Waiting, reply: Reply) -> None:
 async def serve(context: Context[Settings]) -> None:
     """Runs a replica until `context.stopping`; what waits then is still answered."""
     bus = context.bus
+    context.heartbeat.detail.update(context.settings.told)
     async with bus.follow(*map(Interest, READS)) as feed, asyncio.TaskGroup() as tasks:
         allocator = Allocator(bus, context.settings, context.health, tasks)
         standing = [

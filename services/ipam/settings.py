@@ -21,5 +21,14 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """The longest pause between attempts."""
 
     @property
+    def told(self) -> dict[str, str]:
+        """What status says of the replica, in the words of Calico's IPAMConfiguration."""
+        return {
+            "strictAffinity": str(self.strict_affinity).lower(),
+            "AutoAllocateBlocks": "true",
+            "MaxBlocksPerHost": str(self.max_blocks_per_node) if self.max_blocks_per_node else "unlimited",
+        }
+
+    @property
     def limits(self) -> Limits:
         return Limits(self.strict_affinity, self.max_blocks_per_node, self.reclaim_after_s)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from bus_schemas import VERSION
 
 
 def command() -> None:
-    try:
-        print(f"tortie {version('tortie')}")
-    except PackageNotFoundError:
-        print("tortie, run from its sources without being installed")
+    print(f"tortie {VERSION}")

@@ -7,6 +7,7 @@ from bus_schemas.ipam import Allocation, Block, Handle
 from bus_schemas.status import Status
 from bus_schemas.subjects import BLOCK, HANDLE, STATUS, Fact
 from services.api import views
+from services.ipam.settings import Settings as IpamSettings
 from tests.support.api import NODE, POOL, Bench
 
 
@@ -45,6 +46,19 @@ def test_configuration_is_what_address_management_says_of_itself(bench: Bench) -
     status = Status(component="ipam", instance="i", started=0.0, ready=True, detail={"strictAffinity": "true"})
     bench.core.apply(Fact(STATUS, ("ipam", "i"), status, 4))
     assert views.ipam(bench.core)["configuration"]["strictAffinity"] == "true"
+
+
+def test_replicas_that_are_set_differently_are_seen(bench: Bench) -> None:
+    for instance, limit in (("a", 20), ("b", 0)):
+        told = IpamSettings(max_blocks_per_node=limit).told
+        status = Status(component="ipam", instance=instance, started=0.0, ready=True, detail=told)
+        bench.core.apply(Fact(STATUS, ("ipam", instance), status, 4))
+    configuration = views.ipam(bench.core)["configuration"]
+    assert configuration == {
+        "strictAffinity": "false",
+        "AutoAllocateBlocks": "true",
+        "MaxBlocksPerHost": "20 (a), unlimited (b)",
+    }
 
 
 @pytest.mark.parametrize(
