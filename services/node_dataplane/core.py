@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from bus_schemas.ids import NodeName
@@ -79,6 +79,8 @@ class NodeCore:
         self._peers: dict[int, Counter[Peer]] = {family: Counter() for family in FAMILIES}
         self._dirty: set[str] = set()
         self._faulty: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
+        """Pools that cannot be, by name; what was known of them before stays."""
         self._standpoints: dict[int, Standpoint] = {}
         self._uplinks: dict[int, Uplink] = {}
         self._surroundings: Surroundings | None = None
@@ -96,11 +98,21 @@ class NodeCore:
             return
         self._stale = True
         if fact.family is DESIRED[IPPool]:
-            _store(self._pools, fact.key[1], fact.value)
+            self._apply_pool(fact.key[1], fact.value)
         elif fact.family is DESIRED[FelixConfiguration]:
             _store(self._configurations, fact.key[1], fact.value)
         elif fact.family is DESIRED[Node]:
             _store(self._nodes, fact.key[1], fact.value)
+
+    def _apply_pool(self, name: str, pool: IPPool | None) -> None:
+        self._refused.pop(name, None)
+        if pool is not None:
+            try:
+                ip_network(pool.spec.cidr)
+            except ValueError as error:
+                self._refused[name] = str(error)
+                return
+        _store(self._pools, name, pool)
 
     def _apply_route(self, cidr: str, route: Route | None) -> None:
         before = self._routes.get(cidr)
@@ -140,6 +152,11 @@ class NodeCore:
                 mtus.append(spec.mtu)
         return min(mtus)
 
+    @property
+    def registered(self) -> bool:
+        """There is a Node resource of ours."""
+        return self._node in self._nodes
+
     def uplinks(self, family: int) -> tuple[str, ...]:
         """Names of the devices that lead to the other nodes in one family."""
         return (self._uplinks[family].device,) if family in self._uplinks else ()
@@ -158,7 +175,9 @@ class NodeCore:
         for cidr in self._dirty:
             changed |= self._convert(cidr)
         self._dirty.clear()
-        faults = (f"route {cidr}: {reason}" for cidr, reason in sorted(self._faulty.items()))
+        faults = [f"route {cidr}: {reason}" for cidr, reason in sorted(self._faulty.items())]
+        faults += [f"IPPool/{name}: {reason}" for name, reason in sorted(self._refused.items())]
+        faults += tunnel.faults(self._configurations, self._node)
         return Desired(
             rows={where: self._row(where) for where in changed},
             tunnels={family: self._tunnel(family) for family in FAMILIES},
@@ -169,10 +188,13 @@ class NodeCore:
         )
 
     def _look_around(self) -> None:
-        """Uplinks and standpoints; every route is converted again where they changed."""
+        """Uplinks and standpoints; every route is converted again where they changed.
+
+        An uplink that is not there any more (down for a moment, between two addresses) is kept until there is another:
+        to tear down the tunnel and to give back its address would cost the whole cluster far more than a flap does."""
         problems = []
         own = self._nodes.get(self._node)
-        self._uplinks = {}
+        before, self._uplinks = self._uplinks, {}
         standpoints: dict[int, Standpoint] = {}
         tunnelled = tunnel.families(self._pools.values())
         for family in FAMILIES:
@@ -181,10 +203,14 @@ class NodeCore:
                 found = choose(self._interfaces, family, address=address, device=self._uplink_device)
             except UplinkError as error:
                 problems.append(str(error))
-                continue
+                found = before.get(family)
             except ValueError:
                 problems.append(f"the address {address!r} of Node/{self._node} is not one")
-                continue
+                found = before.get(family)
+            else:
+                if found is None and family in before:
+                    found = before[family]
+                    problems.append(f"the uplink {found.device} is down or has lost its address {found.network.ip}")
             if found is None:
                 continue
             self._uplinks[family] = found

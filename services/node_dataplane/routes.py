@@ -9,6 +9,7 @@ otherwise                                        no row: the fabric itself must 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_network
 from typing import NamedTuple
@@ -30,6 +31,7 @@ class Row(NamedTuple):
 
 
 BLACKHOLE = Row()
+_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class Peer(NamedTuple):
@@ -87,7 +89,7 @@ def convert(route: Route, node: NodeName, standpoint: Standpoint | None) -> Conv
         if not (standpoint.tunnel and route.vtep and route.vtep_mac):
             return Conversion(where, None)
         vtep = ip_address(route.vtep).packed
-        return Conversion(
-            where, Row(standpoint.tunnel, vtep, onlink=True), Peer(vtep, route.vtep_mac.lower(), owner.packed)
-        )
+        if len(vtep) != len(owner.packed) or not _MAC.fullmatch(mac := route.vtep_mac.lower()):
+            raise ValueError(f"{route.vtep} {route.vtep_mac} is not the address and the MAC of a tunnel's end")
+        return Conversion(where, Row(standpoint.tunnel, vtep, onlink=True), Peer(vtep, mac, owner.packed))
     return Conversion(where, Row(standpoint.uplink, owner.packed) if near else None)

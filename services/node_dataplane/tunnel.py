@@ -22,6 +22,9 @@ DEVICES = {4: "vxlan.tortie", 6: "vxlan6.tortie"}
 OVERHEAD = {4: 50, 6: 70}
 """Outer Ethernet, IP, UDP and VXLAN headers, in bytes (RFC 7348)."""
 
+_LIMITS = {"vxlan_vni": (1, (1 << 24) - 1), "vxlan_port": (1, 65535), "vxlan_mtu": (68, 65535)}
+"""What the kernel takes; MTUs as for any device, `setting` 0 stands for the default."""
+
 
 @dataclass(frozen=True)
 class TunnelSpec:
@@ -55,6 +58,16 @@ def families(pools: Iterable[IPPool], *, enabled: bool = False) -> frozenset[int
     )
 
 
+def faults(configurations: Mapping[str, FelixConfiguration], node: NodeName) -> list[str]:
+    """Numbers of the configuration that cannot be, one sentence each; the default is taken in their place."""
+    found = []
+    for field, (least, most) in _LIMITS.items():
+        value = setting(configurations, node, field)
+        if isinstance(value, int) and value and not least <= value <= most:
+            found.append(f"FelixConfiguration: {field} is {value}, not from {least} to {most}")
+    return found
+
+
 def spec(
     node: NodeName,
     network: Network,
@@ -68,7 +81,8 @@ def spec(
 
     def number(field: str, default: int) -> int:
         value = setting(configurations, node, field)
-        return value if isinstance(value, int) and value else default
+        least, most = _LIMITS[field]
+        return value if isinstance(value, int) and least <= value <= most else default
 
     return TunnelSpec(
         family=family,

@@ -19,11 +19,13 @@ from bus_schemas.ipam import (
 )
 from bus_schemas.resources import IPPool
 from bus_schemas.subjects import ASSIGN, RELEASE, Rpc
-from chassis.errors import Unavailable
+from chassis.errors import BusError
 from chassis.health import Health
 from services.node_dataplane.tunnel import misplaced
 
 RETRY_S = 0.2
+LONGEST_RETRY_S = 5.0
+"""A pool stays exhausted for long, and every node of the cluster asks."""
 REQUEST_S = 5.0
 REFRESH_S = 60.0
 """A repeated request writes nothing where the address is still ours, and heals a service that lost it."""
@@ -44,6 +46,7 @@ class TunnelAddress:
         self._families: frozenset[int] | None = None
         """None: not known yet, so nothing is given back."""
         self._pools: tuple[IPPool, ...] = ()
+        self._registered = False
         self._addresses: tuple[str, ...] = ()
         self._held = True
         """Something may be held under our handle: an earlier life may have asked for it."""
@@ -54,13 +57,18 @@ class TunnelAddress:
         address the kernel drops the routes over a tunnel."""
         self._set(addresses)
 
-    def want(self, families: frozenset[int], pools: tuple[IPPool, ...]) -> None:
-        if (families, pools) != (self._families, self._pools):
+    def want(self, families: frozenset[int], pools: tuple[IPPool, ...], *, registered: bool = True) -> None:
+        """`registered`: the node has its resource. The address service takes the address back when that is deleted, so
+        it is asked again as soon as it has returned."""
+        returned = registered and not self._registered
+        self._registered = registered
+        if returned or (families, pools) != (self._families, self._pools):
             self._families, self._pools = families, pools
             self._wake.set()
 
     async def run(self) -> None:
         """For ever."""
+        retry_s = RETRY_S
         while True:
             try:
                 async with asyncio.timeout(REFRESH_S):
@@ -72,13 +80,15 @@ class TunnelAddress:
                 continue
             try:
                 problem = await (self._obtain(self._families) if self._families else self._give_back())
-            except Unavailable as error:
+            except BusError as error:
                 problem = f"the address service does not answer ({error})"
             if problem:
                 self._health.note(CAUSE, problem)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, LONGEST_RETRY_S)
                 self._wake.set()
             else:
+                retry_s = RETRY_S
                 self._health.note(CAUSE, None)
 
     async def _obtain(self, families: frozenset[int]) -> str:

@@ -213,6 +213,9 @@ class PolicyTable:
             self._unasked.add(id_)
 
     def _apply_group(self, id_: GroupId, segment: str, value: object) -> None:
+        if not segment.isdecimal():
+            self._malformed[id_] = f"there is no segment {segment!r}"
+            return
         state = self._groups.get(id_)
         if state is None:
             state = self._groups[id_] = GroupState()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from ipaddress import ip_interface
 
+import msgspec
 import pytest
 
 from bus_schemas.ids import NodeName
@@ -188,3 +189,79 @@ def test_node_rules() -> None:
     assert rules.all_pools == ("10.244.0.0/16", "10.250.0.0/16")
     assert rules.nodes == ("10.0.0.15", "10.0.0.16", "10.0.1.17")
     assert (rules.vxlan_port, rules.spoofing, rules.exclude_nodes) == (8472, True, False)
+
+
+def test_an_uplink_that_is_down_for_a_moment_costs_nothing_but_a_word() -> None:
+    core = NodeCore(NodeName("n1"))
+    core.set_interfaces([ETH0])
+    for fact in (pool("p", "10.244.0.0/16", "Always"), route("10.244.9.0/26", "n2", "10.0.0.9", Encapsulation.ALWAYS)):
+        core.apply(fact)
+    before = core.flush()
+    assert core.set_interfaces([])
+    after = core.flush()
+    assert (after.tunnels, after.peers, after.vtep_families) == (before.tunnels, before.peers, before.vtep_families)
+    assert not after.rows
+    assert after.problems == ("the uplink eth0 is down or has lost its address 10.0.0.15",)
+    assert core.set_interfaces([ETH0])
+    assert not core.flush().problems
+
+
+def test_a_node_address_that_no_device_carries_leaves_the_uplink_as_it_was() -> None:
+    core = NodeCore(NodeName("n1"))
+    core.set_interfaces([ETH0])
+    for fact in (node("n1", "10.0.0.15/24"), pool("p", "10.244.0.0/16", "Always")):
+        core.apply(fact)
+    before = core.flush()
+    core.apply(node("n1", "10.0.0.77/24"))
+    after = core.flush()
+    assert after.tunnels == before.tunnels
+    assert "no device carries the node's address 10.0.0.77" in after.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({"vxlan_vni": 1 << 33}, (4096, 4789, 1450)),
+        ({"vxlan_port": 70000}, (4096, 4789, 1450)),
+        ({"vxlan_mtu": -5}, (4096, 4789, 1450)),
+    ],
+)
+def test_numbers_that_cannot_be_are_named_and_the_default_taken(fields: dict[str, int], kept: tuple[int, ...]) -> None:
+    core = NodeCore(NodeName("n1"))
+    core.set_interfaces([ETH0])
+    for fact in (pool("p", "10.244.0.0/16", "Always"), felix("default", **fields)):
+        core.apply(fact)
+    desired = core.flush()
+    spec = desired.tunnels[4]
+    assert spec is not None
+    assert (spec.vni, spec.port, spec.mtu) == kept
+    assert desired.problems[0].startswith(f"FelixConfiguration: {next(iter(fields))} is")
+
+
+@pytest.mark.parametrize("cidr", ["banana", "10.1.0.1/16"])
+def test_a_pool_that_cannot_be_leaves_what_was_known_of_it(cidr: str) -> None:
+    core = NodeCore(NodeName("n1"))
+    core.set_interfaces([ETH0])
+    core.apply(pool("p", "10.244.0.0/16", "Always"))
+    before = core.flush()
+    core.apply(pool("p", cidr, "Always"))
+    after = core.flush()
+    assert after.surroundings is None
+    assert after.tunnels == before.tunnels
+    assert after.problems[0].startswith("IPPool/p: ")
+    core.apply(gone(pool("p", cidr)))
+    assert not core.flush().problems
+
+
+@pytest.mark.parametrize("fields", [{"vtep_mac": "zz"}, {"vtep": "fd00::1"}, {"vtep": "nowhere"}])
+def test_a_tunnel_end_that_cannot_be_is_a_problem_of_its_route_alone(fields: dict[str, str]) -> None:
+    core = NodeCore(NodeName("n1"))
+    core.set_interfaces([ETH0])
+    bad = route("10.244.9.0/26", "n2", "10.0.0.9", Encapsulation.ALWAYS)
+    bad = bad._replace(value=msgspec.structs.replace(bad.value, **fields))
+    good = route("10.244.8.0/26", "n3", "10.0.0.8", Encapsulation.ALWAYS)
+    for fact in (pool("p", "10.244.0.0/16", "Always"), bad, good):
+        core.apply(fact)
+    desired = core.flush()
+    assert desired.problems[0].startswith("route 10.244.9.0/26: ")
+    assert len(desired.peers[4]) == 1

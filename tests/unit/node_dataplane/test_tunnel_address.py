@@ -18,6 +18,7 @@ from chassis.errors import Unavailable
 from chassis.health import Health
 from services.node_dataplane import tunnel_address
 from services.node_dataplane.tunnel_address import CAUSE, TunnelAddress
+from tests.support.waiting import eventually
 
 ADDRESSES = {4: "10.244.0.1", 6: "fd00::1"}
 
@@ -122,3 +123,15 @@ async def test_a_silent_or_busy_service_is_asked_again(node: Node, ipam: Ipam) -
     assert await node.gained() == ("10.244.0.1",)
     assert ipam.asked == ["assign"] * 3
     assert CAUSE not in node.health.notes
+
+
+async def test_a_node_whose_resource_returns_asks_again_at_once(node: Node, ipam: Ipam) -> None:
+    node.tunnel.want(frozenset({4}), POOLS)
+    await node.gained()
+    asked = len(ipam.asked)
+    node.tunnel.want(frozenset({4}), POOLS, registered=False)
+    ipam.held = ()  # The address service takes it back with the node's resource.
+    await asyncio.sleep(0)
+    assert len(ipam.asked) == asked, "a node that is not there does not ask for what was taken"
+    node.tunnel.want(frozenset({4}), POOLS, registered=True)
+    await eventually(lambda: ipam.held == ("10.244.0.1",))

@@ -350,3 +350,11 @@ def test_an_address_may_move_between_pods_in_one_flush(world: World) -> None:
     world.settle()
     assert world.kernel.send(Packet(SERVER, CLIENT, TCP, in_link=link("heir"))).accepted
     assert not world.kernel.send(Packet(SERVER, CLIENT, TCP, in_link=link("server"))).accepted
+
+
+def test_a_segment_that_is_no_number_is_named_and_changes_nothing(world: World) -> None:
+    before = world.kernel.snapshot()
+    world.table.apply(group("s:a")._replace(key=("s:a", "first")))
+    assert world.settle() == []
+    assert world.kernel.snapshot() == before
+    assert "there is no segment 'first'" in world.table.faults()[0]
