@@ -15,6 +15,7 @@ from chassis.errors import BusError
 from chassis.health import Health
 from services.node_dataplane.announcements import Announcements
 from services.node_dataplane.endpoint_store import EndpointStore
+from services.node_dataplane.errors import StoreError
 from services.node_dataplane.locks import KeyedLocks
 
 RETRY_S = 1.0
@@ -59,7 +60,7 @@ class Debts:
                     async with handles.of(handle):
                         if handle in self._store.owed:
                             left = await self._give_back(handle) or left
-            except BusError as error:
+            except (BusError, StoreError) as error:  # Unwritten payments are paid again after a restart: no harm.
                 left = str(error)
             if self._store.owed and left:
                 self._health.note("addresses to give back", f"{len(self._store.owed)} handles, last: {left}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -54,6 +55,9 @@ class EndpointStore:
         self._changes = 0
         self._saved = 0
         self._writing = asyncio.Lock()
+        self._at_work = threading.Lock()
+        """Who waits for a write may be cancelled, its thread is not: the next write must not meet it in the file."""
+        self._written = 0
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             data = self._path.read_bytes()
@@ -79,6 +83,9 @@ class EndpointStore:
 
     def of_container(self, container: str) -> Plugin | None:
         return next((p for p in self._plugins.values() if p.endpoint.container == container), None)
+
+    def of_link(self, link: str) -> Plugin | None:
+        return next((p for p in self._plugins.values() if p.endpoint.link == link), None)
 
     def all(self) -> list[Plugin]:
         return [self._plugins[pod] for pod in sorted(self._plugins)]
@@ -119,8 +126,15 @@ class EndpointStore:
                     return
                 covers = self._changes
                 file = _File(version=VERSION, endpoints=tuple(self.all()), owed=self.owed)
-                await asyncio.to_thread(self._write, msgspec.json.format(msgspec.json.encode(file), indent=1))
+                data = msgspec.json.format(msgspec.json.encode(file), indent=1)
+                await asyncio.to_thread(self._write_once, covers, data)
                 self._saved = covers
+
+    def _write_once(self, covers: int, data: bytes) -> None:
+        with self._at_work:
+            if covers > self._written:
+                self._write(data)
+                self._written = covers
 
     def _write(self, data: bytes) -> None:
         aside = self._path.with_suffix(".new")

@@ -61,8 +61,18 @@ class Enforcement:
         self._programmed: frozenset[PodKey] = frozenset()
         self._blocked: dict[PodKey, str] = {}
         self._waiting: dict[PodKey, asyncio.Future[None]] = {}
-        self.synced = False
+        self._replugged: set[PodKey] = set()
+        """Plugged in or out since the flush under way began: what it says of them is not of this incarnation."""
+        self._begun = asyncio.Event()
+
+    @property
+    def synced(self) -> bool:
         """The first snapshot is complete, and in the kernel."""
+        return self._begun.is_set()
+
+    async def ready(self) -> None:
+        """Returns when the table is in the kernel: whoever is plugged in from now on is closed until it has policy."""
+        await self._begun.wait()
 
     # --- endpoints and settings
 
@@ -70,6 +80,7 @@ class Enforcement:
         pod = endpoint.pod
         if self._containers.get(pod) != endpoint.container:
             self._programmed -= {pod}
+            self._replugged.add(pod)
         self._containers[pod] = endpoint.container
         self._table.set_endpoint(pod, endpoint.link, endpoint.addresses, endpoint.container)
         self._dirty.set()
@@ -77,6 +88,10 @@ class Enforcement:
     def unplug(self, pod: PodKey) -> None:
         self._containers.pop(pod, None)
         self._programmed -= {pod}
+        self._replugged.add(pod)
+        waiting = self._waiting.pop(pod, None)
+        if waiting is not None:
+            waiting.set_result(None)  # Whoever still waits asks again.
         self._table.remove_endpoint(pod)
         self._dirty.set()
 
@@ -145,6 +160,7 @@ class Enforcement:
 
     async def _flush(self) -> bool:
         async with self._committing:
+            self._replugged.clear()
             flush = self._table.flush()
             if flush.transaction is not None and not await self._commit(flush.transaction):
                 return False
@@ -166,10 +182,10 @@ class Enforcement:
         return True
 
     def _settled(self, flush: Flush) -> None:
-        self.synced = True
-        self._programmed = flush.programmed
+        self._begun.set()
+        self._programmed = flush.programmed - self._replugged
         self._blocked = dict(flush.blocked)
-        for pod in [pod for pod in self._waiting if pod in flush.programmed]:
+        for pod in [pod for pod in self._waiting if pod in self._programmed]:
             self._waiting.pop(pod).set_result(None)
         faults = self._table.faults()
         self._health.note("policies not understood", "; ".join(faults) or None)

@@ -1,18 +1,22 @@
 """The life of a pod on this node: plugged in, checked, unplugged. The CNI's verbs, in the order that keeps every crash
 recoverable.
 
-    ADD   address (rpc) -> endpoint noted, durable -> announced -> link, route -> policy in the kernel -> answer
-    DEL   policy, route gone -> endpoint withdrawn, debt of the address noted, durable -> link gone -> answer
+    ADD   node ready -> address (rpc) -> endpoint noted, durable -> announced -> link, route -> policy in the kernel
+          -> answer
+    DEL   policy, route gone -> endpoint withdrawn, debt of the address noted, durable -> link gone, its connections
+          forgotten -> answer
           ... and later, whenever the bus is there: the withdrawal is published, then the address is released
 
-Each step may be repeated. Verbs of one pod are serialised; those of different pods are not. A DEL names a container, so
-one that comes late for an older incarnation releases that one's address and touches nothing of the new one.
+A node is ready once it knows its pools and nodes (a pod's MTU depends on them) and its policy table is in the kernel: a
+link made before would be open. Each step may be repeated. Verbs of one pod are serialised; those of different pods are
+not. A DEL names a container, so one that comes late for an older incarnation releases that one's address and touches
+nothing of the new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -38,6 +42,7 @@ from services.node_dataplane.routing import RouteTable, cidr_of
 RETRY_S = 0.2
 """Between requests to an address service that is busy or away, while a CNI call still has time."""
 REQUEST_S = 5.0
+READY = "waiting for the node to be ready"
 POLICY = "policy not in place"
 
 
@@ -67,6 +72,12 @@ class Policy(Protocol):
     def obstacle(self, pod: PodKey) -> str: ...
 
 
+class Connections(Protocol):
+    """What the kernel remembers of flows."""
+
+    async def forget(self, addresses: Iterable[str]) -> None: ...
+
+
 class Announcements(Protocol):
     """Endpoints on the bus."""
 
@@ -84,27 +95,32 @@ class Pods:
         links: PodLinks,
         reaper: Reaper,
         routes: RouteTable,
+        connections: Connections,
         policy: Policy,
         announcements: Announcements,
         bus: Bus,
         resources: Resources,
         debts: Callable[[], None],
         mtu: Callable[[], int],
+        ready: Callable[[], Awaitable[object]],
         obstacle: Callable[[], str],
         deadline_s: float,
     ) -> None:
-        """`debts` is called when a handle is owed; `obstacle` says why no pod can be taken now, or "" when it can."""
+        """`debts` is called when a handle is owed; `ready` returns once pods can be taken; `obstacle` says why none can
+        be taken now, or "" when it can."""
         self._node = node
         self._store = store
         self._links = links
         self._reaper = reaper
         self._routes = routes
+        self._connections = connections
         self._policy = policy
         self._announcements = announcements
         self._bus = bus
         self._resources = resources
         self._debts = debts
         self._mtu = mtu
+        self._ready = ready
         self._obstacle = obstacle
         self._deadline_s = deadline_s
         self._adding: dict[str, tuple[_Stage, asyncio.Timeout]] = {}
@@ -140,7 +156,7 @@ class Pods:
     async def _add(self, call: Call) -> str:
         pod = identity.pod_of(call)
         async with self._verbs.of(pod):
-            stage = _Stage("waiting for the node to be ready")
+            stage = _Stage(READY)
             before = self._store.get(pod)
             repeated = before is not None and before.endpoint.container == call.container
             if repeated and before is not None and before.interface != call.interface:
@@ -150,12 +166,13 @@ class Pods:
             try:
                 async with asyncio.timeout(self._deadline_s) as deadline:
                     with self._interruptible(call.container, stage, deadline):
+                        await self._ready()
                         if before is not None and not repeated:
                             await self._unplug(before)  # Its DEL never came, or came not yet.
                         plugin = await self._plugin(call, pod, stage)
                         return await self._plug(call, plugin, stage)
             except (TimeoutError, BusError, CniError, StoreError, LinkError, OSError) as error:
-                why = self._policy.obstacle(pod)
+                why = self._obstacle() if stage.text == READY else self._policy.obstacle(pod)
                 if not repeated:
                     await self._undo(pod, call)
                 raise self._failure(error, stage, why) from error
@@ -170,12 +187,13 @@ class Pods:
             del self._adding[container]
 
     def _failure(self, error: Exception, stage: _Stage, why: str) -> Exception:
-        """What the runtime is told. `why` the pod's policy is not in place matters only to who waited for it."""
+        """What the runtime is told. `why` the node is not ready, or the pod's policy not in place, matters only to who
+        waited for it."""
         match error:
             case TimeoutError() if stage.given_up:
                 return CniError(Code.TRY_AGAIN, f"given up by the runtime, which said DEL meanwhile: {stage.text}")
             case TimeoutError():
-                waited = f"{stage.text}: {why}" if stage.text == POLICY and why else stage.text
+                waited = f"{stage.text}: {why}" if stage.text in (READY, POLICY) and why else stage.text
                 return CniError(Code.TRY_AGAIN, f"not done within {self._deadline_s:g} s: {waited}")
             case LinkError():
                 return CniError(Code.IO_FAILURE, str(error))
@@ -188,6 +206,8 @@ class Pods:
         known = self._store.get(pod)
         if known is not None:
             return known
+        if (other := self._store.of_link(link_name(pod))) is not None:
+            raise CniError(Code.INVALID_CONFIGURATION, f"the names of {pod} and {other.pod} give the same link name")
         request = await self._request(call, pod, stage)
         stage.text = "asking for an address"
         async with self.handles.of(request.handle):
@@ -264,6 +284,8 @@ class Pods:
         if (plugged.mac, call.netns) != (plugin.mac, plugin.netns):
             plugin = msgspec.structs.replace(plugin, mac=plugged.mac, netns=call.netns)
             self._store.put(plugin)
+        if plugged.created:
+            await self._connections.forget(endpoint.addresses)
         stage.text = POLICY
         await self._policy.in_place(endpoint)
         await self._links.running(endpoint.link)
@@ -284,6 +306,7 @@ class Pods:
             await self._unplug(plugin)
         elif plugin is None:
             self._owe(identity.handle_of(call))
+            await self._store.save()
 
     # --- DEL
 
@@ -299,6 +322,9 @@ class Pods:
             if plugin is None:
                 self._owe(identity.handle_of(call))
                 await self._store.save()
+                link = link_name(identity.pod_of(call))
+                if self._store.of_link(link) is None:
+                    await self._reaper.remove(link)  # A DEL that was cut short may have left it.
             elif plugin.interface == call.interface:
                 await self._unplug(plugin)
         return ""
@@ -316,6 +342,7 @@ class Pods:
         self._owe(plugin.handle)
         await self._store.save()
         await self._reaper.remove(endpoint.link)
+        await self._connections.forget(endpoint.addresses)
 
     def _owe(self, handle: HandleId) -> None:
         self._store.owe(handle)
@@ -344,10 +371,10 @@ class Pods:
         return ""
 
     async def _gc(self, call: Call) -> str:
-        prefix = f"{call.config.name}."
         for plugin in self._store.all():
             attached = (plugin.endpoint.container, plugin.interface)
-            if plugin.handle.startswith(prefix) and attached not in call.config.attachments:
+            ours = plugin.handle == f"{call.config.name}.{plugin.endpoint.container}"
+            if ours and attached not in call.config.attachments:
                 async with self._verbs.of(plugin.pod):
                     if self._store.get(plugin.pod) == plugin:
                         await self._unplug(plugin)

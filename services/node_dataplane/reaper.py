@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from services.node_dataplane.links import PodLinks
-from services.node_dataplane.netlink.wire import NetlinkError
 
 
 class Reaper:
@@ -15,7 +14,7 @@ class Reaper:
         self._wake = asyncio.Event()
 
     async def remove(self, name: str) -> None:
-        """Returns when the link is gone. Raises NetlinkError."""
+        """Returns when the link is gone. Raises OSError."""
         waiting = self._pending.get(name)
         if waiting is None:
             waiting = self._pending[name] = asyncio.get_running_loop().create_future()
@@ -30,7 +29,7 @@ class Reaper:
             batch, self._pending = self._pending, {}
             try:
                 await asyncio.to_thread(self._links.remove, list(batch))
-            except NetlinkError as error:
+            except OSError as error:
                 for waiting in batch.values():
                     waiting.set_exception(error)
                     waiting.exception()  # Retrieved here: the caller may have been cancelled meanwhile.

@@ -92,10 +92,18 @@ class RouteTable:
         self._dirty.update(self.stuck)
         if not self._dirty:
             return
+        dirty, self._dirty = self._dirty, set()
+        try:
+            self._settle(dirty)
+        except OSError:
+            self._dirty |= dirty  # Nobody knows how far it came; what was done is done again without harm.
+            raise
+
+    def _settle(self, dirty: set[Destination]) -> None:
         puts: list[tuple[Destination, _Held, bytes]] = []
         removals: list[tuple[Destination, bytes]] = []
         indices: dict[str, int | None] = {"": 0}
-        for destination in self._dirty:
+        for destination in dirty:
             self.stuck.pop(destination, None)
             row, held = self.wanted(destination), self._held.get(destination)
             if row is None:
@@ -111,7 +119,6 @@ class RouteTable:
             target = _Held(index, row.gateway, row.onlink)
             if held != target:
                 puts.append((destination, target, _put(destination, target, fresh=held is None)))
-        self._dirty.clear()
         for start in range(0, len(puts), BATCH):
             chunk = puts[start : start + BATCH]
             for (destination, target, _), number in zip(chunk, self._send([m for *_, m in chunk]), strict=True):
@@ -133,7 +140,7 @@ class RouteTable:
         broken = [d for d in self._held if actual.get(d) != self._held[d]]
         foreign = [d for d in actual if d not in self._held] if self._complete else []
         self._held = actual
-        self._dirty.update(broken, foreign)
+        self._dirty.update(broken, foreign, self._all().keys() - actual.keys())
         self.flush()
         return [*broken, *foreign]
 

@@ -31,6 +31,7 @@ from chassis.publication import Publication
 from chassis.runner import Context
 from services.node_dataplane import cni_server, interfaces, sysctl
 from services.node_dataplane.announcements import Announcements
+from services.node_dataplane.connections import Connections
 from services.node_dataplane.core import NodeCore
 from services.node_dataplane.debts import Debts
 from services.node_dataplane.desired_resources import DesiredResources
@@ -64,6 +65,7 @@ class Agent:
 
         self.store = EndpointStore(Path(settings.state_dir))
         self.links = PodLinks()
+        self.connections = Connections(health)
         self.driver = NftDriver()
         self.monitor = Monitor()
         self.core = NodeCore(node, uplink_device=settings.uplink)
@@ -80,12 +82,14 @@ class Agent:
             links=self.links,
             reaper=self.reaper,
             routes=self.fabric.routes,
+            connections=self.connections,
             policy=self.enforcement,
             announcements=self.announcements,
             bus=bus,
             resources=DesiredResources(bus),
             debts=self.debts.mark,
             mtu=self.core.pod_mtu,
+            ready=self._ready,
             obstacle=self._obstacle,
             deadline_s=settings.cni_deadline_s,
         )
@@ -100,12 +104,15 @@ class Agent:
             interval_s=settings.self_check_s,
         )
         self._synced = False
+        self._settled = asyncio.Event()
+        """The snapshot has been applied to the kernel once."""
         self._changed = asyncio.Event()
 
     def close(self) -> None:
         self.monitor.close()
         self.driver.close()
         self.fabric.close()
+        self.connections.close()
         self.links.close()
 
     # --- start
@@ -160,6 +167,7 @@ class Agent:
             else:
                 self._health.ok("kernel")
                 self._health.ok(SYNC)
+                self._settled.set()
 
     def _flush(self) -> None:
         desired = self.core.flush()
@@ -167,7 +175,7 @@ class Agent:
             ipv6 = any(pool.family == 6 for pool in desired.surroundings.pools)
             sysctl.write(sysctl.of_node(self.core.uplinks(6), ipv6=ipv6))
             self.enforcement.set_node(node_rules(desired.surroundings))
-        self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools))
+        self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools), registered=self.core.registered)
         self.fabric.apply(desired)
         problems = (*desired.problems, *self.fabric.problems)
         self._health.note("fabric", "; ".join(problems) or None)
@@ -180,6 +188,11 @@ class Agent:
     def _gained(self, addresses: tuple[str, ...]) -> None:
         self.core.set_vteps(addresses)
         self._changed.set()
+
+    async def _ready(self) -> None:
+        """Returns when pods can be taken."""
+        await self._settled.wait()
+        await self.enforcement.ready()
 
     # --- words
 
@@ -230,7 +243,6 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
 
 async def serve(context: Context[Settings]) -> None:
     async with agent(context.settings, context.bus, context.health) as made:
-        context.heartbeat.node = context.settings.node_name
         context.heartbeat.node = made.node
         context.heartbeat.detail["cni_socket"] = context.settings.cni_socket
         context.log.info("agent", node=context.settings.node_name, cni_socket=context.settings.cni_socket)

@@ -21,7 +21,9 @@ from bus_schemas.resources import Pod
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.subjects import ASSIGN, RELEASE, Rpc
 from chassis.errors import Unavailable
+from chassis.health import Health
 from services.node_dataplane import cni_server
+from services.node_dataplane.connections import Connections
 from services.node_dataplane.endpoint_store import EndpointStore
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
@@ -156,6 +158,8 @@ class VerbsNode:
     resources: PlayedResources = field(default_factory=PlayedResources)
     obstacle: str = ""
     deadline_s: float = 10.0
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set from the start."""
     store: EndpointStore = field(init=False)
     pods: Pods = field(init=False)
     routes: RouteTable = field(init=False)
@@ -172,23 +176,27 @@ class VerbsNode:
         def index(name: str) -> int | None:
             return next((number for number, found in socket.if_nameindex() if found == name), None)
 
+        self.ready.set()
         self.store = EndpointStore(self.state_dir)
         self.links = PodLinks()
         netlink = NetlinkSocket(NETLINK_ROUTE)
         self.routes = RouteTable(netlink, index)
         reaper = Reaper(self.links)
+        connections = Connections(Health())
         self.pods = Pods(
             NodeName("node1"),
             store=self.store,
             links=self.links,
             reaper=reaper,
             routes=self.routes,
+            connections=connections,
             policy=self.policy,
             announcements=self.announcements,
             bus=self.ipam,
             resources=self.resources,
             debts=lambda: None,
             mtu=lambda: 1450,
+            ready=self.ready.wait,
             obstacle=lambda: self.obstacle,
             deadline_s=self.deadline_s,
         )
@@ -200,6 +208,7 @@ class VerbsNode:
                 reaping.cancel()
         finally:
             netlink.close()
+            connections.close()
             self.links.close()
 
     async def call(

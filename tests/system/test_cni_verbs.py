@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bus_schemas.ids import PodKey
+from services.node_dataplane.netlink.framing import NLM_F_DUMP, NLM_F_REQUEST, message
+from services.node_dataplane.netlink.wire import NETLINK_NETFILTER, NetlinkSocket
+from services.node_dataplane.nft.libnftables import Libnftables
 from tests.support.agent import CONF, VerbsNode, attachments, cni_env, run_plugin
 from tests.support.netns import Namespace, links, namespaces, ping, wait_for
 from tests.support.waiting import eventually
@@ -235,3 +239,66 @@ async def test_many_at_once(node: VerbsNode, spaces: tuple[Namespace, ...]) -> N
         assert len({answer["ips"][0]["address"] for _, answer in answers}) == 16
         await asyncio.gather(*(node.call("DEL", f"m{i}") for i in range(16)))
         assert links(host) == []
+
+
+async def test_no_link_is_made_before_the_node_is_ready(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    host, first, _ = spaces
+    node.ready.clear()
+    async with asyncio.TaskGroup() as tasks:
+        adding = tasks.create_task(node.call("ADD", "c1", first))
+        await asyncio.sleep(0)
+        assert not node.ipam.requests
+        assert not links(host)
+        node.ready.set()
+    assert adding.result()[0] == 0
+
+
+async def test_who_waited_for_the_node_in_vain_is_told_what_for(spaces: tuple[Namespace, ...], tmp_path: Path) -> None:
+    made = VerbsNode(tmp_path, obstacle="sync: the bus is away", deadline_s=0.01)
+    async with made.running():
+        made.ready.clear()
+        code, answer = await made.call("ADD", "c1", spaces[1])
+    assert (code, answer["code"]) == (1, 11)
+    assert answer["msg"] == "not done within 0.01 s: waiting for the node to be ready: sync: the bus is away"
+
+
+def remembered(address: str) -> int:
+    """How many connections that the kernel remembers name the address."""
+    everything = message(1 << 8 | 1, NLM_F_REQUEST | NLM_F_DUMP, bytes(4))
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        return sum(ip_address(address).packed in body for _, body in netlink.dump(everything))
+
+
+async def test_an_address_leaves_its_flows_behind(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    _, first, second = spaces
+    with Libnftables() as nft:
+        nft.run("add table inet watch\nadd chain inet watch forward { type filter hook forward priority 0; }\n")
+        nft.run("add rule inet watch forward ct state established accept")
+    for container, namespace in (("c1", first), ("c2", second)):
+        await node.call("ADD", container, namespace)
+    await reached(first, "10.244.0.3")
+    assert remembered("10.244.0.3")
+    await node.call("DEL", "c2")
+    assert not remembered("10.244.0.3")
+
+
+async def test_a_network_whose_name_begins_like_another_keeps_its_pods(
+    node: VerbsNode, spaces: tuple[Namespace, ...]
+) -> None:
+    await node.call("ADD", "c1", spaces[1], name="net.two", cniVersion="1.1.0")
+    collected: dict[str, Any] = {"name": "net", "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
+    assert (await node.call("GC", "", **collected))[0] == 0
+    assert node.store.of_container("c1") is not None
+    assert (await node.call("GC", "", **{**collected, "name": "net.two"}))[0] == 0
+    assert node.store.of_container("c1") is None
+
+
+async def test_a_repeated_del_takes_the_link_that_the_first_one_left(
+    node: VerbsNode, spaces: tuple[Namespace, ...]
+) -> None:
+    host, first, _ = spaces
+    await node.call("ADD", "c1", first, pod=WEB)
+    node.store.remove(WEB)  # As after a crash between the note and the link.
+    assert links(host)
+    assert (await node.call("DEL", "c1", pod=WEB))[0] == 0
+    assert not links(host)

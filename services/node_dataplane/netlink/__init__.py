@@ -2,6 +2,7 @@
 
     framing   messages and attributes, shared by rtnetlink and nfnetlink
     wire      the socket that carries them
+    conntrack ctnetlink messages: what is remembered of connections
     rtnl      rtnetlink messages: links, addresses, routes, neighbours, forwarding entries
     readback  what rtnetlink dumps say, as the rows that the drivers compare
 

@@ -95,7 +95,7 @@ class NftDriver:
         with self._netlink_lock:
             try:
                 return self._netlink.get(encode.get_table()) is not None
-            except NetlinkError as error:
+            except OSError as error:
                 raise NftError(f"cannot ask for the table: {error}") from error
 
     def verify(self, expected: Expected) -> list[str] | None:
@@ -115,7 +115,7 @@ class NftDriver:
                     return None
                 with self._netlink_lock:
                     elements[name] = self._read(name)
-        except NetlinkError as error:
+        except OSError as error:
             raise NftError(f"cannot read the table: {error}") from error
         if self._moved(expected):
             return None
