@@ -5,11 +5,14 @@ over what is asked for, and holds the answer back for a while when there is noth
 and after a lost connection reading goes on behind the last message that was read.
 
     Tail(bus, EVENT, since=unix time | None) ── next() ──▶ facts, oldest first; empty after WAIT_S without news
+                                             ── past(n) ─▶ the last n of what there was before
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -28,8 +31,12 @@ if TYPE_CHECKING:
     from chassis.bus import Bus
 
 BATCH = 256
+PAUSE_S = 1.0
+"""The server is there but the stream is not: how long until it is asked again."""
 WAIT_S = 5.0
 """How long `next` waits for news."""
+LOOK_BACK = 1000
+"""How many messages of the stream `past` looks through."""
 INACTIVE_S = 60
 """A consumer that nobody pulls from for so long is the server's to remove."""
 
@@ -38,6 +45,7 @@ _encode = msgspec.json.Encoder().encode
 
 class _Made(msgspec.Struct, frozen=True):
     name: str = ""
+    num_pending: int = 0
     error: jetstream.ApiError | None = None
 
 
@@ -57,25 +65,55 @@ class Tail:
         self._answers: Answers | None = None
         self._wanted = 0
         """Messages that the request under way may still bring."""
+        self._pending = 0
+        """How many messages are there that have not been read."""
+
+    async def past(self, count: int, wanted: Callable[[Fact], bool]) -> list[Fact]:
+        """The last messages that are wanted, at most `count`, of the last LOOK_BACK; for the first call of all, and for
+        a tail from now on. Nothing while there is no bus."""
+        assert self._since is None
+        assert self._after is None
+        found: deque[Fact] = deque(maxlen=count)
+        try:
+            await self._connected(back=LOOK_BACK)
+        except Unavailable:
+            return []
+        while self._pending:
+            found.extend(filter(wanted, await self.next()))
+        return list(found)
 
     async def next(self) -> list[Fact]:
         """What has come since the last call, at most BATCH; an empty list when nothing came for WAIT_S."""
         try:
-            async with asyncio.timeout(WAIT_S):
-                session = await self._bus.session()
-        except TimeoutError:
+            session = await self._connected()
+        except Unavailable:
             return []
         try:
-            if session is not self._session or not self._consumer:
-                self._consumer, self._wanted = "", 0
-                self._session = session
-                self._consumer = await self._begin(session)
             return await self._pull(session)
         except Unavailable:
             if not session.ended.is_set():
-                await asyncio.sleep(1.0)  # the server is there but the stream is not: ask again soon
+                await asyncio.sleep(PAUSE_S)
             self._consumer = ""
             return []
+
+    async def _connected(self, *, back: int = 0) -> Session:
+        """The session, with a consumer on it. Raises Unavailable when there is none for WAIT_S."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                session = await self._bus.session()
+        except TimeoutError as error:
+            raise Unavailable("no bus") from error
+        if session is self._session and self._consumer:
+            return session
+        self._consumer, self._wanted, self._pending = "", 0, 0
+        self._session = session
+        try:
+            self._consumer = await self._begin(session, back)
+        except Unavailable:
+            if not session.ended.is_set():
+                await asyncio.sleep(PAUSE_S)
+            raise
+        return session
 
     async def close(self) -> None:
         session, self._session = self._session, None
@@ -83,7 +121,7 @@ class Tail:
         if session is not None and self._consumer and not session.ended.is_set():
             await session.publish(f"$JS.API.CONSUMER.DELETE.{self._family.stream}.{self._consumer}", b"")
 
-    async def _begin(self, session: Session) -> str:
+    async def _begin(self, session: Session, back: int) -> str:
         """A consumer at the place where reading stopped, or begins."""
         info = await jetstream.stream_info(session, self._family.stream)
         if info is None:
@@ -98,13 +136,14 @@ class Tail:
             "mem_storage": True,
             "num_replicas": 1,
             "inactive_threshold": INACTIVE_S * 1_000_000_000,
-            **self._place(info.state.last_seq),
+            **self._place(max(0, info.state.last_seq - back)),
         }
         body = {"stream_name": self._family.stream, "config": config}
         answer = await jetstream.api(session, f"CONSUMER.CREATE.{self._family.stream}.{name}", body)
         made = msgspec.json.decode(answer, type=_Made)
         if made.error is not None:
             raise Unavailable(made.error.description)
+        self._pending = made.num_pending
         return name
 
     def _place(self, last: int) -> dict[str, Any]:
@@ -141,7 +180,7 @@ class Tail:
         return facts
 
     def _fact(self, answer: Delivery) -> Fact | None:
-        sequence = place(answer.reply).sequence
+        _, sequence, _, self._pending = place(answer.reply)
         self._after = sequence
         key = self._family.parse(answer.subject)
         try:

@@ -15,6 +15,9 @@ from chassis.errors import Rejected as BusRejected
 from services.api.core import Decision, Refused, Stored
 from services.api.origin import foreign
 
+BODY_LIMIT: web.AppKey[int] = web.AppKey("body limit", int)
+"""Bytes of one request's body."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _STATUS_OF = {
@@ -57,6 +60,12 @@ async def as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(HTTPStatus.CONFLICT, f"others keep changing the same objects: {error}")
     except BusRejected as error:
         return _error(HTTPStatus.INSUFFICIENT_STORAGE, f"the bus refused the write: {error}")
+    except web.HTTPRequestEntityTooLarge:
+        limit = request.app[BODY_LIMIT]
+        return _error(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"the body is larger than {limit} bytes: send less at once, or raise TORTIE_API_MAX_BODY_BYTES",
+        )
     except web.HTTPException as error:
         if error.status < 400:
             raise

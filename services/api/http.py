@@ -17,8 +17,9 @@ from aiohttp import web
 from bus_schemas.manifests import Accepted, Read, Rejected, read
 from bus_schemas.resources import KINDS
 from chassis.bus import Bus
+from chassis.tail import LOOK_BACK
 from services.api import labels, log, views
-from services.api.answers import Handler, Problem, as_json, decided, document, encode, invalid, json
+from services.api.answers import BODY_LIMIT, Handler, Problem, as_json, decided, document, encode, invalid, json
 from services.api.core import Apply, Delete, Planned, Put
 from services.api.kinds import Kind, kinds_named, unknown_kind
 from services.api.sse import EventStream
@@ -41,7 +42,12 @@ class Rest:
             ("POST", "/v1/validate", self.validate, "what apply would refuse or change; nothing is written"),
             ("POST", "/v1/delete", self.delete_documents, "delete what the documents of the body name; absent is fine"),
             ("GET", "/v1/ipam", self.ipam, "pools, blocks and how full they are; ?ip=ADDRESS: who holds it"),
-            ("GET", "/v1/events", self.events, "server-sent events; ?since=UNIX-TIME or 15m ?domain=route,policy"),
+            (
+                "GET",
+                "/v1/events",
+                self.events,
+                "server-sent events; ?since=UNIX-TIME or 15m ?last=10 ?domain=route,policy",
+            ),
             ("GET", "/v1/status", self.status, "components and nodes"),
             ("GET", "/v1/endpoints", self.endpoints, "pods on the network, with node and addresses"),
             (
@@ -125,8 +131,12 @@ class Rest:
             since = log.moment(request.query.get("since", ""))
         except ValueError as error:
             raise Problem(HTTPStatus.BAD_REQUEST, "since is a unix time, or how long ago: 90s, 15m, 2h, 7d") from error
+        try:
+            last = log.count(request.query.get("last", ""))
+        except ValueError as error:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"last is a number from 0 to {LOOK_BACK}") from error
         async with EventStream(request, self._stopping) as stream:
-            await log.follow(self._bus, stream, since=since, domains=domains)
+            await log.follow(self._bus, stream, since=since, last=last, domains=domains)
         return stream.response
 
     async def status(self, _: web.Request) -> web.Response:
@@ -188,6 +198,7 @@ class Rest:
 
 def application(store: Store, bus: Bus, stopping: asyncio.Event, *, max_body_bytes: int) -> web.Application:
     app = web.Application(middlewares=[as_json], client_max_size=max_body_bytes)
+    app[BODY_LIMIT] = max_body_bytes
     for method, path, handler, _ in Rest(store, bus, stopping).routes():
         app.router.add_route(method, path, handler)
     return app

@@ -11,9 +11,9 @@ from collections.abc import Collection
 import msgspec
 
 from bus_schemas.events import Event
-from bus_schemas.subjects import EVENT
+from bus_schemas.subjects import EVENT, Fact
 from chassis.bus import Bus
-from chassis.tail import Tail
+from chassis.tail import LOOK_BACK, Tail
 from services.api.sse import EventStream
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -28,18 +28,37 @@ def moment(text: str) -> float | None:
     return float(text) if unit is None else time.time() - float(text[:-1]) * unit
 
 
-async def follow(bus: Bus, stream: EventStream, *, since: float | None, domains: Collection[str]) -> None:
-    """Sends the events until the stream ends."""
+def count(text: str) -> int:
+    """`last`: how many events of the past; empty: none. Raises ValueError."""
+    number = int(text or 0)
+    if not 0 <= number <= LOOK_BACK:
+        raise ValueError
+    return number
+
+
+async def follow(
+    bus: Bus, stream: EventStream, *, since: float | None, last: int = 0, domains: Collection[str]
+) -> None:
+    """Sends the events until the stream ends. Without `since`, the last few first."""
     leading = tuple(domains) if len(domains) == 1 else ()
     tail = Tail(bus, EVENT, *leading, since=since)
+
+    def wanted(fact: Fact) -> bool:
+        return not domains or fact.value.domain in domains
+
+    async def send(fact: Fact) -> None:
+        event: Event = fact.value
+        await stream.send(event.domain, msgspec.json.encode(event), ident=fact.sequence)
+
     try:
+        if last and since is None:
+            for fact in await tail.past(last, wanted):
+                await send(fact)
         while stream.running:
             facts = await tail.next()
             if not facts:
                 await stream.beat()
-            for fact in facts:
-                event: Event = fact.value
-                if not domains or event.domain in domains:
-                    await stream.send(event.domain, msgspec.json.encode(event), ident=fact.sequence)
+            for fact in filter(wanted, facts):
+                await send(fact)
     finally:
         await tail.close()

@@ -88,6 +88,8 @@ async def test_an_overlapping_pool_leaves_the_first_untouched(api: Api) -> None:
         ("GET", "/v1/pods?watch=perhaps", None, 400),
         ("GET", "/v1/ipam?ip=nonsense", None, 400),
         ("GET", "/v1/events?since=yesterday", None, 400),
+        ("GET", "/v1/events?last=-1", None, 400),
+        ("GET", "/v1/events?last=all", None, 400),
         ("PUT", "/v1/nodes/node1", joined(NODE, POOL), 400),
         ("PUT", "/v1/nodes/other", NODE, 422),
     ],
@@ -97,6 +99,42 @@ async def test_every_error_is_json(api: Api, method: str, path: str, body: Any, 
     assert seen == status
     assert answer["error"]
     assert answer["faults"] == []
+
+
+async def test_a_body_that_is_too_large_is_told_the_limit(api: Api) -> None:
+    _, answer = await api.post("/v1/apply", "x" * (1 << 20))
+    assert answer["error"] == (
+        "the body is larger than 524288 bytes: send less at once, or raise TORTIE_API_MAX_BODY_BYTES"
+    )
+
+
+WRONG = {
+    "overlapping pool": (
+        POOL.replace("default-ipv4-ippool", "other").replace("10.244.0.0/16", "10.244.128.0/17"),
+        "spec.cidr",
+    ),
+    "block size": (POOL.replace("blockSize: 26", "blockSize: 15"), "spec.blockSize"),
+    "moved pool": (POOL.replace("10.244.0.0/16", "10.245.0.0/16"), "spec.cidr"),
+    "shrunk pool": (POOL.replace("10.244.0.0/16", "10.244.0.0/20"), "spec.cidr"),
+    "selector": (CALICO_POLICY.replace("app ==", "app ="), "spec.selector"),
+    "misspelt field": (CALICO_POLICY.replace("selector:", "selektor:"), "spec.selektor"),
+    "families": (
+        CALICO_POLICY.replace("{action: Allow}", "{action: Allow, ipVersion: 4, source: {nets: ['fd00::/64']}}"),
+        "spec.ingress[0].ipVersion",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_what_is_wrong_is_refused_with_path_and_reason_and_changes_nothing(api: Api, case: str) -> None:
+    await api.post("/v1/apply", joined(NAMESPACE, POOL, CALICO_POLICY))
+    before = [(await api.get(f"/v1/{kind}"))[1] for kind in ("ippools", "networkpolicies", "nodes")]
+    wrong, path = WRONG[case]
+    status, answer = await api.post("/v1/apply", joined(NODE, wrong))
+    assert status == 422
+    assert [(fault["document"], fault["path"]) for fault in answer["faults"]] == [(1, path)]
+    assert answer["faults"][0]["reason"]
+    assert [(await api.get(f"/v1/{kind}"))[1] for kind in ("ippools", "networkpolicies", "nodes")] == before
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}])
@@ -264,6 +302,25 @@ async def test_events_are_streamed_from_the_past_on(api: Api) -> None:
         assert (await anext(events))[1]["what"] == "fourth"
     async with api.stream("/v1/events?since=1h&domain=ipam,policy") as events:
         assert (await anext(events))[1]["what"] == "assigned"
+
+
+@pytest.mark.parametrize(
+    ("query", "times"), [("", [20.0, 20.0]), ("&domain=route", [19.0, 20.0]), ("&domain=route,policy", [19.0, 20.0])]
+)
+async def test_the_last_events_come_first(api: Api, query: str, times: list[float]) -> None:
+    for number in range(1, 21):
+        await api.bus.put(EVENT, ("route", "withheld", ""), event("route", "withheld", float(number)))
+        await api.bus.put(EVENT, ("ipam", "assigned", ""), event("ipam", "assigned", float(number)))
+    async with api.stream(f"/v1/events?last=2{query}") as events:
+        assert [(await anext(events))[1]["time"] for _ in range(2)] == times
+        await api.bus.put(EVENT, ("route", "fresh", ""), event("route", "fresh"))
+        assert (await anext(events))[1]["what"] == "fresh"
+
+
+async def test_without_a_past_the_last_events_are_none(api: Api) -> None:
+    async with api.stream("/v1/events?last=5&domain=policy") as events:
+        await api.bus.put(EVENT, ("policy", "resolved", ""), event("policy", "resolved"))
+        assert (await anext(events))[1]["what"] == "resolved"
 
 
 async def test_every_event_of_a_burst_arrives_in_order(api: Api) -> None:

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from tortie.cli.errors import Misused, Refused, Unreachable
 
@@ -51,7 +51,7 @@ class Client:
         self._timeout_s = timeout_s
         self._parts = urlsplit(self.address)
         usable = self._parts.path if self._parts.scheme == "unix" else self._parts.hostname
-        if self._parts.scheme not in ("http", "unix") or not usable:
+        if self._parts.scheme not in ("http", "unix") or not usable or not _has_port(self._parts):
             raise Misused(f"the api's address {self.address!r} is neither http://host:port nor unix:/path")
 
     # --- requests
@@ -74,7 +74,7 @@ class Client:
         off."""
         with self._open("GET", path, query, timeout_s=None) as response:
             if response.status >= 400:
-                raise _refusal(Answer(response.status, json.loads(response.read())))
+                raise _refusal(self._answer(response))
             event, data = "message", list[str]()
             try:
                 for raw in response:
@@ -113,13 +113,16 @@ class Client:
         """Any request, any answer but "not now" (503). Raises Unreachable."""
         with self._open(method, path, query, body, headers, timeout_s=self._timeout_s) as response:
             self.stale = response.getheader("Tortie-Stale", "")
-            try:
-                text = response.read()
-            except (HTTPException, OSError) as error:
-                raise Unreachable(f"the api at {self.address} gave half an answer: {_reason(error)}") from error
-            if response.getheader("Content-Type", "").partition(";")[0] != "application/json":
-                raise Unreachable(f"{self.address} answered {response.status} {response.reason}: is this the api?")
-            return Answer(response.status, json.loads(text))
+            return self._answer(response)
+
+    def _answer(self, response: HTTPResponse) -> Answer:
+        try:
+            text = response.read()
+        except (HTTPException, OSError) as error:
+            raise Unreachable(f"the api at {self.address} gave half an answer: {_reason(error)}") from error
+        if response.getheader("Content-Type", "").partition(";")[0] != "application/json":
+            raise Unreachable(f"{self.address} answered {response.status} {response.reason}: is this the api?")
+        return Answer(response.status, json.loads(text))
 
     def _json(
         self, method: str, path: str, query: Query | None, body: str = "", headers: Headers | None = None
@@ -160,6 +163,14 @@ class Client:
         if self._parts.scheme == "unix":
             return _UnixConnection(self._parts.path, timeout_s)
         return HTTPConnection(self._parts.hostname or "", self._parts.port or 80, timeout=timeout_s)
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """A port that can be one, or none."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def segment(text: str) -> str:

@@ -31,12 +31,16 @@ def tail(
     domain: Annotated[
         list[str] | None, typer.Option("--domain", "-d", help="Only these: ipam, route, policy, node, bus. Repeatable.")
     ] = None,
-    since: Annotated[str, typer.Option("--since", help="Begin so long ago (90s, 15m, 2h, 7d); default: now.")] = "",
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, max=1000, help="First so many of the past.")] = 10,
+    since: Annotated[
+        str, typer.Option("--since", help="First everything since so long ago (90s, 15m, 2h, 7d), instead.")
+    ] = "",
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.HUMAN,
     api: Api = "",
 ) -> None:
-    """Follow the events until interrupted."""
-    query = {"domain": ",".join(domain or ()) or None, "since": since or None}
+    """Show the last few events, then follow what comes until interrupted."""
+    past = {"since": since} if since else {"last": str(lines)}
+    query = {"domain": ",".join(domain or ()) or None, **past}
     for _, data in Client(api).stream("/v1/events", query):
         print(data if output is Output.JSON else _line(json.loads(data)))
         sys.stdout.flush()

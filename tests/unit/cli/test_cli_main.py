@@ -52,6 +52,8 @@ def test_wrong_usage_is_2(line: list[str]) -> None:
         ["serve", "nonsense"],
         ["get", "a/b/c/d"],
         ["get", "pods", "--api", "ftp://x"],
+        ["get", "pods", "--api", "http://x:y"],
+        ["get", "pods", "--api", "http://x:99999"],
         ["validate", "-f", "/nowhere.yaml"],
     ],
 )
