@@ -21,8 +21,10 @@ class FelixConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_def
     workload_source_spoofing: Literal["Disabled", "Any"] | None = None
     allow_vxlan_packets_from_workloads: bool | None = msgspec.field(default=None, name="allowVXLANPacketsFromWorkloads")
     route_refresh_interval: str | None = None
-    """A Go duration (`90s`): how often the self-check reads the kernel back."""
+    """A Go duration (`90s`): how often the self-check reads routes, tunnels and links back; `0`: only when it hears of
+    a change. Not set: as often as the agent's own setting says."""
     nftables_refresh_interval: str | None = None
+    """The same for the policy table, of which nothing is heard: only whether it exists is then asked."""
 
 
 class FelixConfiguration(Resource, tag="felixconfiguration/1", frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from services.node_dataplane.core import Surroundings
 from services.node_dataplane.nft.table import NodeRules
 from services.node_dataplane.tunnel import DEVICES
+from services.node_dataplane.turns import FIELDS
 
 _TO_HOST: dict[str, Literal["accept", "drop", "return"]] = {"Accept": "accept", "Drop": "drop", "Return": "return"}
 
@@ -25,6 +26,11 @@ def node_rules(around: Surroundings) -> NodeRules:
         spoofing=_setting(around, "workload_source_spoofing") == "Any",
         log_prefix=_setting(around, "log_prefix") or "calico-packet",
     )
+
+
+def refresh_intervals(around: Surroundings) -> dict[str, str | None]:
+    """How often the self-check shall look, as it is written."""
+    return {field: _setting(around, field) for field in FIELDS.values()}
 
 
 def _setting(around: Surroundings, field: str) -> Any:

@@ -1,14 +1,14 @@
 """Looks at the kernel for what somebody else broke, and puts it right: routes, tunnels, pod links, forwarding, policy.
 
-A look is taken every interval, and soon after the monitor heard something. Reading back costs time that grows with what
-there is to read, so no part of the check takes more than a fiftieth of the agent's time. Only what is ours is touched.
+A look is taken every interval, and soon after the monitor heard something; `turns` says what is read back then. Only
+what is ours is touched.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from chassis.health import Health
 from services.node_dataplane import sysctl
@@ -18,12 +18,10 @@ from services.node_dataplane.fabric import Fabric, Report
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.monitor import Monitor
 from services.node_dataplane.nft.errors import NftError
+from services.node_dataplane.turns import Part, Turns
 
 SETTLE_S = 0.1
 """After a notification: a flush comes as many of them."""
-SHARE = 50
-"""A part that took t seconds rests for 50 t."""
-LONGEST_REST_S = 60.0
 VANISHED = "links gone"
 
 
@@ -50,7 +48,9 @@ class SelfCheck:
         self._report = report
         self._interval_s = interval_s
         self._heard = asyncio.Event()
-        self._resting: dict[str, float] = {}
+        self._suspected = False
+        """Heard of, and not looked at yet: the part still rests."""
+        self.turns = Turns()
         self._vanished: set[str] = set()
 
     async def run(self, monitor: Monitor) -> None:
@@ -70,30 +70,31 @@ class SelfCheck:
                     await asyncio.sleep(SETTLE_S)
                 except TimeoutError:
                     pass
+                self._suspected = self._suspected or self._heard.is_set()
                 self._heard.clear()
                 await self.look()
         finally:
             loop.remove_reader(monitor.fileno())
 
     async def look(self) -> None:
-        """Everything that does not rest; whether the policy table exists is always asked: it costs nothing."""
-        if self._rested("kernel"):
+        """Everything whose turn it is; whether the policy table exists is always asked: it costs nothing."""
+        now = asyncio.get_running_loop().time()
+        if self.turns.due("kernel", now, heard=self._suspected):
+            self._suspected = False
             with self._timed("kernel"):
                 self._kernel()
-        deep = self._rested("policy")
-        with self._timed("policy") if deep else nullcontext():
-            await self._policy(deep=deep)
-
-    def _rested(self, part: str) -> bool:
-        return asyncio.get_running_loop().time() >= self._resting.get(part, 0.0)
+        if self.turns.due("policy", now):
+            with self._timed("policy"):
+                await self._policy(deep=True)
+        else:
+            await self._policy(deep=False)
 
     @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
+    def _timed(self, part: Part) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         yield
-        rest = SHARE * (loop.time() - begun)
-        self._resting[part] = loop.time() + min(rest, LONGEST_REST_S) if rest > self._interval_s else 0.0
+        self.turns.took(part, begun, loop.time())
 
     def _kernel(self) -> None:
         try:
@@ -107,9 +108,17 @@ class SelfCheck:
             self._health.note("self-check", None)
 
     def _forwarding(self) -> None:
-        if sysctl.read("ipv4/ip_forward") != "1":
-            sysctl.write([("ipv4/ip_forward", "1")])
-            self._report("repaired", "net.ipv4.ip_forward", "IPv4 forwarding had been switched off; it is on again.")
+        wanted = {"ipv4/ip_forward": "IPv4"}
+        if any(":" in address for plugin in self._store.all() for address in plugin.endpoint.addresses):
+            wanted["ipv6/conf/all/forwarding"] = "IPv6"
+        for path, name in wanted.items():
+            if sysctl.read(path) != "1":
+                sysctl.write([(path, "1")])
+                self._report(
+                    "repaired",
+                    f"net.{path.replace('/', '.')}",
+                    f"{name} forwarding had been switched off; it is on again.",
+                )
 
     def _pod_links(self) -> None:
         """A link that is down is set up again; one that is gone took its far end with it and cannot be made again

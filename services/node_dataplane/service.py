@@ -41,7 +41,7 @@ from services.node_dataplane.fabric import Fabric
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.monitor import Monitor
 from services.node_dataplane.nft.driver import NftDriver
-from services.node_dataplane.node_rules import node_rules
+from services.node_dataplane.node_rules import node_rules, refresh_intervals
 from services.node_dataplane.pods import Pods
 from services.node_dataplane.reaper import Reaper
 from services.node_dataplane.routes import Row, host
@@ -175,6 +175,7 @@ class Agent:
             ipv6 = any(pool.family == 6 for pool in desired.surroundings.pools)
             sysctl.write(sysctl.of_node(self.core.uplinks(6), ipv6=ipv6))
             self.enforcement.set_node(node_rules(desired.surroundings))
+            self.self_check.turns.pace(refresh_intervals(desired.surroundings))
         self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools), registered=self.core.registered)
         self.fabric.apply(desired)
         problems = (*desired.problems, *self.fabric.problems)
