@@ -428,6 +428,7 @@ async def _doorway(namespace: str) -> AsyncIterator[str]:
     """The lab's bus at an address of the machine's own namespace: whoever connects is connected on."""
     loop = asyncio.get_running_loop()
     ends: set[asyncio.StreamWriter] = set()
+    visitors: set[asyncio.Task[Any]] = set()
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -440,6 +441,10 @@ async def _doorway(namespace: str) -> AsyncIterator[str]:
             writer.close()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visitor = asyncio.current_task()
+        assert visitor is not None
+        visitors.add(visitor)
+        visitor.add_done_callback(visitors.discard)
         with netns.inside(namespace):
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -461,3 +466,5 @@ async def _doorway(namespace: str) -> AsyncIterator[str]:
         server.close()
         for end in ends:
             end.close()
+        if visitors:
+            await asyncio.wait(visitors)
