@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, ip_address
 from typing import Any
 
 from bus_schemas.codec import decode
@@ -306,8 +306,8 @@ class World:
             strangers = {str(ip_address(value.v4[i : i + 4])) for i in range(0, len(value.v4), 4)} - addresses
             if value.of == "addresses" and strangers:
                 faults.append(f"the group {group} ({value.selector}) has {sorted(strangers)}, which nobody has")
-        blocks = {ip_network(block.cidr) for block in bus[BLOCK].values()}
-        routes = [ip_network(cidr) for (cidr,) in bus[ROUTE]]
+        blocks = {IPv4Network(block.cidr) for block in bus[BLOCK].values()}
+        routes = [IPv4Network(cidr) for (cidr,) in bus[ROUTE]]
         faults += [f"no route to {b}" for b in blocks if not any(b.subnet_of(route) for route in routes)]
         faults += [f"a route to {r}, of nobody" for r in routes if not any(b.overlaps(r) for b in blocks)]
         for node in self.nodes:

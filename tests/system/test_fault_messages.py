@@ -187,7 +187,7 @@ async def test_a_malformed_message_under_a_key_of_nobody(world: World, family: F
 
 
 async def test_malformed_resources(world: World) -> None:
-    """Of every kind, on an existing object and under a broken name. The last good value stands until a good one comes."""
+    """Of every kind, on an existing object and under a broken name. The last good value stands until one comes."""
     kept = await world.snapshot(*map(DESIRED.__getitem__, KINDS.values()))
     subjects = []
     async with world.watched():
