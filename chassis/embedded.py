@@ -174,4 +174,5 @@ class EmbeddedNats:
             lines = self.log.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return "it wrote no log"
-        return " | ".join(lines[-3:]) or "it wrote nothing"
+        fatal = [line.partition("[FTL] ")[2] for line in lines if "[FTL] " in line]
+        return fatal[-1] if fatal else " | ".join(lines[-3:]) or "it wrote nothing"

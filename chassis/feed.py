@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bus_schemas.codec import Malformed, decode
 from bus_schemas.subjects import TOMBSTONE_TTL_S, Fact, Family, Key, Stream, live, stored
 from chassis import jetstream
+from chassis.delivery import Delivery
 from chassis.errors import Rejected, Unavailable, Unreadable, Unusable
 from chassis.jetstream import Stored, TooManyResults
 from chassis.ledger import Ledger, disjoint
 from chassis.metrics import GAPS
-from chassis.session import Delivery, Session, Subscribed
+from chassis.session import Session, Subscribed
 
 if TYPE_CHECKING:
     from chassis.bus import Bus

@@ -14,8 +14,9 @@ from uuid import uuid4
 
 import msgspec
 
+from chassis.delivery import Delivery, place
 from chassis.errors import Conflict, Rejected, Unavailable
-from chassis.session import Delivery, NobodyAnswers, Session, place
+from chassis.session import NobodyAnswers, Session
 
 API_TIMEOUT_S = 5.0
 MAX_BATCH = 1000

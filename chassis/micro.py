@@ -19,10 +19,11 @@ import msgspec
 
 from bus_schemas.codec import Malformed, decode, encode
 from bus_schemas.subjects import Rpc
+from chassis.delivery import Delivery
 from chassis.errors import Unavailable
 from chassis.logs import logger
 from chassis.metrics import RPC_ERRORS
-from chassis.session import Delivery, Session, Subscribed
+from chassis.session import Session, Subscribed
 
 CONCURRENT = 64
 WAITING = 2048

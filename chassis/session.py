@@ -18,12 +18,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
+from chassis.delivery import Delivery, server_address
 from chassis.errors import Rejected, Unavailable
 
 ECHO_INTERVAL_S = 2.0
@@ -36,74 +37,7 @@ class NobodyAnswers(Unavailable):
     """The server knows of no subscriber of a request's subject."""
 
 
-class Delivery:
-    """One message as it arrived. The headers are read when they are asked for."""
-
-    __slots__ = ("_headers", "_raw", "payload", "reply", "subject")
-
-    def __init__(self, subject: str, reply: str, raw_headers: bytes | None, payload: bytes) -> None:
-        self.subject = subject
-        self.reply = reply
-        self.payload = payload
-        self._raw = raw_headers
-        self._headers: Mapping[str, str] | None = None
-
-    @property
-    def status(self) -> str:
-        """The server's inline status (`503` no responders, `404`, `408` ...), empty on an ordinary message."""
-        return self._raw[9:12].decode() if self._raw is not None and self._raw[8:9] == b" " else ""
-
-    @property
-    def description(self) -> str:
-        """The words after the status."""
-        return self._raw[13:].partition(b"\r\n")[0].decode() if self._raw is not None and self.status else ""
-
-    def number(self, header: str) -> int | None:
-        """One header that the server writes last of its name, as a number, without reading the others."""
-        if self._raw is None:
-            return None
-        _, found, rest = self._raw.rpartition(b"\r\n%s: " % header.encode())
-        return int(rest.partition(b"\r\n")[0]) if found else None
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        if self._headers is None:
-            self._headers = _parse_headers(self._raw) if self._raw is not None else _NO_HEADERS
-        return self._headers
-
-
-def _parse_headers(raw: bytes) -> dict[str, str]:
-    """`NATS/1.0[ status]`, then `Name: value` lines (ADR-4). Of a repeated name the last stands."""
-    headers = {}
-    for line in raw.decode("utf-8", "replace").split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers[name] = value.strip()
-    return headers
-
-
-class Place(NamedTuple):
-    """Where a consumer's message lies, from its reply subject."""
-
-    consumer: str
-    sequence: int
-    """In the stream."""
-    ordinal: int
-    """In the consumer's deliveries, from 1."""
-    pending: int
-    """How many more there are."""
-
-
-def place(reply: str) -> Place:
-    """Reads `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<ordinal>.<time>.<pending>`, or the longer form with
-    `<domain>.<account>` before the stream and a random token at the end (ADR-15)."""
-    tokens = reply.split(".")
-    at = 2 if len(tokens) < 11 else 4
-    return Place(tokens[at + 1], int(tokens[at + 3]), int(tokens[at + 4]), int(tokens[at + 6]))
-
-
 Callback = Callable[[Delivery], None]
-_NO_HEADERS: Mapping[str, str] = {}
 
 
 @contextmanager
@@ -337,7 +271,7 @@ class Session:
 
     def check_size(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> None:
         """Raises Rejected for a message that the server would answer by closing the connection."""
-        size = len(payload) + sum(len(key) + len(value) + 4 for key, value in (headers or _NO_HEADERS).items()) + 16
+        size = len(payload) + sum(len(key) + len(value) + 4 for key, value in (headers or {}).items()) + 16
         if size > self.max_payload:
             raise Rejected(f"{subject}: {size} bytes are more than the {self.max_payload} that the server takes")
 
@@ -495,8 +429,3 @@ class Answers:
                 self._session._futures.discard(self._arrived)
         queue, self._queue = self._queue, []
         return queue
-
-
-def server_address(url: str) -> str:
-    """`host:port` of a server's URL, without the user and password in it."""
-    return url.rpartition("://")[2].rpartition("@")[2].rstrip("/")

@@ -23,9 +23,10 @@ import msgspec
 from bus_schemas.codec import Malformed, decode
 from bus_schemas.subjects import Fact, Family
 from chassis import jetstream
+from chassis.delivery import Delivery, place
 from chassis.errors import Unavailable
 from chassis.metrics import MALFORMED
-from chassis.session import Answers, Delivery, Session, place
+from chassis.session import Answers, Session
 
 if TYPE_CHECKING:
     from chassis.bus import Bus

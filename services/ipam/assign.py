@@ -24,6 +24,9 @@ from services.ipam.desired import Desired
 from services.ipam.draft import Draft, Promise
 from services.ipam.pools import USES, Pool, candidates, denial, fnv32, wanted
 
+MAX_ADDRESSES = 32
+"""Addresses that one request may ask for by name."""
+
 
 class Limits(NamedTuple):
     """What the allocator may do. See `settings.Settings`."""
@@ -279,6 +282,8 @@ def _full(draft: Draft, pool: Pool) -> bool:
 
 def _by_address(draft: Draft, desired: Desired, limits: Limits, request: AssignRequest) -> list[Plan]:
     """A plan for each requested address."""
+    if len(request.addresses) > MAX_ADDRESSES:
+        return [Refused(reason=f"{len(request.addresses)} addresses are asked for, at most {MAX_ADDRESSES} are given")]
     try:
         addresses = list(dict.fromkeys(parse_address(text) for text in request.addresses))
     except ValueError as error:

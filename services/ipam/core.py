@@ -8,7 +8,7 @@
 
 A decision changes nothing here. Its writes are one atomic batch of compare-and-swaps; when that is done the shell says
 so (`committed`), and answers. When it conflicts, the shell reads the keys again (`learned`) and asks again. Requests
-without a reply are asked again after the commit: they wait for the second phase of a claim.
+without a reply are asked again after the commit: they wait for the second phase of a claim, or for room in a batch.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ WRITES = (BLOCK, AFFINITY, HANDLE)
 
 REPAIRS_AT_ONCE = 64
 """Claims and tunnel handles that one `repairs` looks after: a conflict on one spoils the batch for all of them."""
+
+ROOM = 800
+"""A decision that has touched so many keys takes no further request: what one request adds (`assign.MAX_ADDRESSES`)
+still fits in an atomic batch of 1,000 writes."""
 
 Request = AssignRequest | ReleaseRequest
 Reply = AssignReply | ReleaseReply
@@ -147,7 +151,7 @@ class Core:
             else:
                 handle = _released_handle(draft, request)
             concerned.append(handle)
-            if handle is not None and handle in waiting:
+            if (handle is not None and handle in waiting) or draft.touched >= ROOM:
                 replies.append(None)
                 continue
             reply: Reply | Waiting | Behind

@@ -147,6 +147,11 @@ class Draft:
 
     # --- what comes of it
 
+    @property
+    def touched(self) -> int:
+        """How many keys it has looked at or changed: there are no more writes than that."""
+        return len(self._open) + len(self._affinities) + len(self._handles)
+
     def writes(self) -> list[Write]:
         """Blocks, affinities, then handles: only what differs from the ledger. Blocks come first because a follower may
         see the batch in parts, and an affinity without its block looks like one that lost its race."""

@@ -14,12 +14,13 @@ from bus_schemas.subjects import ATTACHMENT, BLOCK, ENDPOINT, GROUP, LEASE, ROUT
 from chassis import feed as feed_module
 from chassis import jetstream
 from chassis.bus import Bus, Write
+from chassis.delivery import Delivery
 from chassis.errors import Rejected, Unavailable
 from chassis.feed import Feed, Interest
 from chassis.health import Health
 from chassis.jetstream import Stored
 from chassis.metrics import GAPS, MALFORMED
-from chassis.session import Delivery, Session
+from chassis.session import Session
 from tests.support.mirror import mirror, route
 from tests.support.nats import Nats
 from tests.support.waiting import eventually

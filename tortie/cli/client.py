@@ -2,7 +2,7 @@
 
 with the address   "http://host:port"  or  "unix:/path"
 Client(address).get("/v1/ippools")  ->  JSON      raises Refused (the api said no), Unreachable (nobody there)
-Client(address).stream("/v1/events") -> (event, data) of server-sent events, until the other side ends it
+Client(address).stream("/v1/events") -> (event, data) of server-sent events, until Unreachable
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Client:
         return self._json("DELETE", path, query)
 
     def stream(self, path: str, query: Query | None = None) -> Iterator[tuple[str, str]]:
-        """The server-sent events of a path as (event, data). Ends when the api ends; raises Unreachable when it breaks
-        off."""
+        """The server-sent events of a path as (event, data), for as long as the api lives. Raises Unreachable when it
+        ends or breaks off."""
         with self._open("GET", path, query, timeout_s=None) as response:
             if response.status >= 400:
                 raise _refusal(self._answer(response))
@@ -90,6 +90,7 @@ class Client:
                         event, data = "message", []
             except (HTTPException, OSError) as error:
                 raise Unreachable(f"the api at {self.address} broke off: {_reason(error)}") from error
+        raise Unreachable(f"the api at {self.address} ended: ask again when it is back")
 
     # --- the ones that every caller needs
 

@@ -59,6 +59,7 @@ def _serve_nats(store: Path, host: str, port: int) -> int:
     import signal
 
     from chassis.embedded import EmbeddedNats
+    from chassis.errors import Unusable
 
     async def serve() -> int:
         stopping = asyncio.Event()
@@ -76,7 +77,11 @@ def _serve_nats(store: Path, host: str, port: int) -> int:
         print(f"nats-server ended by itself, see {server.log}", file=sys.stderr)
         return 1
 
-    return asyncio.run(serve())
+    try:
+        return asyncio.run(serve())
+    except (Unusable, OSError) as error:
+        print(f"tortie: no nats-server at {host}:{port}: {error}", file=sys.stderr)
+        return 2
 
 
 def _usage(service: str) -> str:

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from chassis.session import heedful, place, server_address
+from chassis.delivery import place, server_address
+from chassis.session import heedful
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,13 @@ def test_validate_reads_stdin(monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
 def test_version(capsys: Capture) -> None:
     assert main(["version"]) == 0
     assert capsys.readouterr().out.startswith("tortie")
+
+
+def test_a_port_in_use_ends_serve_nats_with_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["serve", "nats", "--store", str(tmp_path), "--port", str(port)]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith(f"tortie: no nats-server at 127.0.0.1:{port}: ")
+    assert "address already in use" in said
+    assert said.count("\n") == 1

@@ -384,3 +384,20 @@ def test_blocks_of_another_size_are_not_claimed_over() -> None:
 def test_a_huge_pool_is_not_enumerated() -> None:
     _, [ipam] = cluster(pool("p", "10.0.0.0/8", block_size=32), pool("q", "fd00::/8"), N1)
     assert len(assigned(ipam, "a", "b")) == 4
+
+
+def test_whatever_is_asked_for_at_once_fits_in_a_batch() -> None:
+    """Every request wants addresses of many blocks: those without room are answered by the next decision."""
+    store, [ipam] = cluster(pool("big", "10.0.0.0/16", block_size=30), N1, limits=Limits(max_blocks_per_node=0))
+    requests = [ask(f"h{i}", addresses=tuple(f"10.0.{i}.{4 * j}" for j in range(32))) for i in range(100)]
+    decision = ipam.core.decide(requests, START)
+    assert len(decision.writes) <= 1000
+    replies = ipam.answer(*requests)
+    assert len(addresses(*replies)) == 3200
+    check_store(store)
+
+
+def test_more_addresses_than_a_request_may_name() -> None:
+    _, [ipam] = cluster(FOUR, N1)
+    (reply,) = ipam.answer(ask("h", addresses=tuple(f"10.0.0.{i}" for i in range(33))))
+    assert "33 addresses are asked for, at most 32" in reason(reply)
