@@ -30,6 +30,9 @@ READINGS = 3
 """Attempts at reading back the table while changes come in between."""
 CAUSE = "policy table"
 UNPROTECTED = "endpoints without policy"
+STRANGERS = "other packet filters"
+HEAVY = 1000
+"""Elements and statements from which on a transaction is committed in a thread: it would hold up the event loop."""
 
 
 class Driver(Protocol):
@@ -38,6 +41,8 @@ class Driver(Protocol):
     def exists(self) -> bool: ...
 
     def verify(self, expected: Expected) -> list[str] | None: ...
+
+    def strangers(self) -> list[str]: ...
 
 
 class Enforcement:
@@ -169,7 +174,7 @@ class Enforcement:
 
     async def _commit(self, transaction: Transaction) -> bool:
         try:
-            if transaction.whole or (self._checking and transaction.elements is None):
+            if transaction.whole or transaction.weight > HEAVY or (self._checking and transaction.elements is None):
                 await asyncio.to_thread(self._driver.commit, transaction)
             else:
                 self._driver.commit(transaction)
@@ -199,6 +204,10 @@ class Enforcement:
         if not self.synced:
             return
         damage = await self._damage(deep=deep)
+        if deep:
+            chains = await asyncio.to_thread(self._driver.strangers)
+            told = f"{', '.join(chains)} drop by default what they do not know: pods need an accept there"
+            self._health.note(STRANGERS, told if chains else None)
         if not damage:
             return
         async with self._committing:

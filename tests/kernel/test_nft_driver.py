@@ -203,3 +203,17 @@ def test_a_restarted_agent_replaces_the_table_of_the_one_before(kernel: Kernel) 
         expected = table.expected()
         assert expected is not None
         assert driver.verify(expected) == []
+
+
+def test_other_peoples_chains_that_drop_forwarded_packets_are_seen(kernel: Kernel) -> None:
+    kernel.settle()
+    assert kernel.driver.strangers() == []
+    for line in (
+        "add table ip filter",
+        "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
+        "add chain ip filter INPUT { type filter hook input priority 0; policy drop; }",
+        "add chain ip filter OTHER { type filter hook forward priority 1; policy accept; }",
+        "add chain ip filter DOCKER",
+    ):
+        kernel.namespace.run("nft", *line.split(" "))
+    assert kernel.driver.strangers() == ["ip filter FORWARD"]

@@ -126,6 +126,16 @@ class NftDriver:
         """The table is no longer, or perhaps no longer, what was expected."""
         return not self.revision == self._begun == expected.revision
 
+    def strangers(self) -> list[str]:
+        """Other people's base chains of forwarded packets that drop what they do not know, `<family> <table> <chain>`
+        each: what they drop is lost, whatever our table says. Raises NftError."""
+        try:
+            with self._netlink_lock:
+                rows = self._netlink.dump(encode.dump_chains())
+        except OSError as error:
+            raise NftError(f"cannot list chains: {error}") from error
+        return sorted(filter(None, (encode.forward_drop(body) for _, body in rows)))
+
     def counters(self) -> dict[str, Counter]:
         """The named counters of the table; empty when the table is gone."""
         if not self.exists():

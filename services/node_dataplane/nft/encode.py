@@ -33,6 +33,12 @@ _INET = 1
 NEWTABLE, GETTABLE = 0, 1
 NEWSETELEM, GETSETELEM, DELSETELEM, DESTROYSETELEM = 12, 13, 14, 30
 
+_GETCHAIN = 4
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 1, 3, 4, 5
+_HOOK_NUMBER = 1
+_FORWARD, _DROP = struct.pack(">I", 2), struct.pack(">I", 0)
+_FAMILY_WORDS = {1: "inet", 2: "ip", 10: "ip6"}
+
 _TABLE_NAME = 1
 _ELEM_LIST_TABLE, _ELEM_LIST_SET, _ELEM_LIST_ELEMENTS = 1, 2, 3
 _LIST_ELEM = 1
@@ -124,6 +130,23 @@ def probe_destroy() -> list[bytes]:
 def dump_elements(set_: str) -> bytes:
     body = _INET_HEADER + _TABLE + attribute(_ELEM_LIST_SET, set_.encode() + b"\0")
     return message((SUBSYSTEM << 8) | GETSETELEM, NLM_F_REQUEST | NLM_F_DUMP, body)
+
+
+def dump_chains() -> bytes:
+    """Every family's chains."""
+    return message((SUBSYSTEM << 8) | _GETCHAIN, NLM_F_REQUEST | NLM_F_DUMP, _header(0))
+
+
+def forward_drop(body: bytes) -> str:
+    """`<family> <table> <chain>` of a base chain of forwarded packets that drops by policy; empty: none, or ours."""
+    family = _FAMILY_WORDS.get(body[0])
+    found = dict(attributes(body[4:]))
+    if family is None or _CHAIN_HOOK not in found or _CHAIN_POLICY not in found:
+        return ""
+    hook = dict(attributes(found[_CHAIN_HOOK])).get(_HOOK_NUMBER)
+    table, chain = (found[name].rstrip(b"\0").decode() for name in (_CHAIN_TABLE, _CHAIN_NAME))
+    dropped = (hook, found[_CHAIN_POLICY]) == (_FORWARD, _DROP)
+    return f"{family} {table} {chain}" if dropped and (family, table) != ("inet", TABLE) else ""
 
 
 def read_elements(body: bytes) -> Iterator[tuple[bytes, str]]:

@@ -59,6 +59,11 @@ class Transaction:
         found = [c for c in self.commands if isinstance(c, Elements) and not c.kind.interval]
         return found if len(found) == len(self.commands) else None
 
+    @property
+    def weight(self) -> int:
+        """Statements and elements."""
+        return sum(len(c.rows) if isinstance(c, Elements) else 1 for c in self.commands)
+
     def lines(self) -> Iterator[str]:
         return map(str, self.commands)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,32 @@ async def test_a_directory_that_cannot_be_written_is_a_sentence(tmp_path: Path) 
     (tmp_path / "d").rmdir()
     with pytest.raises(StoreError, match="cannot write"):
         await store.save()
+
+
+async def test_a_write_that_nobody_awaits_any_more_does_not_meet_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EndpointStore(tmp_path)
+    began, go_on = threading.Event(), threading.Event()
+    write = EndpointStore._write
+    running: list[bytes] = []
+
+    def slow(self: EndpointStore, data: bytes) -> None:
+        assert not running, "two writers in one file"
+        running.append(data)
+        began.set()
+        assert go_on.wait(10)
+        write(self, data)
+        running.clear()
+
+    monkeypatch.setattr(EndpointStore, "_write", slow)
+    store.put(plugin("a"))
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(store.save())
+        await asyncio.to_thread(began.wait, 10)
+        first.cancel()
+        store.remove(PodKey("default", "a"))
+        tasks.create_task(store.save())
+        await asyncio.sleep(0)
+        go_on.set()
+    assert EndpointStore(tmp_path).all() == []
