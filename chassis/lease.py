@@ -8,7 +8,8 @@
 `held` is true only until a deadline of our own clock that lies before the server's: a process that was paused finds its
 lease gone when it wakes. What a late writer could still send is fenced by the sequences of its own keys. A holder that
 restarts under the same name takes its lease again at once; one that leaves gives it back. Who is not `fit` (does not
-know yet what its predecessor did) leaves it to others.
+know yet what its predecessor did) leaves it to others. So does one who finds that a living replica has its name: each
+would take the other for its own former life.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Lease:
         self._until = 0.0
         self._fit = fit
         self._became_fit = asyncio.Event()
+        self._overwritten = False
+        """Somebody else wrote over what we held: whoever has our name there is not our former life."""
         self._callbacks: list[Callable[[bool], None]] = []
         self._told = False
 
@@ -101,6 +104,7 @@ class Lease:
                 )
             self._until = started + self._ttl_s * SAFETY
         except Conflict:
+            self._overwritten = True
             self._sequence = None
             self._until = 0.0
         except (BusError, TimeoutError):
@@ -109,11 +113,19 @@ class Lease:
     async def _expected(self) -> int | None:
         """The sequence to swap on, or None: somebody else holds it."""
         (found,) = await self._bus.get_many([(LEASE, self._key)])
-        if isinstance(found, Unreadable):
-            return found.sequence  # nobody's: what no holder can have written is as good as absent
-        if found.value is None or found.value.holder == self._holder:
-            return found.sequence
-        return None
+        # unreadable: what no holder can have written is as good as absent
+        holder = None if isinstance(found, Unreadable) or found.value is None else found.value.holder
+        doubled = holder == self._holder and self._overwritten
+        if holder != self._holder:
+            self._overwritten = False
+        self._bus.health.note(
+            "lease",
+            f"another replica of {self._service} is called {self._holder} too, and leads: give each a name of its own "
+            "(TORTIE_INSTANCE)"
+            if doubled
+            else None,
+        )
+        return found.sequence if holder in (None, self._holder) and not doubled else None
 
     def _tell(self) -> None:
         held = self.held

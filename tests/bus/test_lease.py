@@ -122,3 +122,22 @@ async def test_who_is_not_fit_leaves_it_until_it_is(nats: Nats) -> None:
             fit = False
             await lease._step()
             assert lease.held  # a holder is not asked
+
+
+async def test_two_replicas_of_one_name_do_not_both_lead(nats: Nats) -> None:
+    async with nats.bus() as bus, nats.bus() as double:
+        a, b = lease_of(bus, "same", 60.0), lease_of(double, "same", 60.0)
+        await a._step()
+        await b._step()  # takes itself for the former life of the first
+        assert b.held
+        await a._step()
+        await a._step()
+        assert not a.held
+        assert "TORTIE_INSTANCE" in bus.health.notes["lease"]
+        await b._step()
+        assert b.held
+        assert "lease" not in double.health.notes
+        await b._give_back()
+        await a._step()
+        assert a.held
+        assert "lease" not in bus.health.notes
