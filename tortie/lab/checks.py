@@ -10,7 +10,7 @@ import asyncio
 import os
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tortie.lab import kernel, ownership, probes, scenario, wire
@@ -89,6 +89,13 @@ class _Checks:
         async def attempt() -> Verdict:
             way = scenario.traffic(await self._fill(text))
             outcome = await ask(self._cluster, way)
+            if isinstance(outcome, probes.Silent) and kind == "deny" and way.destination.kind == "pod":
+                # A pod that answers nobody is no proof of a policy. Its own node reaches it whatever policy says.
+                node = Place("node", self._node(way.destination))
+                control = await ask(self._cluster, replace(way, source=node))
+                if not isinstance(control, probes.Answered):
+                    seen = f"{outcome}, but {node.name}, its own node, has no answer of it either: {control}"
+                    return Verdict(False, seen, self._about(way))
             return Verdict(isinstance(outcome, wanted), str(outcome), self._about(way))
 
         expected = "an answer" if kind == "allow" else "no answer at all: dropped"
