@@ -8,10 +8,12 @@ less than their sum.
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 
@@ -24,10 +26,14 @@ from chassis.bus import Bus
 from chassis.feed import Interest
 from services.node_dataplane.endpoint_store import EndpointStore, Plugin
 from services.node_dataplane.links import PodLink, PodLinks
+from services.node_dataplane.netlink import conntrack
+from services.node_dataplane.netlink.wire import NETLINK_NETFILTER, NetlinkSocket
 from services.node_dataplane.nft.driver import NftDriver
-from tests.support.netns import Namespace, namespaces
+from tests.support.netns import Namespace, namespaces, veth
 
 ROUNDS = 60
+FLOWS = 20_000
+"""Connections that a busy node remembers."""
 ELSEWHERE = NodeName("elsewhere")
 """A node without an agent: nobody but us looks at its attachments."""
 
@@ -69,6 +75,11 @@ async def measure(bus: Bus, directory: Path, pod: Namespace, plugin: Path) -> di
                         if (fact.value is not None) is wanted:
                             return
 
+            forget_flows = stack.enter_context(remembering(FLOWS))
+
+            async def forget(work: Callable[[], None]) -> None:
+                await asyncio.to_thread(work)
+
             while not feed.in_sync:
                 await feed.next()
             for _ in range(ROUNDS):
@@ -94,10 +105,31 @@ async def measure(bus: Bus, directory: Path, pod: Namespace, plugin: Path) -> di
                 await take("link, addresses and routes", make)
                 await take("endpoint published -> attachment heard", lambda n=number: compiled(n, wanted=True))  # type: ignore[misc]
                 await take("policy table: one pod more", join)
+                await take(f"old connections forgotten, of {FLOWS}", lambda: forget(forget_flows))
                 await compiled(number, wanted=False)
                 await bus.request(RELEASE, ReleaseRequest(handle=handle), timeout_s=5)
                 await asyncio.to_thread(links.remove, [link.name])
     return taken
+
+
+@contextmanager
+def remembering(flows: int) -> Iterator[Callable[[], None]]:
+    """A node that tracks that many connections; what it takes to forget those of an address that has none."""
+    with namespaces(2) as (node, peer):
+        veth(node, "up0", peer, "up0", addresses=("10.1.0.1/24", "10.1.0.2/24"))
+        chain = "chain o { type filter hook output priority 0; ct state new accept; }\n"
+        node.run("nft", "-f", "-", text=f"table t {{\n{chain}}}\n")
+        with node.inside():
+            sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            driver = NetlinkSocket(NETLINK_NETFILTER)
+        with sender, driver:
+            for port in range(1, flows + 1):
+                sender.sendto(b"?", ("10.1.0.2", port))
+
+            def forget() -> None:
+                driver.execute(conntrack.forget(ip_address("10.9.9.9").packed), "forget")
+
+            yield forget
 
 
 def _endpoint(number: int) -> Endpoint:
