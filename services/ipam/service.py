@@ -101,6 +101,15 @@ class Allocator:
         await self._tending.run(self._repair)
 
     async def _repair(self) -> None:
+        """Raises what the bus does: it is tried again. A refusal does not pass by itself, so it is named."""
+        try:
+            await self._repair_all()
+        except Rejected as error:
+            self._health.note("ipam refused", f"the bus refuses what has to be repaired: {error}")
+            raise
+        self._health.note("ipam refused", None)
+
+    async def _repair_all(self) -> None:
         failures = 0
         while True:
             decision = self.core.repairs(self._now())

@@ -18,7 +18,7 @@ from bus_schemas.ipam import Assigned, AssignRequest, Busy, Handle, PoolExhauste
 from bus_schemas.subjects import ASSIGN, BLOCK, HANDLE, RELEASE, Fact, Family
 from chassis.bus import Bus, Write
 from chassis.embedded import EmbeddedNats
-from chassis.errors import Conflict, Unavailable
+from chassis.errors import Conflict, Rejected, Unavailable
 from chassis.feed import Interest
 from chassis.health import Health
 from services.ipam.commits import Commits
@@ -192,3 +192,22 @@ async def test_nothing_is_answered_before_the_state_is_read() -> None:
         assert isinstance(await allocator.answer(give_back("h")), Busy)
         assert not health.ready
         assert "not yet read" in health.causes["ipam"]
+
+
+async def test_a_repair_that_the_bus_refuses_is_named_until_it_is_taken(
+    server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health = Health()
+    async with client(server) as bus, asyncio.TaskGroup() as tasks:
+        allocator = Allocator(bus, Settings(nats_url=server.url), health, tasks)
+
+        async def refused() -> None:
+            raise Rejected("maximum bytes exceeded")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(allocator, "_repair_all", refused)
+            with pytest.raises(Rejected):
+                await allocator._repair()
+        assert "maximum bytes exceeded" in health.notes["ipam refused"]
+        await allocator._repair()
+        assert "ipam refused" not in health.notes

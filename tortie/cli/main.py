@@ -69,6 +69,8 @@ def _not_loaded() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line (sys.argv by default); the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        given = ["version"]
     try:
         build(given[0] if given else None)(given, prog_name="tortie")
     except CommandError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bus_schemas import VERSION
 from tests.support.api import CALICO_POLICY, NAMESPACE, POOL, joined
 from tortie.cli.main import COMMANDS, main
 
@@ -99,9 +100,10 @@ def test_validate_reads_stdin(monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
     assert capsys.readouterr().out == "1 document is right\n"
 
 
-def test_version(capsys: Capture) -> None:
-    assert main(["version"]) == 0
-    assert capsys.readouterr().out.startswith("tortie")
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version(word: str, capsys: Capture) -> None:
+    assert main([word]) == 0
+    assert capsys.readouterr().out == f"tortie {VERSION}\n"
 
 
 def test_a_port_in_use_ends_serve_nats_with_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
