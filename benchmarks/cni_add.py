@@ -156,9 +156,9 @@ async def run(count: int, store: Path | None) -> None:
             parts = await cni_parts.measure(bus, directory, pods[0], plugin)
             for width, times in series.items():
                 rows = []
-                peer = p50(times.get(("ptp + host-local", "ADD"), times["whole", "ADD"]))
+                reference = p50(times.get(("ptp + host-local", "ADD"), times["whole", "ADD"]))
                 for (name, verb), values in sorted(times.items(), key=lambda item: item[0][1]):
-                    ratio = f"{p50(values) / peer:.2f}x" if verb == "ADD" else ""
+                    ratio = f"{p50(values) / reference:.2f}x" if verb == "ADD" else ""
                     rows.append({"what": name, "verb": verb, **spread(values, 1), "of ptp's ADD": ratio})
                 show("CNI, one at a time" if width == 1 else f"CNI, {width} at once", rows)
             show("Parts of one ADD", [{"part": part, **spread(values)} for part, values in parts.items()])
