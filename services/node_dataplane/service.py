@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from prometheus_client import Counter
@@ -25,6 +25,7 @@ from bus_schemas.ids import NodeName
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
 from bus_schemas.subjects import DESIRED, ENDPOINT, ROUTE
 from chassis.bus import Bus
+from chassis.errors import CannotServe
 from chassis.feed import Interest
 from chassis.health import Health
 from chassis.publication import Publication
@@ -37,10 +38,12 @@ from services.node_dataplane.debts import Debts
 from services.node_dataplane.desired_resources import DesiredResources
 from services.node_dataplane.endpoint_store import EndpointStore
 from services.node_dataplane.enforcement import Enforcement
+from services.node_dataplane.errors import NodeError
 from services.node_dataplane.fabric import Fabric
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.monitor import Monitor
 from services.node_dataplane.nft.driver import NftDriver
+from services.node_dataplane.nft.errors import NftUnavailable
 from services.node_dataplane.node_rules import node_rules, refresh_intervals
 from services.node_dataplane.pods import Pods
 from services.node_dataplane.reaper import Reaper
@@ -210,14 +213,29 @@ class Agent:
         )
 
 
+@contextmanager
+def _fit() -> Iterator[None]:
+    """What this machine lacks becomes CannotServe, with the sentence that says what to do about it."""
+    try:
+        yield
+    except PermissionError as error:
+        raise CannotServe(
+            f"the agent configures links, routes and nftables, which needs root (CAP_NET_ADMIN): {error.strerror}"
+        ) from error
+    except (NodeError, NftUnavailable) as error:
+        raise CannotServe(str(error)) from error
+
+
 @asynccontextmanager
 async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[Agent]:
     """An agent whose tasks run while the context is open."""
-    made = Agent(settings, bus, health)
     async with AsyncExitStack() as stack:
+        with _fit():
+            made = Agent(settings, bus, health)
         stack.callback(made.close)
         await stack.enter_async_context(made.publication)
-        made.adopt()
+        with _fit():
+            made.adopt()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = [
             tasks.create_task(task)

@@ -252,9 +252,7 @@ def ping(namespace: Namespace, address: str, *, source: str = "", wait_s: float 
     """One echo request and its reply, IPv4 or IPv6."""
     six = ":" in address
     with namespace.inside():
-        probe = socket.socket(
-            _family(address), socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP
-        )
+        probe = socket.socket(_family(address), socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP)
     with probe:
         if source:
             probe.bind((source, 0))
