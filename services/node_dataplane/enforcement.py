@@ -7,6 +7,9 @@
 A flush waits until every wanted interest has had its snapshot: what the kernel holds is the last good state, and a pod
 whose policy is still being read is dropped by default, so to wait is always safe. The first flush waits for the node's
 own rules, too.
+
+A restarted agent adopts the table that it finds when it is the one that it would write. Even an atomic replacement can
+cost a packet: one that is between two chains of the old table finds the old map already emptied.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ HEAVY = 1000
 class Driver(Protocol):
     def commit(self, transaction: Transaction) -> None: ...
 
+    def adopt(self, transaction: Transaction) -> None: ...
+
     def exists(self) -> bool: ...
 
     def verify(self, expected: Expected) -> list[str] | None: ...
@@ -60,6 +65,7 @@ class Enforcement:
         self._dirty = asyncio.Event()
         self._committing = asyncio.Lock()
         self._checking = False
+        self._first = True
         """The table is being read back in a thread, which holds the text interface for long."""
         self._node_known = False
         self._containers: dict[PodKey, str] = {}
@@ -167,10 +173,32 @@ class Enforcement:
         async with self._committing:
             self._replugged.clear()
             flush = self._table.flush()
-            if flush.transaction is not None and not await self._commit(flush.transaction):
+            if flush.transaction is not None and not await self._enter(flush.transaction):
                 return False
         self._settled(flush)
         return True
+
+    async def _enter(self, transaction: Transaction) -> bool:
+        """Into the kernel; the first time, what an earlier life left there is adopted when it is the same."""
+        first, self._first = self._first, False
+        if not (first and transaction.whole and self._inherited()):
+            return await self._commit(transaction)
+        self._table.committed(transaction)
+        self._driver.adopt(transaction)
+        expected = self._table.expected()
+        assert expected is not None, "a table that was just settled is settled"
+        try:
+            differences = await asyncio.to_thread(self._driver.verify, expected)
+        except NftError as error:
+            differences = [str(error)]
+        return differences == [] or await self._commit(self._table.whole())
+
+    def _inherited(self) -> bool:
+        """There is a table of an earlier life."""
+        try:
+            return self._driver.exists()
+        except NftError:
+            return False  # The commit will say what is wrong.
 
     async def _commit(self, transaction: Transaction) -> bool:
         try:

@@ -173,6 +173,7 @@ async def test_a_killed_agent_costs_no_packet_and_comes_back_to_its_pods(cluster
     web, client = await cluster.both()
     agent = cluster.agents[0]
     before = [row["ifname"] for row in ip_json(cluster.nodes[0], "link")]
+    table = _table_handle(cluster.nodes[0])
     agent.kill()
     assert await asyncio.to_thread(ping, cluster.pods[1], web)
     code, answer = await asyncio.to_thread(agent.cni, "ADD", "other", cluster.pods[0])
@@ -194,9 +195,16 @@ async def test_a_killed_agent_costs_no_packet_and_comes_back_to_its_pods(cluster
     assert lost == []
     assert again["ips"][0]["address"] == f"{web}/32"
     assert [row["ifname"] for row in ip_json(cluster.nodes[0], "link")] == before
+    assert _table_handle(cluster.nodes[0]) == table, "the table was replaced, not adopted"
     await cluster.reach(0, client)
     facts = await cluster.bus.get(ENDPOINT, ("node1", *WEB))
     assert facts.value.addresses == (web,)
+
+
+def _table_handle(node: netns.Namespace) -> int:
+    """The kernel's number of the policy table: another one after every replacement."""
+    listed = json.loads(node.run("nft", "-j", "list", "tables", "inet"))["nftables"]
+    return next(int(row["table"]["handle"]) for row in listed if "table" in row and row["table"]["name"] == "tortie")
 
 
 def _answered(agent: AgentProcess, pod: netns.Namespace) -> dict[str, Any]:

@@ -75,6 +75,11 @@ class NftDriver:
             raise
         self.revision = transaction.revision
 
+    def adopt(self, transaction: Transaction) -> None:
+        """Takes what the kernel holds for what the transaction would have made, without a write: `verify` has to say
+        whether that is so."""
+        self._begun = self.revision = transaction.revision
+
     def _commit(self, transaction: Transaction) -> None:
         elements = transaction.elements
         if elements is None:
