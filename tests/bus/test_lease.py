@@ -92,7 +92,8 @@ async def test_a_restart_of_the_bus_does_not_cost_the_lease(nats: Nats) -> None:
                 await nats.restart()
                 await bus.connected()
                 await standby.connected()
-                await a._step()
+                believed = a._until
+                await eventually(lambda: a._until > believed)  # renewed on the new server
                 assert a.held
                 assert not b.held
 
@@ -115,13 +116,30 @@ async def test_who_is_not_fit_leaves_it_until_it_is(nats: Nats) -> None:
         lease = Lease(bus, "service", "a", ttl_s=60.0, fit=lambda: fit)
         await lease._step()
         assert not lease.held
+        fit = True
+        await lease._step()
+        assert lease.held
+        fit = False
+        await lease._step()
+        assert lease.held  # a holder is not asked
+
+
+async def test_who_became_fit_takes_it_at_once(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chassis.lease.POLL_S", 3600.0)
+    async with nats.bus() as bus:
+        fit = asked = False
+
+        def is_fit() -> bool:
+            nonlocal asked
+            asked = True
+            return fit
+
+        lease = Lease(bus, "service", "a", ttl_s=60.0, fit=is_fit)
         async with running(lease):
+            await eventually(lambda: asked)
             fit = True
             lease.became_fit()
             await eventually(lambda: lease.held)
-            fit = False
-            await lease._step()
-            assert lease.held  # a holder is not asked
 
 
 async def test_two_replicas_of_one_name_do_not_both_lead(nats: Nats) -> None:
