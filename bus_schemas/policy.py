@@ -1,6 +1,7 @@
-"""The three words that policy is compiled to: group, rules, attachment.
+"""The words that policy is compiled to: group, rules, attachment (of a pod, of a host endpoint).
 
-    Attachment (one endpoint) --names--> Rules (one policy) --name--> Group (one selector's members, in segments)
+    Attachment (one pod)  --------+--names--> Rules (one policy) --name--> Group (one selector's members, in segments)
+    HostAttachment (one device) --+
 
 They are written in that dependency's order (groups first) in atomic batches, and removed in the reverse order. An
 agent that lacks any link of the chain drops what the missing part would have covered.
@@ -26,6 +27,11 @@ ADDRESS6 = 16
 PORT4 = 8
 PORT6 = 20
 """Bytes per member of a `ports` group: the address, one byte of IP protocol, one byte of zero, two bytes of port."""
+NET4 = 5
+NET6 = 17
+"""Bytes per network of an `addresses` group: the masked address, one byte of prefix length."""
+
+Way = Literal["ingress", "egress"]
 
 
 class Group(Message, tag="group/1", frozen=True, kw_only=True):
@@ -39,6 +45,11 @@ class Group(Message, tag="group/1", frozen=True, kw_only=True):
     """Packed IPv4 members, 4 or 8 bytes each, ascending, distinct."""
     v6: bytes = b""
     """Packed IPv6 members, 16 or 20 bytes each, ascending, distinct."""
+    nets4: bytes = b""
+    """Packed IPv4 networks, 5 bytes each, ascending, distinct, of an `addresses` group: whatever lies in one is a
+    member. They may overlap one another and the addresses. A /32 stands among the addresses."""
+    nets6: bytes = b""
+    """Packed IPv6 networks, 17 bytes each; a /128 stands among the addresses."""
     segments: int = 1
     """How many segments the group had when this one was written (the highest wins)."""
     selector: str = ""
@@ -85,6 +96,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     destination: Match = Match()
     never: str = ""
     """Non-empty: the rule could not be compiled, for this reason. A deny of what its other fields cover."""
+    index: int = 0
+    """The place of the manifest's rule in its list: several of these rules can be one of the manifest's."""
+    name: str = ""
+    """The manifest's name for the rule, where its kind has one."""
 
 
 class Rules(Message, tag="rules/1", frozen=True, kw_only=True):
@@ -94,6 +109,9 @@ class Rules(Message, tag="rules/1", frozen=True, kw_only=True):
     """`<Kind>/<namespace>/<name>` or `<Kind>/<name>`, for people."""
     ingress: tuple[Rule, ...] = ()
     egress: tuple[Rule, ...] = ()
+    cut: bool = False
+    """Connections that live when these rules change (or begin or cease to govern) are cut where they are no longer
+    allowed. Otherwise they go on until they end."""
 
 
 class TierRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -106,8 +124,13 @@ class TierRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Direction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tiers: tuple[TierRules, ...] = ()
+    profiles: tuple[RulesId, ...] = ()
+    """After the last tier: rules of profiles, in order, as if of one more tier that passes."""
     default: Literal["allow", "deny"] = "deny"
-    """After the last tier: what the endpoint's profiles say (its namespace exists: allow; unknown: deny)."""
+    """After the profiles. Of a pod it is what its namespace's profile says (known: allow; unknown: deny)."""
+    preview: tuple[TierRules, ...] | None = None
+    """The tiers as they would be with the staged policies in force: evaluated beside, reported, never enforced. None:
+    no staged policy concerns the endpoint in this direction."""
 
 
 class Attachment(Message, tag="attachment/1", frozen=True, kw_only=True):
@@ -120,6 +143,66 @@ class Attachment(Message, tag="attachment/1", frozen=True, kw_only=True):
     """The incarnation of the endpoint that this was compiled for."""
     ingress: Direction = Direction()
     egress: Direction = Direction()
+
+
+class HostAttachment(Message, tag="hostattachment/1", frozen=True, kw_only=True):
+    """What governs the devices of one host endpoint. `allow` at the end of `pre_dnat_ingress` and of the two untracked
+    directions only means that the packet goes on; the other directions have the last word."""
+
+    node: NodeName
+    name: str
+    interface: str
+    """A device; `*`: every device that no other host endpoint of the node stands for; empty: found by `addresses`."""
+    addresses: tuple[str, ...] = ()
+    """expectedIPs: plain addresses."""
+    ingress: Direction = Direction()
+    """What the node itself receives."""
+    egress: Direction = Direction()
+    """What the node itself sends."""
+    forward_ingress: Direction = Direction()
+    """What enters by the device and is forwarded: the policies with applyOnForward. Without any, allow."""
+    forward_egress: Direction = Direction()
+    pre_dnat_ingress: Direction = Direction()
+    untracked_ingress: Direction = Direction()
+    untracked_egress: Direction = Direction()
+
+
+class PolicyStatus(Message, tag="policystatus/1", frozen=True, kw_only=True):
+    """What the compiler has to say about one policy. Exists only while there is something."""
+
+    policy: str
+    """`<Kind>/<namespace>/<name>` or `<Kind>/<name>`, for people."""
+    faults: tuple[str, ...]
+    """What could not be compiled and is closed instead: `<path>: <reason>`."""
+
+
+class Hit(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Connections (first packets) that one policy decided on one node, one way, since `Hits.since`."""
+
+    rules: str
+    """A RulesId; `tier/<name>`: nothing in the tier decided, so its default did; `profile`: nothing at all decided."""
+    way: Way
+    allowed: int = 0
+    denied: int = 0
+    passed: int = 0
+    would_allow: int = 0
+    """By the preview with staged policies."""
+    would_deny: int = 0
+
+
+class Hits(Message, tag="hits/1", frozen=True, kw_only=True):
+    """The counters of one node's policies, those that are not zero. With a time to live; written by that agent."""
+
+    node: NodeName
+    since: float
+    """Unix time in seconds at which the counters began."""
+    time: float
+    """Unix time in seconds at which they were read."""
+    hits: tuple[Hit, ...] = ()
+
+
+CUT_ANNOTATION = "tortie.io/existing-connections"
+"""`cut` or `keep` (the default): on a policy, or on the FelixConfiguration `default` for all policies."""
 
 
 def rules_id(kind: str, namespace: str, name: str) -> RulesId:

@@ -3,9 +3,10 @@
     DESIRED   desired.<kind>.<namespace or _>.<name>     what people asked for
     BLOCKS    ipam.block|affinity|handle...              which addresses are whose
     ENDPOINTS endpoint.<node>.<namespace>.<name>         which pods are plugged in where
-    POLICY    policy.group|rules|attach...               what policy means, compiled
+    POLICY    policy.group|rules|attach|host|status...   what policy means, compiled
     ROUTES    route.<cidr>                               who reaches what
-    STATUS    status.<component>.<instance>, lease.<service>   who lives, who leads (with time to live)
+    STATUS    status.<component>.<instance>, lease.<service>, hits.<node>   who lives, who leads, what policies decided
+                                                         (with time to live)
     EVENTS    event.<domain>.<what>.<node>               what happened
 
 Everything lies under `tortie.v1.`. State streams keep the last message of every subject; an empty payload is a
@@ -60,7 +61,7 @@ STREAMS: dict[Stream, StreamSpec] = {
         StreamSpec(Stream.ENDPOINTS, ("endpoint.>",)),
         StreamSpec(Stream.POLICY, ("policy.>",)),
         StreamSpec(Stream.ROUTES, ("route.>", "bgp.>")),
-        StreamSpec(Stream.STATUS, ("status.>", "lease.>")),
+        StreamSpec(Stream.STATUS, ("status.>", "lease.>", "hits.>")),
         StreamSpec(
             Stream.EVENTS,
             ("event.>",),
@@ -177,6 +178,24 @@ ATTACHMENT = Family(
     "policy_compiler",
     ("node_dataplane of that node",),
 )
+HOST_ATTACHMENT = Family(
+    "host attachment",
+    Stream.POLICY,
+    ("policy", "host"),
+    ("node", "name"),
+    policy.HostAttachment,
+    "policy_compiler",
+    ("node_dataplane of that node",),
+)
+POLICY_STATUS = Family(
+    "policy status",
+    Stream.POLICY,
+    ("policy", "status"),
+    ("kind", "namespace", "name"),
+    policy.PolicyStatus,
+    "policy_compiler",
+    ("api", "kube_bridge"),
+)
 ROUTE = Family(
     "route",
     Stream.ROUTES,
@@ -187,6 +206,7 @@ ROUTE = Family(
     ("node_dataplane", "api"),
 )
 STATUS = Family("status", Stream.STATUS, ("status",), ("component", "instance"), status.Status, "everyone", ("api",))
+HITS = Family("hits", Stream.STATUS, ("hits",), ("node",), policy.Hits, "node_dataplane of that node", ("api",))
 LEASE = Family("lease", Stream.STATUS, ("lease",), ("service",), status.Lease, "the replicas of a service", ())
 EVENT = Family(
     "event",
@@ -207,8 +227,11 @@ FAMILIES: tuple[Family[Any], ...] = (
     GROUP,
     RULES,
     ATTACHMENT,
+    HOST_ATTACHMENT,
+    POLICY_STATUS,
     ROUTE,
     STATUS,
+    HITS,
     LEASE,
     EVENT,
 )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from bus_schemas.resources.calico_policy import GlobalNetworkPolicy, NetworkPolicy
+from bus_schemas.resources.calico_policy import (
+    GlobalNetworkPolicy,
+    NetworkPolicy,
+    StagedGlobalNetworkPolicy,
+    StagedNetworkPolicy,
+)
+from bus_schemas.resources.cluster_policy import AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy
 from bus_schemas.resources.configuration import BGPConfiguration, FelixConfiguration
 from bus_schemas.resources.core import Namespace, Node, Pod, ServiceAccount
 from bus_schemas.resources.metadata import LabelSelector, Metadata, Resource
-from bus_schemas.resources.network_policy import KubernetesNetworkPolicy
+from bus_schemas.resources.network_policy import KubernetesNetworkPolicy, StagedKubernetesNetworkPolicy
+from bus_schemas.resources.policy_scopes import GlobalNetworkSet, HostEndpoint, NetworkSet, Profile, Tier
 from bus_schemas.resources.pools import IPPool
+from bus_schemas.resources.services import EndpointSlice, Service
 
 KINDS: dict[str, type[Resource]] = {
     kind.TOKEN: kind
@@ -16,29 +24,55 @@ KINDS: dict[str, type[Resource]] = {
         ServiceAccount,
         Node,
         Pod,
+        Service,
+        EndpointSlice,
         IPPool,
         FelixConfiguration,
         BGPConfiguration,
+        Tier,
+        Profile,
+        NetworkSet,
+        GlobalNetworkSet,
         KubernetesNetworkPolicy,
+        ClusterNetworkPolicy,
+        AdminNetworkPolicy,
+        BaselineAdminNetworkPolicy,
         NetworkPolicy,
         GlobalNetworkPolicy,
+        StagedKubernetesNetworkPolicy,
+        StagedNetworkPolicy,
+        StagedGlobalNetworkPolicy,
+        HostEndpoint,
     )
 }
 """By subject token, in the order in which a set of manifests should be applied."""
 
 __all__ = [
     "KINDS",
+    "AdminNetworkPolicy",
     "BGPConfiguration",
+    "BaselineAdminNetworkPolicy",
+    "ClusterNetworkPolicy",
+    "EndpointSlice",
     "FelixConfiguration",
     "GlobalNetworkPolicy",
+    "GlobalNetworkSet",
+    "HostEndpoint",
     "IPPool",
     "KubernetesNetworkPolicy",
     "LabelSelector",
     "Metadata",
     "Namespace",
     "NetworkPolicy",
+    "NetworkSet",
     "Node",
     "Pod",
+    "Profile",
     "Resource",
+    "Service",
     "ServiceAccount",
+    "StagedGlobalNetworkPolicy",
+    "StagedKubernetesNetworkPolicy",
+    "StagedNetworkPolicy",
+    "Tier",
 ]

@@ -1,6 +1,6 @@
-"""Calico's NetworkPolicy and GlobalNetworkPolicy (projectcalico.org/v3; crd.projectcalico.org/v1 is read alike).
+"""Calico's policies and their staged twins (projectcalico.org/v3; crd.projectcalico.org/v1 is read alike).
 
-After reading, `types` is always filled in and `tier` names a tier.
+After reading, `types` is always filled in and `tier` names a tier (which need not exist yet).
 """
 
 from __future__ import annotations
@@ -21,6 +21,14 @@ class ServiceAccountMatch(_Part, frozen=True, kw_only=True):
     selector: str = ""
 
 
+class ServiceMatch(_Part, frozen=True, kw_only=True):
+    """The ready endpoints of a Service: (address, protocol, port) as a destination, the addresses alone as a source."""
+
+    name: str = ""
+    namespace: str = ""
+    """Empty: the policy's own."""
+
+
 class EntityRule(_Part, frozen=True, kw_only=True):
     nets: tuple[str, ...] = ()
     not_nets: tuple[str, ...] = ()
@@ -31,6 +39,8 @@ class EntityRule(_Part, frozen=True, kw_only=True):
     """Numbers, ranges `"first:last"`, or names of container ports."""
     not_ports: tuple[int | str, ...] = ()
     service_accounts: ServiceAccountMatch | None = None
+    services: ServiceMatch | None = None
+    """Excludes every other field of the end that names addresses, and ports on a destination."""
 
 
 class IcmpFields(_Part, frozen=True, kw_only=True):
@@ -64,6 +74,12 @@ class NetworkPolicySpec(_Part, frozen=True, kw_only=True):
 
 class GlobalNetworkPolicySpec(NetworkPolicySpec, frozen=True, kw_only=True):
     namespace_selector: str = ""
+    do_not_track: bool = False
+    """Without connection tracking, before everything else, on host endpoints alone; both directions must be written."""
+    pre_dnat: bool = msgspec.field(default=False, name="preDNAT")
+    """Before destination NAT, on host endpoints alone; ingress only; denies only what it says."""
+    apply_on_forward: bool = False
+    """Also for what is forwarded through a host endpoint. True whenever one of the two above is."""
 
 
 class NetworkPolicy(Resource, tag="networkpolicy/1", frozen=True, kw_only=True):
@@ -86,3 +102,37 @@ class GlobalNetworkPolicy(Resource, tag="globalnetworkpolicy/1", frozen=True, kw
     NAMESPACED: ClassVar[bool] = False
 
     spec: GlobalNetworkPolicySpec = GlobalNetworkPolicySpec()
+
+
+StagedAction = Literal["Set", "Delete", "Learn", "Ignore"]
+
+
+class StagedNetworkPolicySpec(NetworkPolicySpec, frozen=True, kw_only=True):
+    staged_action: StagedAction = "Set"
+    """Set: as if this policy were there (in place of one of that name); Delete: as if the one of that name were not."""
+
+
+class StagedGlobalNetworkPolicySpec(GlobalNetworkPolicySpec, frozen=True, kw_only=True):
+    staged_action: StagedAction = "Set"
+
+
+class StagedNetworkPolicy(Resource, tag="stagednetworkpolicy/1", frozen=True, kw_only=True):
+    API_VERSION: ClassVar[str] = "projectcalico.org/v3"
+    KIND: ClassVar[str] = "StagedNetworkPolicy"
+    TOKEN: ClassVar[str] = "stagednetworkpolicy"
+    PLURAL: ClassVar[str] = "stagednetworkpolicies"
+    ALIASES: ClassVar[tuple[str, ...]] = ("snp",)
+    NAMESPACED: ClassVar[bool] = True
+
+    spec: StagedNetworkPolicySpec = StagedNetworkPolicySpec()
+
+
+class StagedGlobalNetworkPolicy(Resource, tag="stagedglobalnetworkpolicy/1", frozen=True, kw_only=True):
+    API_VERSION: ClassVar[str] = "projectcalico.org/v3"
+    KIND: ClassVar[str] = "StagedGlobalNetworkPolicy"
+    TOKEN: ClassVar[str] = "stagedglobalnetworkpolicy"
+    PLURAL: ClassVar[str] = "stagedglobalnetworkpolicies"
+    ALIASES: ClassVar[tuple[str, ...]] = ("sgnp",)
+    NAMESPACED: ClassVar[bool] = False
+
+    spec: StagedGlobalNetworkPolicySpec = StagedGlobalNetworkPolicySpec()

@@ -9,6 +9,14 @@ import msgspec
 from bus_schemas.resources.metadata import Resource
 
 
+class ProtoPort(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    protocol: str
+    """tcp, udp or sctp."""
+    port: int
+    net: str = ""
+    """Only to or from this CIDR; empty: anywhere."""
+
+
 class FelixConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """None: not set here, so the next object in precedence (per node, then `default`, then built in) decides."""
 
@@ -20,6 +28,13 @@ class FelixConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_def
     nat_outgoing_exclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] | None = None
     workload_source_spoofing: Literal["Disabled", "Any"] | None = None
     allow_vxlan_packets_from_workloads: bool | None = msgspec.field(default=None, name="allowVXLANPacketsFromWorkloads")
+    failsafe_inbound_host_ports: tuple[ProtoPort, ...] | None = None
+    """Ports of the node that stay reachable whatever its host endpoints' policies say. None: Calico's list; empty:
+    none at all."""
+    failsafe_outbound_host_ports: tuple[ProtoPort, ...] | None = None
+    log_action_rate_limit: str | None = None
+    """Of the action Log: `<n>/second`, `/minute`, `/hour`, `/day`; empty or None: no limit."""
+    log_action_rate_limit_burst: int | None = None
     route_refresh_interval: str | None = None
     """A Go duration (`90s`): how often the self-check reads routes, tunnels and links back; `0`: only when it hears of
     a change. Not set: as often as the agent's own setting says."""

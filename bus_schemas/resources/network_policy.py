@@ -61,3 +61,20 @@ class KubernetesNetworkPolicy(Resource, tag="k8snetworkpolicy/1", frozen=True, k
     NAMESPACED: ClassVar[bool] = True
 
     spec: KubernetesNetworkPolicySpec = KubernetesNetworkPolicySpec()
+
+
+class StagedKubernetesNetworkPolicySpec(KubernetesNetworkPolicySpec, frozen=True, kw_only=True):
+    staged_action: Literal["Set", "Delete", "Learn", "Ignore"] = "Set"
+
+
+class StagedKubernetesNetworkPolicy(Resource, tag="stagedkubernetesnetworkpolicy/1", frozen=True, kw_only=True):
+    """projectcalico.org/v3: a NetworkPolicy of Kubernetes that is only tried."""
+
+    API_VERSION: ClassVar[str] = "projectcalico.org/v3"
+    KIND: ClassVar[str] = "StagedKubernetesNetworkPolicy"
+    TOKEN: ClassVar[str] = "stagedkubernetesnetworkpolicy"
+    PLURAL: ClassVar[str] = "stagedkubernetesnetworkpolicies"
+    ALIASES: ClassVar[tuple[str, ...]] = ("sknp",)
+    NAMESPACED: ClassVar[bool] = True
+
+    spec: StagedKubernetesNetworkPolicySpec = StagedKubernetesNetworkPolicySpec()
