@@ -46,7 +46,7 @@ class Cluster:
     def __init__(self, name: str, nodes: Mapping[str, NodeSpec], directory: Path) -> None:
         """`directory` is the lab's own, see `ownership`. Raises ScenarioFault."""
         self.name = name
-        self.topology: Topology = plan(name, {node: spec.address for node, spec in nodes.items()})
+        self.topology: Topology = plan(name, {node: spec.addresses for node, spec in nodes.items()})
         self.pods: dict[PodKey, Pod] = {}
         self.directory = directory
         self.processes: dict[str, Process] = {}
@@ -221,7 +221,7 @@ class Cluster:
             "apiVersion": "projectcalico.org/v3",
             "kind": "Node",
             "metadata": {"name": node, "labels": {"kubernetes.io/hostname": node, **spec.labels}},
-            "spec": {"bgp": {"ipv6Address" if ":" in spec.address else "ipv4Address": spec.address}},
+            "spec": {"bgp": {"ipv6Address" if ":" in text else "ipv4Address": text for text in spec.addresses}},
         }
 
     async def _apply_all(self, documents: Sequence[Json]) -> None:

@@ -43,12 +43,11 @@ def interior(host: Host) -> str:
     for device in host.devices:
         if device.master:
             lines.append(f"link set {device.name} master {device.master}")
-        if device.address:
-            nodad = " nodad" if ":" in device.address else ""
-            lines.append(f"addr add {device.address} dev {device.name}{nodad}")
+        for address in device.addresses:
+            nodad = " nodad" if ":" in address else ""
+            lines.append(f"addr add {address} dev {device.name}{nodad}")
         lines.append(f"link set {device.name} up")
-    if host.gateway:
-        lines.append(f"route add default via {host.gateway}")
+    lines += [f"route add default via {gateway}" for gateway in host.gateways]
     return "\n".join(lines) + "\n"
 
 

@@ -42,8 +42,15 @@ class External(_Part, frozen=True, kw_only=True):
 
 class NodeSpec(_Part, frozen=True, kw_only=True):
     address: str
+    """With prefix length."""
+    address6: str = ""
+    """A second one, of IPv6, for a node with both families."""
     labels: Labels = {}
     external: External | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, self.address6) if self.address6 else (self.address,)
 
 
 class PodSpec(_Part, frozen=True, kw_only=True):

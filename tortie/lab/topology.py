@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from tortie.lab.errors import ScenarioFault
@@ -39,8 +39,8 @@ class Device:
     """One interface of a host. `bridge`: it is one; `master`: the bridge that it is a port of."""
 
     name: str
-    address: str = ""
-    """With prefix length."""
+    addresses: tuple[str, ...] = ()
+    """With prefix length; at most one of each family."""
     bridge: bool = False
     master: str = ""
 
@@ -50,8 +50,8 @@ class Host:
     name: str
     netns: str
     devices: tuple[Device, ...]
-    gateway: str = ""
-    """Next hop of the default route; empty: none."""
+    gateways: tuple[str, ...] = ()
+    """Next hops of the default routes, one of each family."""
     forwards: bool = False
 
 
@@ -95,24 +95,30 @@ def pod_netns(lab: str, namespace: str, pod: str) -> str:
     return f"{prefix(lab)}{namespace}..{pod}"
 
 
-def plan(lab: str, addresses: Mapping[str, str]) -> Topology:
-    """The topology for nodes with these fabric addresses (`10.0.0.15/24`). Raises ScenarioFault."""
-    interfaces = {node: _interface(node, text) for node, text in addresses.items()}
+def plan(lab: str, addresses: Mapping[str, Sequence[str]]) -> Topology:
+    """The topology for nodes with these fabric addresses (`10.0.0.15/24`), one or one of each family. Nodes that share
+    all their subnets share a bridge. Raises ScenarioFault."""
+    interfaces = {node: _interfaces(node, texts) for node, texts in addresses.items()}
     _refuse_doubles(interfaces)
-    subnets = list(dict.fromkeys(interface.network for interface in interfaces.values()))
-    _refuse_overlaps(subnets)
-    gateways = {subnet: _gateway(subnet, interfaces) for subnet in subnets}
+    segments = list(dict.fromkeys(_segment(own) for own in interfaces.values()))
+    _refuse_overlaps([subnet for segment in segments for subnet in segment])
+    taken = {interface.ip for own in interfaces.values() for interface in own}
+    gateways = {segment: [_gateway(subnet, taken) for subnet in segment] for segment in segments}
 
     # two hyphens: no node's name begins with one, so none can be called like these
     router_ns = f"{prefix(lab)}-router"
     control_ns = f"{prefix(lab)}-control"
     outside_ns = f"{prefix(lab)}-outside"
     router_devices = [
-        Device("control", str(_CONTROL_NET)),
-        Device("outside", str(_OUTSIDE_NET)),
+        Device("control", (str(_CONTROL_NET),)),
+        Device("outside", (str(_OUTSIDE_NET),)),
         *(
-            Device(f"subnet{i}", f"{gateways[subnet]}/{subnet.prefixlen}", bridge=True)
-            for i, subnet in enumerate(subnets)
+            Device(
+                f"subnet{i}",
+                tuple(f"{ip}/{net.prefixlen}" for ip, net in zip(gateways[segment], segment, strict=True)),
+                bridge=True,
+            )
+            for i, segment in enumerate(segments)
         ),
     ]
     cables = [
@@ -120,11 +126,11 @@ def plan(lab: str, addresses: Mapping[str, str]) -> Topology:
         Cable((outside_ns, UPLINK), (router_ns, "outside")),
     ]
     nodes: dict[str, Host] = {}
-    for i, (node, interface) in enumerate(interfaces.items()):
+    for i, (node, own) in enumerate(interfaces.items()):
         netns = node_netns(lab, node)
-        gateway = str(gateways[interface.network])
-        nodes[node] = Host(node, netns, (Device(UPLINK, str(interface)),), gateway)
-        router_devices.append(Device(f"node{i}", master=f"subnet{subnets.index(interface.network)}"))
+        segment = _segment(own)
+        nodes[node] = Host(node, netns, (Device(UPLINK, tuple(map(str, own))),), tuple(map(str, gateways[segment])))
+        router_devices.append(Device(f"node{i}", master=f"subnet{segments.index(segment)}"))
         cables.append(Cable((netns, UPLINK), (router_ns, f"node{i}")))
     return Topology(
         lab=lab,
@@ -132,18 +138,29 @@ def plan(lab: str, addresses: Mapping[str, str]) -> Topology:
         control=Host(
             "control",
             control_ns,
-            (Device(UPLINK, f"{CONTROL_ADDRESS}/{_CONTROL_NET.network.prefixlen}"),),
-            str(_CONTROL_NET.ip),
+            (Device(UPLINK, (f"{CONTROL_ADDRESS}/{_CONTROL_NET.network.prefixlen}",)),),
+            (str(_CONTROL_NET.ip),),
         ),
         outside=Host(
             "outside",
             outside_ns,
-            (Device(UPLINK, f"{OUTSIDE_ADDRESS}/{_OUTSIDE_NET.network.prefixlen}"),),
-            str(_OUTSIDE_NET.ip),
+            (Device(UPLINK, (f"{OUTSIDE_ADDRESS}/{_OUTSIDE_NET.network.prefixlen}",)),),
+            (str(_OUTSIDE_NET.ip),),
         ),
         nodes=nodes,
         cables=tuple(cables),
     )
+
+
+def _interfaces(node: str, texts: Sequence[str]) -> tuple[Interface, ...]:
+    own = tuple(_interface(node, text) for text in texts)
+    if len({interface.version for interface in own}) != len(own) or not own:
+        raise ScenarioFault(f"nodes.{node}: one address, or one of each family, not {', '.join(texts) or 'none'}")
+    return own
+
+
+def _segment(own: Iterable[Interface]) -> tuple[Network, ...]:
+    return tuple(interface.network for interface in own)
 
 
 def _interface(node: str, text: str) -> Interface:
@@ -156,12 +173,13 @@ def _interface(node: str, text: str) -> Interface:
     return interface
 
 
-def _refuse_doubles(interfaces: Mapping[str, Interface]) -> None:
+def _refuse_doubles(interfaces: Mapping[str, tuple[Interface, ...]]) -> None:
     owner: dict[Address, str] = {}
-    for node, interface in interfaces.items():
-        other = owner.setdefault(interface.ip, node)
-        if other != node:
-            raise ScenarioFault(f"nodes.{node}.address: {interface.ip} is already {other}'s")
+    for node, own in interfaces.items():
+        for interface in own:
+            other = owner.setdefault(interface.ip, node)
+            if other != node:
+                raise ScenarioFault(f"nodes.{node}.address: {interface.ip} is already {other}'s")
 
 
 def _refuse_overlaps(subnets: list[Network]) -> None:
@@ -173,9 +191,8 @@ def _refuse_overlaps(subnets: list[Network]) -> None:
         known.append(subnet)
 
 
-def _gateway(subnet: Network, interfaces: Mapping[str, Interface]) -> Address:
+def _gateway(subnet: Network, taken: Set[Address]) -> Address:
     """The subnet's first address that no node has."""
-    taken = {interface.ip for interface in interfaces.values()}
     for address in subnet.hosts():
         if address not in taken:
             return address

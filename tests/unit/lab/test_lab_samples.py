@@ -10,7 +10,7 @@ from tortie.lab.errors import ScenarioFault
 def test_a_sample_of_any_size_is_a_network(nodes: int) -> None:
     sample = samples.cluster(nodes)
     assert len(sample.nodes) == nodes
-    topology.plan("x", {name: spec.address for name, spec in sample.nodes.items()})
+    topology.plan("x", {name: spec.addresses for name, spec in sample.nodes.items()})
 
 
 def test_three_nodes_lie_in_two_subnets() -> None:
