@@ -7,8 +7,9 @@
             for table in step.tables:           what must be true then
                 complaint = table.difference(lambda source, destination: ...)
                 assert not complaint, complaint
+            for probe in step.probes:           the same, one cell at a time, in the files that have no tables
 
-A Pod's address is `pod.status.pod_ips[0]`; its named ports are those on which it listens. State carries over from step
+A Pod's addresses are `pod.status.pod_ips`; its named ports are those on which it listens. State carries over from step
 to step. `parameters(file)` makes pytest parameters of the cases, or one skipped parameter where the file is absent.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,10 +27,21 @@ import pytest
 
 from bus_schemas.ids import PodKey
 from bus_schemas.manifests import Accepted, read_object
-from bus_schemas.resources import KubernetesNetworkPolicy, Metadata, Namespace, Pod, Resource
-from bus_schemas.resources.core import Container, ContainerPort, PodSpec, PodStatus
+from bus_schemas.resources import (
+    ClusterNetworkPolicy,
+    KubernetesNetworkPolicy,
+    Metadata,
+    Namespace,
+    Node,
+    Pod,
+    Resource,
+)
+from bus_schemas.resources.core import Container, ContainerPort, NodeAddress, NodeSpec, PodSpec, PodStatus
 
 FILES = ("k8s_e2e.json", "cyclonus.json", "cyclonus_extra.json")
+"""Those with tables."""
+PROBE_FILES = ("cluster_network_policy.json", "kube_router.json")
+"""Those with probes. A case without steps is about something else and is left out."""
 
 _BESIDE_THE_REPOSITORY = Path(__file__).resolve().parents[3] / "shared" / "conformance"
 
@@ -72,11 +84,24 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """One cell: whether a pod may reach another, at every address that both have."""
+
+    source: PodKey
+    destination: PodKey
+    protocol: str
+    """TCP, UDP or SCTP."""
+    port: int
+    allowed: bool
+
+
+@dataclass(frozen=True)
 class Step:
     put: tuple[Resource, ...]
     delete: tuple[Resource, ...]
     """As they were; what lies in a deleted namespace is listed too, before it."""
-    tables: tuple[Table, ...]
+    tables: tuple[Table, ...] = ()
+    probes: tuple[Probe, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +111,7 @@ class Case:
     traits: frozenset[str]
     """What it is about, in the file's words: family, features, tags, and the kinds of its actions."""
     start: tuple[Resource, ...]
-    """Namespaces, then pods."""
+    """Namespaces, then nodes, then pods."""
     steps: tuple[Step, ...]
 
 
@@ -110,6 +135,8 @@ def parameters(file: str) -> list[Any]:
 def cases(file: str) -> Iterator[Case]:
     whole = document(file)
     for raw in whole["cases"]:
+        if "steps" not in raw:
+            continue
         cluster = raw["cluster"]
         if isinstance(cluster, str):
             cluster = whole["clusters"][cluster]
@@ -124,16 +151,55 @@ def policy(manifest: Mapping[str, Any]) -> KubernetesNetworkPolicy:
     return outcome.resource
 
 
+def resource_of(manifest: Mapping[str, Any]) -> Resource:
+    """An object of any kind, as it would be applied."""
+    outcome = read_object(manifest)
+    assert isinstance(outcome, Accepted), outcome
+    return outcome.resource
+
+
 def namespace(name: str, labels: Mapping[str, str]) -> Namespace:
     return Namespace(metadata=Metadata(name=name, labels=dict(labels)))
 
 
-def pod(space: str, name: str, labels: Mapping[str, str], address: str, ports: list[Mapping[str, Any]]) -> Pod:
-    listening = tuple(ContainerPort(container_port=p["port"], name=p["name"], protocol=p["protocol"]) for p in ports)
+def pod(
+    space: str,
+    name: str,
+    labels: Mapping[str, str],
+    addresses: str | Sequence[str],
+    ports: Sequence[Mapping[str, Any]],
+    *,
+    host_network: bool = False,
+    node: str = "",
+) -> Pod:
+    listening = tuple(
+        ContainerPort(container_port=p["port"], name=p.get("name", ""), protocol=p.get("protocol", "TCP"))
+        for p in ports
+    )
     return Pod(
         metadata=Metadata(namespace=space, name=name, labels=dict(labels)),
-        spec=PodSpec(containers=(Container(name="main", ports=listening),)),
-        status=PodStatus(phase="Running", pod_ips=(address,)),
+        spec=PodSpec(containers=(Container(name="main", ports=listening),), host_network=host_network, node_name=node),
+        status=PodStatus(phase="Running", pod_ips=(addresses,) if isinstance(addresses, str) else tuple(addresses)),
+    )
+
+
+def _pod_of(raw: Mapping[str, Any], name: str, default_ports: Sequence[Mapping[str, Any]]) -> Pod:
+    """A pod as clusters and actions describe it."""
+    return pod(
+        raw["namespace"],
+        name,
+        raw.get("labels") or {},
+        raw["ips"] if "ips" in raw else raw["ip"],
+        raw.get("ports", default_ports),
+        host_network=raw.get("hostNetwork", False),
+        node=raw.get("node", ""),
+    )
+
+
+def node(raw: Mapping[str, Any]) -> Node:
+    return Node(
+        metadata=Metadata(name=raw["name"], labels=dict(raw.get("labels") or {})),
+        spec=NodeSpec(addresses=tuple(NodeAddress(address=a, type="InternalIP") for a in raw["addresses"])),
     )
 
 
@@ -143,16 +209,18 @@ Where = tuple[type[Resource], str, str]
 def _case(raw: Mapping[str, Any], cluster: Mapping[str, Any]) -> Case:
     ports = cluster.get("pod_ports_default", [])
     start: list[Resource] = [namespace(name, labels) for name, labels in cluster["namespaces"].items()]
-    start += [pod(p["namespace"], p["name"], p["labels"], p["ip"], p.get("ports", ports)) for p in cluster["pods"]]
+    start += map(node, cluster.get("nodes", ()))
+    start += [_pod_of(p, p["name"], ports) for p in cluster["pods"]]
     existing = {_where(resource): resource for resource in start}
     return Case(
         id=raw["id"],
         description=raw["description"],
         traits=frozenset(
             (
-                raw["family"],
+                raw.get("family", ""),
                 *raw.get("features", ()),
                 *raw.get("tags", ()),
+                *raw.get("contexts", ()),
                 *(action["action"] for step in raw["steps"] for action in step["actions"]),
             )
         ),
@@ -170,12 +238,21 @@ def _step(raw: Mapping[str, Any], existing: dict[Where, Resource], ports: list[M
     return Step(
         put=tuple(resource for where, resource in existing.items() if before.get(where) != resource),
         delete=tuple(deleted),
-        tables=tuple(_tables(raw["expected"])),
+        tables=tuple(_tables(raw["expected"])) if "expected" in raw else (),
+        probes=tuple(
+            Probe(_key(p["from"]), _key(p["to"]), p["protocol"], p["port"], p["allowed"]) for p in raw.get("probes", ())
+        )
+        if "expected" not in raw
+        else (),
     )
 
 
+def _key(text: str) -> PodKey:
+    return PodKey(*text.split("/"))
+
+
 def _tables(expected: Mapping[str, Any]) -> Iterator[Table]:
-    pods = tuple(PodKey(*name.split("/")) for name in expected["pods"])
+    pods = tuple(map(_key, expected["pods"]))
     for direction in ("combined", "ingress", "egress"):
         for service, rows in expected.get(direction, {}).items():
             protocol, port = service.split("/")
@@ -189,13 +266,19 @@ def _where(resource: Resource) -> Where:
 # --- actions, as the files name them
 
 
+def _put(existing: dict[Where, Resource], action: Mapping[str, Any], _: object) -> None:
+    resource = resource_of(action["object"] if "object" in action else action["policy"])
+    existing[_where(resource)] = resource
+
+
 def _put_policy(existing: dict[Where, Resource], action: Mapping[str, Any], _: object) -> None:
     resource = policy(action["policy"])
     existing[_where(resource)] = resource
 
 
 def _delete_policy(existing: dict[Where, Resource], action: Mapping[str, Any], _: object) -> None:
-    del existing[KubernetesNetworkPolicy, action["namespace"], action["name"]]
+    space = action.get("namespace") or ""
+    del existing[KubernetesNetworkPolicy if space else ClusterNetworkPolicy, space, action["name"]]
 
 
 def _put_namespace(existing: dict[Where, Resource], action: Mapping[str, Any], _: object) -> None:
@@ -211,7 +294,7 @@ def _delete_namespace(existing: dict[Where, Resource], action: Mapping[str, Any]
 
 
 def _create_pod(existing: dict[Where, Resource], action: Mapping[str, Any], ports: list[Mapping[str, Any]]) -> None:
-    resource = pod(action["namespace"], action["pod"], action["labels"], action["ip"], action.get("ports", ports))
+    resource = _pod_of(action, action["pod"], ports)
     existing[_where(resource)] = resource
 
 
@@ -228,6 +311,8 @@ def _set_pod_labels(existing: dict[Where, Resource], action: Mapping[str, Any], 
 
 
 ACTIONS: dict[str, Callable[[dict[Where, Resource], Mapping[str, Any], list[Mapping[str, Any]]], None]] = {
+    "create": _put,
+    "update_cluster_policy": _put,
     "create_policy": _put_policy,
     "update_policy": _put_policy,
     "delete_policy": _delete_policy,
