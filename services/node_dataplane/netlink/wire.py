@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Self
 
 from services.node_dataplane.netlink.framing import (
@@ -164,6 +165,26 @@ class NetlinkSocket:
                         return None if interrupted else rows
                     rows.append((type_, bytes(body)))
 
+    def stream(self, request: bytes) -> Iterator[memoryview]:
+        """The body of every object that a NLM_F_DUMP request names, as they come and valid until the next: for what is
+        too large to hold and changes too often to be consistent. To be read to its end. Raises NetlinkError."""
+        self._sequence = mine = (self._sequence + 1) & 0xFFFFFFFF
+        stamped = bytearray(request)
+        struct.pack_into("=I", stamped, SEQUENCE_OFFSET, mine)
+        self._send(stamped)
+        while True:
+            for datagram in self._receive(until_empty=False):
+                for type_, flags, sequence, body in messages(datagram):
+                    if sequence != mine:
+                        continue
+                    if type_ not in (NLMSG_ERROR, NLMSG_DONE):
+                        yield body
+                        continue
+                    number = -_ERRNO.unpack_from(body)[0] if len(body) >= 4 else 0
+                    if number:
+                        raise NetlinkError(number, f"dump: {os.strerror(number)} {_complaint(flags, body)}".strip())
+                    return
+
     def get(self, request: bytes) -> tuple[int, bytes] | None:
         """(type, body) of the one object that a request without NLM_F_DUMP names; None when there is none.
 
@@ -185,9 +206,9 @@ class NetlinkSocket:
                     raise NetlinkError(number, f"get: {os.strerror(number)} {_complaint(flags, body)}".strip())
         return None
 
-    def notifications(self) -> Iterator[tuple[int, memoryview]]:
-        """(type, body) of what arrived unasked on the multicast groups. An overrun raises OSError(ENOBUFS)."""
-        for datagram in self._receive():
+    def notifications(self, most: int | None = None) -> Iterator[tuple[int, memoryview]]:
+        """(type, body) of what arrived unasked, in `most` datagrams at most. An overrun raises OSError(ENOBUFS)."""
+        for datagram in islice(self._receive(), most):
             for type_, _, _, body in messages(datagram):
                 yield type_, body
 
