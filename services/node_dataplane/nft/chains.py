@@ -29,9 +29,10 @@ class Chain:
 
 
 def endpoint_chains(
-    name: str, way: Way, direction: Direction, policy: Callable[[RulesId], Rendered]
+    name: str, way: Way, direction: Direction, policy: Callable[[RulesId], Rendered], *, undecided: str = ""
 ) -> dict[str, Chain]:
-    """The chain `name` of a rule group and those of its tiers."""
+    """The chain `name` of a rule group and those of its tiers. `undecided` stands at the end in place of what the
+    direction's default says."""
     chains: dict[str, Chain] = {}
     lines: list[str] = []
     for number, tier in enumerate(direction.tiers):
@@ -52,7 +53,8 @@ def endpoint_chains(
             if tier.default == "deny":
                 break
     else:
-        lines.append("accept" if direction.default == "allow" else f"counter drop {comment('no profile allows it')}")
+        default = "accept" if direction.default == "allow" else f"counter drop {comment('no profile allows it')}"
+        lines.append(undecided or default)
     chains[name] = Chain(tuple(lines))
     return chains
 
