@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from itertools import product
+from typing import NamedTuple
 
 import pytest
 
@@ -16,20 +17,32 @@ from tests.support.packet_tables import ANSWERED, SILENT, Field, Way, as_expecte
 pytestmark = pytest.mark.root
 
 LEFT, RIGHT = PodKey("x", "left"), PodKey("x", "right")
-WAYS = [Way(LEFT, RIGHT, protocol, port) for protocol, port in product(("TCP", "UDP", "SCTP"), (80, 81))]
-EVERYTHING = dict.fromkeys(WAYS, True)
+PLANS = {4: "10.0.0.{}/24", 6: "fd00::{}/64"}
 
 
-@pytest.fixture(params=["10.0.0.{}/24", "fd00::{}/64"], ids=["IPv4", "IPv6"])
-async def pair(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Field, Namespace]]:
-    """Two pods that see each other, and the namespace of the right one."""
+class Pair(NamedTuple):
+    """Two pods that see each other."""
+
+    field: Field
+    right: Namespace
+    ways: list[Way]
+    """From the left one to the right one, all of one family."""
+
+    @property
+    def everything(self) -> dict[Way, bool]:
+        return dict.fromkeys(self.ways, True)
+
+
+@pytest.fixture(params=[4, 6], ids=["IPv4", "IPv6"])
+async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
     field = Field()
-    addresses = (request.param.format(1), request.param.format(2))
+    addresses = (PLANS[request.param].format(1), PLANS[request.param].format(2))
     with namespaces(2) as (left, right):
         veth(left, "eth0", right, "eth0", addresses=addresses)
         for pod, namespace, address in zip((LEFT, RIGHT), (left, right), addresses, strict=True):
-            field.add(pod, namespace.path, address.partition("/")[0])
-        yield field, right
+            field.add(pod, namespace.path, [address.partition("/")[0]])
+        services = product(("TCP", "UDP", "SCTP"), (80, 81))
+        yield Pair(field, right, [Way(LEFT, RIGHT, *service, request.param) for service in services])
         field.close()
 
 
@@ -40,42 +53,42 @@ def _filter(namespace: Namespace, *rules: str) -> None:
     )
 
 
-async def test_what_passes_is_answered(pair: tuple[Field, Namespace]) -> None:
-    field, _ = pair
-    for seen in (await field.glance(EVERYTHING), await field.stare(EVERYTHING)):
-        assert seen == dict.fromkeys(WAYS, ANSWERED)
-        assert as_expected(EVERYTHING, seen)
+async def test_what_passes_is_answered(pair: Pair) -> None:
+    field, everything = pair.field, pair.everything
+    for seen in (await field.glance(everything), await field.stare(everything)):
+        assert seen == dict.fromkeys(everything, ANSWERED)
+        assert as_expected(everything, seen)
 
 
-async def test_what_is_dropped_is_silent(pair: tuple[Field, Namespace]) -> None:
-    field, right = pair
+async def test_what_is_dropped_is_silent(pair: Pair) -> None:
+    field, right, ways = pair
     _filter(right, *(f"{protocol} dport 81 drop" for protocol in ("tcp", "udp", "sctp")))
-    seen = await field.stare(EVERYTHING)
-    assert seen == {way: SILENT if way.port == 81 else ANSWERED for way in WAYS}
-    assert not as_expected(EVERYTHING, seen)
-    assert as_expected({way: way.port == 80 for way in WAYS}, seen)
+    seen = await field.stare(pair.everything)
+    assert seen == {way: SILENT if way.port == 81 else ANSWERED for way in ways}
+    assert not as_expected(pair.everything, seen)
+    assert as_expected({way: way.port == 80 for way in ways}, seen)
 
 
-async def test_what_is_refused_is_neither(pair: tuple[Field, Namespace]) -> None:
-    field, right = pair
+async def test_what_is_refused_is_neither(pair: Pair) -> None:
+    field, right, ways = pair
     _filter(right, "tcp dport 81 reject with tcp reset", "udp dport 81 reject with icmpx admin-prohibited")
-    seen = await field.stare(EVERYTHING)
-    for way in WAYS:
+    seen = await field.stare(pair.everything)
+    for way in ways:
         if way.port == 81 and way.protocol != "SCTP":
             assert seen[way].startswith("refused")
             assert not as_expected({way: True}, seen)
             assert not as_expected({way: False}, seen)
 
 
-async def test_an_answer_from_somebody_else_is_no_answer(pair: tuple[Field, Namespace]) -> None:
+async def test_an_answer_from_somebody_else_is_no_answer(pair: Pair) -> None:
     """Redirected on the way, as a wrong route or a wrong translation would do."""
-    field, right = pair
+    field, right, ways = pair
     chain = "type nat hook prerouting priority dstnat; tcp dport 80 redirect to :7"
     right.run("nft", "-f", "-", text=f"table inet wrong {{ chain redirected {{ {chain}; }}; }}")
     with right.inside():
         impostor = socket.create_server(("::", 7), family=socket.AF_INET6, dualstack_ipv6=True)
     with impostor:
-        way = Way(LEFT, RIGHT, "TCP", 80)
+        way = next(way for way in ways if way.protocol == "TCP" and way.port == 80)
 
         def answer() -> None:
             connection, _ = impostor.accept()

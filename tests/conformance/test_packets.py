@@ -43,7 +43,7 @@ async def test_truth_table(case: Case, lab: PacketLab, tmp_path: Path) -> None:
         world |= {_where(resource): resource for resource in step.put}
         opinions = {name: _opinion(judge, step) for name, judge in judges.items()}
         await lab.become(world.values(), gone=step.delete)
-        opinions["packets"] = await lab.shows(step.tables)
+        opinions["packets"] = await lab.shows(step)
         if any(opinions.values()):
             pytest.fail(
                 "\n".join(

@@ -15,11 +15,13 @@ from typing import Final
 from bus_schemas.ids import PodKey
 from bus_schemas.resources import KubernetesNetworkPolicy, Namespace, Pod
 from tests.support import truth_tables
-from tests.support.packet_tables import PORTS, Way
+from tests.support.packet_tables import Way
 
 NAMESPACE: Final = "beacon"
 POOL: Final = "10.250.0.0/16"
 LABELS: Final = {"beacon": "yes"}
+PORTS: Final = (80, 81)
+"""They take turns."""
 
 
 class Beacon:

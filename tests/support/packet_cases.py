@@ -18,7 +18,7 @@ from bus_schemas.resources import Pod
 from tests.support import truth_tables
 from tests.support.truth_tables import Case
 
-FILES: Final = ("k8s_e2e.json", "cyclonus.json")
+FILES: Final = ("k8s_e2e.json", "cyclonus.json", *truth_tables.PROBE_FILES)
 SHOWN: Final = 2
 
 
@@ -37,7 +37,7 @@ def spread(cases: Iterable[Case]) -> list[Case]:
     shown: Counter[str] = Counter()
     taken = []
     for case in cases:
-        traits = case.traits | {_addresses(case)[0]}  # the first pod's address tells the plans apart
+        traits = case.traits | set(_addresses(case)[:1])  # the first pod's address tells the plans apart
         if any(shown[trait] < SHOWN for trait in traits):
             taken.append(case)
             shown.update(traits)

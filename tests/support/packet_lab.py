@@ -2,15 +2,16 @@
 
     async with PacketLab.running() as lab:
         await lab.become(resources)              what must exist now, policies and all; only the differences are done
-        complaint = await lab.shows(tables)      empty once the tables hold, twice in a row
+        complaint = await lab.shows(step)        empty once its tables and probes hold, twice in a row
 
-Three nodes, the last in a subnet of its own, so that packets go by one node, by plain routes and by VXLAN. A pod's node
-follows from its names: every namespace and every name is on all three. Its address is the one that the case gives it,
-by Calico's annotation; neighbours of one block live on different nodes, which is what borrowed addresses are. The lab's
-uplinks speak IPv4, so pods with IPv6 addresses share a node.
+Three nodes of both families, the last in subnets of its own, so that packets go by one node, by plain routes and by
+VXLAN. A case's nodes are the lab's in their order (labels and all); where a case has none, a pod's node follows from
+its names: every namespace and every name is on all three. A pod's addresses are those that the case gives it, by
+Calico's annotation; neighbours of one block live on different nodes, which is what borrowed addresses are. A pod in the
+host's network is its node, with that node's addresses.
 
-A pod that stays away from one case only (same namespace, same address) is left in place: no verdict between two others
-depends on it.
+A pod that stays away from one case only (same namespace, an address that nobody else wants) is left in place: no
+verdict between two others depends on it.
 """
 
 from __future__ import annotations
@@ -21,27 +22,28 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 from bus_schemas.ids import PodKey
 from bus_schemas.manifests import to_manifest
-from bus_schemas.resources import KubernetesNetworkPolicy, Namespace, Pod, Resource
+from bus_schemas.resources import Namespace, Node, Pod, Resource
 from tests.support import packet_beacon
 from tests.support.packet_beacon import Beacon
 from tests.support.packet_tables import SILENT, Expected, Field, Seen, Way, as_expected
-from tests.support.truth_tables import Table
+from tests.support.truth_tables import Step, Table, Where
 from tortie.lab import fabric, ownership
 from tortie.lab.cluster import Cluster
-from tortie.lab.scenario import NodeSpec, PodSpec, Reference
+from tortie.lab.scenario import NodeSpec, Place, PodSpec, Reference
 
 DEADLINE_S: Final = 5.0
 """For a table to hold after a change."""
 
 NODES: Final = {
-    "near1": NodeSpec(address="10.0.0.11/24"),
-    "near2": NodeSpec(address="10.0.0.12/24"),
-    "far1": NodeSpec(address="10.0.9.21/24"),
+    "near1": NodeSpec(address="10.0.0.11/24", address6="fd00:cab1::11/64"),
+    "far1": NodeSpec(address="10.0.9.21/24", address6="fd00:cab9::21/64"),
+    "near2": NodeSpec(address="10.0.0.12/24", address6="fd00:cab1::12/64"),
 }
 POOLS: Final = {
     # the nodes' tunnel addresses have a pool of their own: none of them may be one that a case gives to a pod
@@ -51,8 +53,10 @@ POOLS: Final = {
     "spread9": "10.9.0.0/16",
     "mock": "192.168.0.0/16",
     "nine-pods-v6": "fd00:10:244::/48",
+    "two-families-v6": "fd00:244::/32",
     "beacon": packet_beacon.POOL,
     "tunnels": "10.251.0.0/16",
+    "tunnels-v6": "fd00:10:251::/48",
 }
 
 
@@ -63,7 +67,11 @@ class PacketLab:
         self._beacon = Beacon("abc")
         self._namespaces: dict[str, Namespace] = {}
         self._pods: dict[PodKey, Pod] = {}
-        self._policies: dict[PodKey, KubernetesNetworkPolicy] = {}
+        self._policies: dict[Where, Resource] = {}
+        self._node_labels: dict[str, dict[str, str]] = {}
+        """What the case's nodes add to the lab's own."""
+        self._at: dict[str, str] = {}
+        """The case's name of a node -> the lab's."""
 
     @staticmethod
     @asynccontextmanager
@@ -88,17 +96,20 @@ class PacketLab:
         wanted = [*resources, *self._beacon.standing, self._beacon.policy]
         namespaces = {r.metadata.name: r for r in wanted if isinstance(r, Namespace)}
         pods = {PodKey(*r.key): r for r in wanted if isinstance(r, Pod)}
-        policies = {PodKey(*r.key): r for r in wanted if isinstance(r, KubernetesNetworkPolicy)}
-        for key in self._policies.keys() - policies.keys():
-            await self._cluster.delete(Reference(KubernetesNetworkPolicy.TOKEN, *key))
-            del self._policies[key]
+        policies = {(type(r), *r.key): r for r in wanted if not isinstance(r, Namespace | Pod | Node)}
+        for where in self._policies.keys() - policies.keys():
+            await self._cluster.delete(Reference(where[0].TOKEN, *where[1:]))
+            del self._policies[where]
         leaving = {PodKey(*resource.key) for resource in gone if isinstance(resource, Pod)}
+        owners = {address: key for key, pod in pods.items() for address in pod.status.pod_ips}
         await self._unplug(
             key
             for key, pod in self._pods.items()
             if (key not in pods and (key in leaving or key.namespace not in namespaces))
-            or (key in pods and pods[key].status.pod_ips != pod.status.pod_ips)
+            or (key in pods and _seat(pods[key]) != _seat(pod))
+            or any(owners.get(address, key) != key for address in pod.status.pod_ips)
         )
+        await self._settle_nodes([resource for resource in wanted if isinstance(resource, Node)])
         for name in self._namespaces.keys() - namespaces.keys():
             await self._cluster.delete(Reference(Namespace.KIND, "", name))
             del self._namespaces[name]
@@ -107,7 +118,7 @@ class PacketLab:
         documents = [
             *(to_manifest(resource) for name, resource in namespaces.items() if self._namespaces.get(name) != resource),
             *(self._relabelled(key, pod) for key, pod in moved.items()),
-            *(to_manifest(policy) for key, policy in policies.items() if self._policies.get(key) != policy),
+            *(to_manifest(policy) for where, policy in policies.items() if self._policies.get(where) != policy),
         ]
         await self._plug({key: pod for key, pod in pods.items() if key not in self._pods})
         await self._cluster.apply("\n---\n".join(map(json.dumps, documents)))
@@ -115,35 +126,76 @@ class PacketLab:
         self._pods |= moved
 
     async def _plug(self, pods: Mapping[PodKey, Pod]) -> None:
-        await self._cluster.start({key: _spec(key, pod) for key, pod in pods.items()})
+        on_hosts = {key: pod for key, pod in pods.items() if pod.spec.host_network}
+        await self._cluster.start({key: self._spec(key, pod) for key, pod in pods.items() if key not in on_hosts})
+        await self._cluster.apply("\n---\n".join(json.dumps(to_manifest(pod)) for pod in on_hosts.values()))
+        self._pods |= pods
         for key, pod in pods.items():
-            self._pods[key] = pod
-            plugged = self._cluster.pod(key)
-            assert plugged.addresses == pod.status.pod_ips, f"{key} was given {plugged.addresses}"
-            self._field.add(key, plugged.netns, plugged.addresses[0])
+            if key in on_hosts:
+                node = self._node(key, pod)
+                addresses = [text.partition("/")[0] for text in NODES[node].addresses]
+                families = {ip_address(address).version for address in pod.status.pod_ips}
+                addresses = [address for address in addresses if ip_address(address).version in families]
+                self._field.add(key, self._cluster.netns(Place("node", node)), addresses)
+            else:
+                plugged = self._cluster.pod(key)
+                assert set(plugged.addresses) == set(pod.status.pod_ips), f"{key} was given {plugged.addresses}"
+                self._field.add(key, plugged.netns, plugged.addresses)
 
     async def _unplug(self, keys: Iterable[PodKey]) -> None:
         leaving = list(keys)
+        on_hosts = [key for key in leaving if self._pods[key].spec.host_network]
         for key in leaving:
             self._field.remove(key)
             del self._pods[key]
-        await self._cluster.stop(leaving)
+        await self._cluster.stop(key for key in leaving if key not in on_hosts)
+        for key in on_hosts:
+            await self._cluster.delete(Reference(Pod.KIND, *key))
 
     def _relabelled(self, key: PodKey, pod: Pod) -> object:
         """The manifest of a plugged pod with other labels or ports."""
+        if pod.spec.host_network:
+            return to_manifest(pod)
         plugged = self._cluster.pod(key)
-        plugged.spec = _spec(key, pod)
+        plugged.spec = self._spec(key, pod)
         return plugged.manifest()
+
+    def _spec(self, key: PodKey, pod: Pod) -> PodSpec:
+        return PodSpec(
+            node=self._node(key, pod),
+            labels=pod.metadata.labels,
+            annotations={"cni.projectcalico.org/ipAddrs": json.dumps(pod.status.pod_ips)},
+            ports={port.name: f"{port.protocol.lower()}/{port.container_port}" for port in pod.ports},
+        )
+
+    def _node(self, key: PodKey, pod: Pod) -> str:
+        spread = sum(map(ord, (key.namespace[0], key.name[0]))) % len(NODES)
+        return self._at.get(pod.spec.node_name) or list(NODES)[spread]
+
+    async def _settle_nodes(self, nodes: Sequence[Node]) -> None:
+        """The lab's nodes get the labels of the case's."""
+        assert len(nodes) <= len(NODES), "a case with more nodes than the lab has"
+        self._at = {node.metadata.name: own for node, own in zip(nodes, NODES, strict=False)}
+        labels = {self._at[node.metadata.name]: node.metadata.labels for node in nodes}
+        for own in NODES:
+            before, now = self._node_labels.get(own, {}), labels.get(own, {})
+            if before != now:
+                await self._cluster.label(Reference(Node.KIND, "", own), {**dict.fromkeys(before), **now})
+        self._node_labels = labels
 
     # --- packets
 
-    async def shows(self, tables: Sequence[Table]) -> str:
-        """Empty as soon as the combined tables are seen twice in a row, at a glance and then thoroughly, with the last
-        change in force on every node; otherwise what was seen last, thoroughly, DEADLINE_S after it."""
-        combined = [table for table in tables if table.direction == "combined"]
+    async def shows(self, step: Step) -> str:
+        """Empty as soon as the combined tables and the probes are seen twice in a row, at a glance and then thoroughly,
+        with the last change in force on every node; otherwise what was seen last, thoroughly, DEADLINE_S after it."""
+        combined = [table for table in step.tables if table.direction == "combined"]
         expected = dict(self._beacon.expected)
         for table in combined:
-            expected |= {_way(table, *ends): allowed for *ends, allowed in table.cells()}
+            for *ends, allowed in table.cells():
+                expected |= dict.fromkeys(self._ways(*ends, table.protocol, table.port), allowed)
+        for probe in step.probes:
+            ways = self._ways(probe.source, probe.destination, probe.protocol, probe.port)
+            expected |= dict.fromkeys(ways, probe.allowed)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DEADLINE_S
         while True:
@@ -157,16 +209,28 @@ class PacketLab:
 
     def _differences(self, tables: Iterable[Table], seen: Seen) -> Iterator[str]:
         for table in tables:
-            difference = table.difference(lambda *ends, table=table: seen[_way(table, *ends)] != SILENT)
+            difference = table.difference(
+                lambda *ends, table=table: any(
+                    seen[way] != SILENT for way in self._ways(*ends, table.protocol, table.port)
+                )
+            )
             if difference:
                 yield difference
+
+    def _ways(self, source: PodKey, destination: PodKey, protocol: str, port: int) -> list[Way]:
+        """One for every family that both speak."""
+        families = self._field.families(source) & self._field.families(destination)
+        assert families, f"{source} and {destination} have no family of addresses in common"
+        return [Way(source, destination, protocol, port, family) for family in sorted(families)]
 
     def _wrong(self, expected: Expected, seen: Seen) -> Iterator[str]:
         """Every wrong cell, with what was seen and between which nodes."""
         for way, allowed in expected.items():
             if not as_expected({way: allowed}, seen):
-                ends = (self._cluster.pod(key) for key in (way.source, way.destination))
-                where = " -> ".join(f"{pod.addresses[0]} on {pod.spec.node}" for pod in ends)
+                where = " -> ".join(
+                    f"{self._field.address(key, way.family)} on {self._node(key, self._pods[key])}"
+                    for key in (way.source, way.destination)
+                )
                 yield f"  {way} ({where}): {'an answer' if allowed else 'silence'} expected, seen: {seen[way]}"
 
     async def evidence(self, directory: Path) -> str:
@@ -185,19 +249,9 @@ class PacketLab:
         return f"rules and routes of the nodes, logs and resources: {directory}"
 
 
-def _way(table: Table, source: PodKey, destination: PodKey) -> Way:
-    return Way(source, destination, table.protocol, table.port)
-
-
-def _spec(key: PodKey, pod: Pod) -> PodSpec:
-    address = pod.status.pod_ips[0]
-    spread = sum(map(ord, (key.namespace[0], key.name[0]))) % len(NODES)
-    return PodSpec(
-        node="near1" if ":" in address else list(NODES)[spread],
-        labels=pod.metadata.labels,
-        annotations={"cni.projectcalico.org/ipAddrs": json.dumps([address])},
-        ports={port.name: f"{port.protocol.lower()}/{port.container_port}" for port in pod.ports},
-    )
+def _seat(pod: Pod) -> object:
+    """What only another container can change."""
+    return pod.status.pod_ips, pod.spec.node_name, pod.spec.host_network
 
 
 def _pools() -> list[object]:
@@ -208,8 +262,8 @@ def _pools() -> list[object]:
             "metadata": {"name": name},
             "spec": {
                 "cidr": cidr,
-                "vxlanMode": "Never" if ":" in cidr else "CrossSubnet",
-                "allowedUses": ["Tunnel" if name == "tunnels" else "Workload"],
+                "vxlanMode": "CrossSubnet",
+                "allowedUses": ["Tunnel" if name.startswith("tunnels") else "Workload"],
             },
         }
         for name, cidr in POOLS.items()

@@ -1,7 +1,7 @@
 """Whole reachability tables by real packets: every cell is probed side by side, out of one event loop.
 
     field = Field()                              who listens where
-    field.add(pod, netns, address)               opens the pod's ears: TCP, UDP and SCTP on PORTS
+    field.add(pod, netns, addresses)             the pod's ears: what it is asked for, on each of its addresses
     seen = await field.glance(expected)          one try a cell: enough to see that a change has arrived
     seen = await field.stare(expected)           three tries a cell, silence believed only at the end
 
@@ -18,7 +18,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from itertools import count, cycle, groupby
@@ -27,7 +27,6 @@ from typing import Any, Final, NamedTuple
 from bus_schemas.ids import PodKey
 from tortie.lab import netns, probes, sctp
 
-PORTS: Final = (80, 81)
 TRIES: Final = 3
 SPACING_S: Final = 0.15
 PATIENCE_S: Final = 0.45
@@ -47,9 +46,10 @@ class Way(NamedTuple):
     protocol: str
     """TCP, UDP or SCTP."""
     port: int
+    family: int = 4
 
     def __str__(self) -> str:
-        return f"{self.source} -> {self.destination} {self.protocol}/{self.port}"
+        return f"{self.source} -> {self.destination} {self.protocol}/{self.port} by IPv{self.family}"
 
 
 Expected = Mapping[Way, bool]
@@ -71,13 +71,22 @@ class Field:
     """The pods that listen, and the probes among them."""
 
     def __init__(self) -> None:
-        self._ears: dict[PodKey, _Ears] = {}
+        self._ears: dict[PodKey, dict[int, _Ears]] = {}
 
-    def add(self, pod: PodKey, namespace: str, address: str) -> None:
-        self._ears[pod] = _Ears(str(pod).encode(), namespace, str(ip_address(address)))
+    def add(self, pod: PodKey, namespace: str, addresses: Sequence[str]) -> None:
+        """One address, or one of each family."""
+        known = [ip_address(address) for address in addresses]
+        self._ears[pod] = {ip.version: _Ears(str(pod).encode(), namespace, str(ip)) for ip in known}
+
+    def families(self, pod: PodKey) -> Collection[int]:
+        return self._ears[pod].keys()
+
+    def address(self, pod: PodKey, family: int) -> str:
+        return self._ears[pod][family].address
 
     def remove(self, pod: PodKey) -> None:
-        self._ears.pop(pod).close()
+        for ears in self._ears.pop(pod).values():
+            ears.close()
 
     def close(self) -> None:
         for pod in list(self._ears):
@@ -107,9 +116,11 @@ class Field:
     @contextmanager
     def _tried(self, ways: Collection[Way], hear: Hear) -> Iterator[None]:
         """One packet for each way; answers are heard until the body ends."""
+        for way in ways:
+            self._ears[way.destination][way.family].listen(way.protocol, way.port)
         with ExitStack() as stack:
-            for source, some in groupby(sorted(ways), key=lambda way: way.source):
-                ears = self._ears[source]
+            for (source, family), some in groupby(sorted(ways, key=_asker), key=_asker):
+                ears = self._ears[source][family]
                 with netns.inside(ears.namespace):
                     for way in some:
                         stack.callback(self._ask(ears, way, hear))
@@ -117,7 +128,7 @@ class Field:
 
     def _ask(self, ears: _Ears, way: Way, hear: Hear) -> TakeBack:
         """Sends one try out of the namespace in which the caller stands; the answer takes it back."""
-        to = self._ears[way.destination]
+        to = self._ears[way.destination][way.family]
 
         def judge(answer: bytes) -> None:
             hear(way, ANSWERED if answer == to.name else f"answered by {answer.decode() or 'nobody'}")
@@ -126,6 +137,10 @@ class Field:
             hear(way, f"refused: {reason}")
 
         return _ASK[way.protocol](ears, to.address, way.port, judge, refused)
+
+
+def _asker(way: Way) -> tuple[PodKey, int]:
+    return way.source, way.family
 
 
 class _Survey:
@@ -164,7 +179,7 @@ class _Survey:
 
 
 class _Ears:
-    """One pod's open ports, and its raw socket for SCTP, which both asks and answers."""
+    """One pod's open ports on one of its addresses, and its raw socket for SCTP, which both asks and answers."""
 
     def __init__(self, name: bytes, namespace: str, address: str) -> None:
         self.name = name
@@ -174,20 +189,32 @@ class _Ears:
         self.source_ports = cycle(_SOURCE_PORTS)
         self._asked: dict[tuple[int, int], Answered] = {}
         self._tags = count(1)
-        with ExitStack() as stack, netns.inside(namespace):
-            for port in PORTS:
-                stream = self._socket(stack, socket.SOCK_STREAM, port)
-                stream.listen(1024)
-                _when_readable(stack, stream, self._accept)
-                _when_readable(stack, self._socket(stack, socket.SOCK_DGRAM, port), self._datagram)
-            self._raw = stack.enter_context(
+        self._open: set[tuple[str, int]] = set()
+        self._stack = ExitStack()
+        self.close = self._stack.close
+        with netns.inside(namespace):
+            self._raw = self._stack.enter_context(
                 socket.socket(self.family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, sctp.PROTOCOL)
             )
-            _when_readable(stack, self._raw, self._sctp)
-            self.close = stack.pop_all().close
+        _when_readable(self._stack, self._raw, self._sctp)
 
-    def _socket(self, stack: ExitStack, kind: int, port: int) -> socket.socket:
-        sock = stack.enter_context(socket.socket(self.family, kind | socket.SOCK_NONBLOCK))
+    def listen(self, protocol: str, port: int) -> None:
+        """Once for each port."""
+        if (protocol, port) in self._open:
+            return
+        self._open.add((protocol, port))
+        if protocol == "SCTP":
+            return  # by the raw socket
+        with netns.inside(self.namespace):
+            sock = self._socket(socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM, port)
+        if protocol == "TCP":
+            sock.listen(1024)
+            _when_readable(self._stack, sock, self._accept)
+        else:
+            _when_readable(self._stack, sock, self._datagram)
+
+    def _socket(self, kind: int, port: int) -> socket.socket:
+        sock = self._stack.enter_context(socket.socket(self.family, kind | socket.SOCK_NONBLOCK))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((self.address, port))
         return sock
@@ -233,7 +260,7 @@ class _Ears:
             if self.family == socket.AF_INET:
                 packet = sctp.payload(packet)
             match sctp.read(packet):
-                case sctp.Init(destination=port) as asked if port in PORTS:
+                case sctp.Init(destination=port) as asked if ("SCTP", port) in self._open:
                     sock.sendto(sctp.init_ack(asked, self.name), (peer[0], 0))
                 case sctp.InitAck() as answer:
                     self._asked.get((answer.destination, answer.tag), _too_late)(answer.cookie)
