@@ -57,14 +57,16 @@ class NetlinkSocket:
     soon after deletions waits for the kernel's grace period (7 to 14 ms), one more reason to keep it open.
     """
 
-    def __init__(self, protocol: int, netns_fd: int | None = None, *, groups: int = 0) -> None:
+    def __init__(
+        self, protocol: int, netns_fd: int | None = None, *, groups: int = 0, receive_buffer: int = 16 << 20
+    ) -> None:
         if netns_fd is None:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         else:
             with within(netns_fd):
                 self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
-            for option, size in ((_SO_SNDBUFFORCE, 64 << 20), (_SO_RCVBUFFORCE, 16 << 20)):
+            for option, size in ((_SO_SNDBUFFORCE, 64 << 20), (_SO_RCVBUFFORCE, receive_buffer)):
                 self._socket.setsockopt(socket.SOL_SOCKET, option, size)
             for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
