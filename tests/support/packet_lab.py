@@ -128,7 +128,8 @@ class PacketLab:
     async def _plug(self, pods: Mapping[PodKey, Pod]) -> None:
         on_hosts = {key: pod for key, pod in pods.items() if pod.spec.host_network}
         await self._cluster.start({key: self._spec(key, pod) for key, pod in pods.items() if key not in on_hosts})
-        await self._cluster.apply("\n---\n".join(json.dumps(to_manifest(pod)) for pod in on_hosts.values()))
+        if on_hosts:
+            await self._cluster.apply("\n---\n".join(json.dumps(to_manifest(pod)) for pod in on_hosts.values()))
         self._pods |= pods
         for key, pod in pods.items():
             if key in on_hosts:
