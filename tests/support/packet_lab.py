@@ -196,7 +196,7 @@ class PacketLab:
                 expected |= dict.fromkeys(self._ways(*ends, table.protocol, table.port), allowed)
         for probe in step.probes:
             ways = self._ways(probe.source, probe.destination, probe.protocol, probe.port)
-            expected |= dict.fromkeys(ways, probe.allowed)
+            expected |= {way: probe.allowed for way in ways if probe.family in (None, way.family)}
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DEADLINE_S
         while True:

@@ -32,6 +32,9 @@ SPACING_S: Final = 0.15
 PATIENCE_S: Final = 0.45
 GLANCE_S: Final = 0.1
 
+ANSWER_BYTES: Final = 512
+"""More than the longest name of a pod."""
+
 SILENT: Final = "silent"
 ANSWERED: Final = "answered"
 """Anything else that is seen says what came back instead."""
@@ -234,7 +237,7 @@ class _Ears:
     def _datagram(self, sock: socket.socket) -> None:
         while True:
             try:
-                _, asker = sock.recvfrom(64)
+                _, asker = sock.recvfrom(ANSWER_BYTES)
             except BlockingIOError:
                 return
             sock.sendto(self.name, asker)
@@ -273,7 +276,7 @@ def _ask_tcp(ears: _Ears, address: str, port: int, answered: Answered, refused: 
 
     def heard(_: socket.socket) -> None:
         try:
-            answered(sock.recv(64))
+            answered(sock.recv(ANSWER_BYTES))
         except OSError as error:
             refused(str(error.strerror))
         stack.close()
@@ -292,7 +295,7 @@ def _ask_udp(ears: _Ears, address: str, port: int, answered: Answered, refused: 
 
     def heard(_: socket.socket) -> None:
         try:
-            answered(sock.recv(64))
+            answered(sock.recv(ANSWER_BYTES))
         except OSError as error:
             refused(str(error.strerror))
         stack.close()

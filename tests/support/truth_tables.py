@@ -85,7 +85,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Probe:
-    """One cell: whether a pod may reach another, at every address that both have."""
+    """One cell: whether a pod may reach another."""
 
     source: PodKey
     destination: PodKey
@@ -93,6 +93,8 @@ class Probe:
     """TCP, UDP or SCTP."""
     port: int
     allowed: bool
+    family: Literal[4, 6] | None = None
+    """None: by every family that both have."""
 
 
 @dataclass(frozen=True)
@@ -240,11 +242,18 @@ def _step(raw: Mapping[str, Any], existing: dict[Where, Resource], ports: list[M
         delete=tuple(deleted),
         tables=tuple(_tables(raw["expected"])) if "expected" in raw else (),
         probes=tuple(
-            Probe(_key(p["from"]), _key(p["to"]), p["protocol"], p["port"], p["allowed"]) for p in raw.get("probes", ())
+            Probe(_key(p["from"]), _key(p["to"]), p["protocol"], p["port"], p["allowed"], _family(p))
+            for p in raw.get("probes", ())
         )
         if "expected" not in raw
         else (),
     )
+
+
+def _family(probe: Mapping[str, Any]) -> Literal[4, 6] | None:
+    if "to_ip" not in probe:
+        return None
+    return 6 if ":" in probe["to_ip"] else 4
 
 
 def _key(text: str) -> PodKey:
