@@ -57,6 +57,10 @@ class Outcome:
     masqueraded: bool = False
     tracked: bool = True
     logged: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
+    """Prefixes of the messages to the log group; no limit withholds one."""
+    counted: list[str] = field(default_factory=list)
+    """Named counters, in the order in which they were passed."""
     by: str = ""
     """The rule that dropped it."""
 
@@ -113,6 +117,7 @@ class Nftables:
         self.sets: dict[str, _Set] = {}
         self.chains: dict[str, _Chain] = {}
         self.counters: set[str] = set()
+        self.limits: set[str] = set()
 
     # --- scripts
 
@@ -129,6 +134,7 @@ class Nftables:
         """Everything that matters of the table, for comparing two of them."""
         return {
             "sets": {n: (s.types, s.interval, dict(s.elements), set(map(str, s.nets))) for n, s in self.sets.items()},
+            "counters": set(self.counters),
             "chains": {n: (c.hook, c.priority, [r.text for r in c.rules]) for n, c in self.chains.items()},
         }
 
@@ -147,6 +153,10 @@ class Nftables:
         match verb, kind:
             case "add", "counter":
                 self.counters.add(name)
+            case "delete", "counter":
+                self.counters.remove(name)
+            case "add", "limit":
+                self.limits.add(name)
             case "add", ("set" | "map"):
                 _must(name not in self.sets, "the set exists")
                 self.sets[name] = _set_of(rest, kind)
@@ -193,7 +203,7 @@ class Nftables:
         for name, chain in self.chains.items():
             for rule in chain.rules:
                 for use in rule.uses:
-                    if use not in self.sets and use not in self.chains and use not in self.counters:
+                    if use not in self.sets.keys() | self.chains.keys() | self.counters | self.limits:
                         raise Refused(f"chain {name} names {use}, which does not exist")
         for name, set_ in self.sets.items():
             for verdict in set_.elements.values():
@@ -219,13 +229,17 @@ class Nftables:
                 rule.uses.append(target)
                 rule.verdict = lambda seen: f"{word} {target}"
             case "counter":
+                name = ""
                 if rest and rest[0] == "name":
-                    rule.uses.append(rest[1])
+                    name = rest[1]
+                    rule.uses.append(name)
                     del rest[:2]
                 counter = rule.counter
 
                 def count(seen: _Seen, outcome: Outcome) -> bool:
                     counter[0] += 1
+                    if name:
+                        outcome.counted.append(name)
                     return True
 
                 rule.conditions.append(count)
@@ -234,12 +248,20 @@ class Nftables:
             case "log":
                 _must(rest.pop(0) == "prefix", "log without prefix")
                 prefix = rest.pop(0).strip('"')
+                _must(len(prefix) < 128, "a long prefix")
+                to_group = bool(rest) and rest[0] == "group"
+                if to_group:
+                    _must((rest[1], rest[2], rest[3]) == ("84", "snaplen", "128"), "another group")
+                    del rest[:4]
 
                 def log(seen: _Seen, outcome: Outcome) -> bool:
-                    outcome.logged.append(prefix)
+                    (outcome.reported if to_group else outcome.logged).append(prefix)
                     return True
 
                 rule.conditions.append(log)
+            case "limit":
+                _must(rest.pop(0) == "name", "a limit of its own")
+                rule.uses.append(rest.pop(0).strip('"'))
             case "notrack":
 
                 def untrack(seen: _Seen, outcome: Outcome) -> bool:

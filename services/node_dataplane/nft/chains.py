@@ -2,22 +2,28 @@
 
     from_<h>   jump out_<policy>   jump out_<policy>   drop            one tier that ends in deny: the usual case
     from_<h>   jump from_<h>_0     jump out_<policy>   ...  accept     a tier with a `pass` is a chain of its own
+    from_<h>   jump from_<h>_preview_0   ...                           staged policies: counted and reported first
 
 A policy is a chain that every group which applies it jumps to, so a change of its rules rewrites one chain. The
-exception is a policy that can pass: passing means to leave the tier, and nft can only return from the chain it stands
-in; its rules are written into the tier's chain itself. (This is also the place where runs of rules that only allow can
-be merged into one lookup, since all rules of a tier come together here.)
+exceptions are written into the tier's chain itself: a policy that can pass, since passing means to leave the tier, and
+nft can only return from the chain it stands in; and one of whose rules some are merged with those of other policies
+into one lookup (see `merge`).
+
+The tiers of a preview lead to one another by `goto`, so that `return` leaves all of it, wherever it stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from bus_schemas.ids import RulesId
-from bus_schemas.policy import Direction
-from services.node_dataplane.nft.names import Way, policy_chain, tier_chain
-from services.node_dataplane.nft.render import Rendered, comment
+from bus_schemas.ids import GroupId, RulesId
+from bus_schemas.policy import Direction, TierRules
+from services.node_dataplane.nft.attribution import NO_RULES, PROFILE, Claims, Denial, tier_counted
+from services.node_dataplane.nft.names import Way, policy_chain, preview_chain, tier_chain
+from services.node_dataplane.nft.render import Rendered, comment, groups_of
+
+_NO_PROFILE = "no profile allows it"
 
 
 @dataclass(frozen=True)
@@ -28,40 +34,111 @@ class Chain:
     comment: str = ""
 
 
+@dataclass
+class Assembled:
+    """A rule group's chains, and what they lead to."""
+
+    chains: dict[str, Chain] = field(default_factory=dict)
+    claims: Claims = field(default_factory=Claims)
+    jumps: set[RulesId] = field(default_factory=set)
+    """Policies whose own chain it jumps to."""
+    inlined: set[RulesId] = field(default_factory=set)
+    """Policies whose rules, some at least, it holds itself."""
+    groups: set[GroupId] = field(default_factory=set)
+    """Groups whose sets its own lines name."""
+
+    def inline(self, id_: RulesId, rendered: Rendered) -> tuple[str, ...]:
+        self.inlined.add(id_)
+        self.groups.update(group for rule in rendered.rules if rule.lines for group in groups_of(rule.rule))
+        return rendered.lines
+
+
 def endpoint_chains(
-    name: str, way: Way, direction: Direction, policy: Callable[[RulesId], Rendered], *, undecided: str = ""
-) -> dict[str, Chain]:
-    """The chain `name` of a rule group and those of its tiers. `undecided` stands at the end in place of what the
-    direction's default says."""
-    chains: dict[str, Chain] = {}
+    name: str,
+    way: Way,
+    direction: Direction,
+    policy: Callable[[RulesId], Rendered],
+    preview: Callable[[RulesId, str, str, Claims], Rendered],
+) -> Assembled:
+    """The chain `name` of a rule group and those of its tiers. `preview(rules, tier, passing, claims)` renders a policy
+    for the preview."""
+    made = Assembled()
     lines: list[str] = []
-    for number, tier in enumerate(direction.tiers):
+    if direction.preview is not None:
+        lines.append(f"jump {_preview(name, way, direction, preview, made)}")
+    for number, tier in enumerate(_tiers(direction.tiers, direction)):
         body: list[str] = []
         passes = False
         for rules in tier.rules:
             rendered = policy(rules)
-            passes = passes or rendered.passes
-            body += rendered.lines if rendered.passes else [f"jump {policy_chain(way, rules)}"]
+            if rendered.passes:
+                passes = True
+                body += made.inline(rules, rendered)
+            else:
+                made.jumps.add(rules)
+                body.append(f"jump {policy_chain(way, rules)}")
         if tier.default == "deny":
-            body.append(f"counter drop {comment(f'end of tier {tier.tier}')}")
+            body += _deny(made, way, tier.tier)
         if passes:
             chain = tier_chain(name, number)
-            chains[chain] = Chain(tuple(body), comment=f"tier {tier.tier}")
+            made.chains[chain] = Chain(tuple(body), comment=f"tier {tier.tier}")
             lines.append(f"jump {chain}")
         else:
             lines += body
             if tier.default == "deny":
                 break
     else:
-        default = "accept" if direction.default == "allow" else f"counter drop {comment('no profile allows it')}"
-        lines.append(undecided or default)
-    chains[name] = Chain(tuple(lines))
-    return chains
+        if direction.default == "allow":
+            lines.append(f"{made.claims.count(way, PROFILE, 'allow')} accept")
+        else:
+            lines += _deny(made, way, "")
+    made.chains[name] = Chain(tuple(lines))
+    return made
 
 
-def policy_chain_of(rendered: Rendered, policy: str) -> Chain:
-    return Chain(rendered.lines, comment=policy)
+def _tiers(tiers: Sequence[TierRules], direction: Direction) -> Sequence[TierRules]:
+    """The profiles are one more tier, which passes."""
+    if not direction.profiles:
+        return tiers
+    return (*tiers, TierRules(tier="", rules=direction.profiles, default="pass"))
 
 
-UNKNOWN_POLICY = Rendered((f"counter drop {comment('policy not known yet')}",), False, (), frozenset())
-"""What stands for a policy whose rules have not arrived."""
+def _deny(made: Assembled, way: Way, tier: str) -> tuple[str, str]:
+    """The end of a tier; of all of them when it has no name."""
+    why = f"end of tier {tier}" if tier else _NO_PROFILE
+    denial = Denial("denied", way, NO_RULES, tier=tier, reason=why)
+    message, drop = made.claims.drop(denial, tier_counted(tier) if tier else PROFILE)
+    return message, f"{drop} {comment(why)}"
+
+
+def _preview(
+    name: str, way: Way, direction: Direction, policy: Callable[[RulesId, str, str, Claims], Rendered], made: Assembled
+) -> str:
+    """The first of its chains."""
+    tiers = _tiers(direction.preview or (), direction)
+
+    def deny(tier: str) -> tuple[str, str]:
+        why = f"end of tier {tier}" if tier else _NO_PROFILE
+        counted = tier_counted(tier) if tier else PROFILE
+        message = made.claims.report(Denial("would_deny", way, NO_RULES, tier=tier, reason=why))
+        return message, f"{made.claims.count(way, counted, 'would_deny')} return"
+
+    for number, tier in enumerate(tiers):
+        onwards = f"goto {preview_chain(name, number + 1)}"
+        body: list[str] = []
+        passes = tier.default == "pass"
+        for rules in tier.rules:
+            rendered = policy(rules, tier.tier, onwards, made.claims)
+            body += made.inline(rules, rendered)
+            passes = passes or rendered.passes
+        body += deny(tier.tier) if tier.default == "deny" else (onwards,)
+        made.chains[preview_chain(name, number)] = Chain(tuple(body), comment=f"preview of tier {tier.tier}")
+        if not passes:
+            break
+    else:
+        if direction.default == "allow":
+            end: tuple[str, ...] = (f"{made.claims.count(way, PROFILE, 'would_allow')} return",)
+        else:
+            end = deny("")
+        made.chains[preview_chain(name, len(tiers))] = Chain(end, comment="preview of the default")
+    return preview_chain(name, 0)

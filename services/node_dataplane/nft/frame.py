@@ -11,6 +11,9 @@
 Two base chains on the forward and input hooks, because in nft an accept ends one base chain and no more: what the
 source pod may send must still be what the destination may receive. A pod link that is in no map is dropped both ways:
 its policy is not there yet. Established flows are accepted first, so a change of policy touches new connections alone.
+
+A base chain costs every packet of every connection, and a NAT hook every new connection, so one that has nothing to do
+does not exist. Each guard drops in a chain of its own, which counts and reports.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from typing import Literal
 
 import msgspec
 
+from services.node_dataplane.nft.attribution import GUARDS, Claims, guard_denial
 from services.node_dataplane.nft.chains import Chain
-from services.node_dataplane.nft.names import LINK_PREFIX
+from services.node_dataplane.nft.failsafe import INBOUND, OUTBOUND, Failsafe
+from services.node_dataplane.nft.names import LINK_PREFIX, guard_chain
 from services.node_dataplane.nft.sets import (
     ADDRESSES4,
     ADDRESSES6,
@@ -58,22 +63,12 @@ SETS: dict[str, SetSpec] = {
     POOLS6: SetSpec(NETS6, "all pools"),
 }
 
-COUNTERS: tuple[str, ...] = (
-    "spoofed",
-    "no_policy_egress",
-    "no_policy_ingress",
-    "invalid",
-    "vxlan_from_pod",
-    "vxlan_from_stranger",
-    "to_host",
-)
-"""Named counters, each the packets that one guard dropped."""
-
-_POD = f'"{LINK_PREFIX}*"'
+POD = f'"{LINK_PREFIX}*"'
 _ND = "{ 130, 131, 132, 133, 135, 136, 143 }"
 """Multicast listener queries, reports and dones, router solicitation, neighbour solicitation and advertisement: without
 them a pod has no IPv6 neighbours. Never router advertisements (134) and redirects (137)."""
-_ESTABLISHED = "ct state established,related accept"
+ESTABLISHED = "ct state established,related accept"
+INVALID = f"ct state invalid goto {guard_chain('invalid')}"
 
 
 class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,34 +93,42 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     spoofing: bool = False
     """Pods may send from any address."""
     log_prefix: str = "calico-packet"
+    failsafe_inbound: tuple[Failsafe, ...] = INBOUND
+    """Ports of this node that no host endpoint's policy closes."""
+    failsafe_outbound: tuple[Failsafe, ...] = OUTBOUND
+    """Ports that this node may reach, whatever its host endpoints' policies say."""
 
 
 def chains(node: NodeRules) -> dict[str, Chain]:
-    return {
-        "pod_egress": Chain(
-            (
-                "ct state invalid counter name invalid drop",
-                f"iifname vmap @{FROM}",
-                "counter name no_policy_egress drop",
-            )
-        ),
-        "pod_ingress": Chain(
-            ("ct state invalid counter name invalid drop", f"oifname vmap @{TO}", "counter name no_policy_ingress drop")
-        ),
+    found = {
+        "pod_egress": Chain((INVALID, f"iifname vmap @{FROM}", _drop("no_policy_egress"))),
+        "pod_ingress": Chain((INVALID, f"oifname vmap @{TO}", _drop("no_policy_ingress"))),
         "guard": Chain(_guard(node)),
         "input_pod": Chain(_input_pod(node)),
-        "prerouting": Chain(_prerouting(node), _hook("filter", "prerouting", "raw")),
-        "output": Chain(_output(node), _hook("filter", "output", "raw")),
-        "input": Chain(_input(node), _hook("filter", "input", "filter")),
-        "input_host": Chain(_input_host(node), _hook("filter", "input", "filter + 1")),
-        "forward_egress": Chain(
-            (_ESTABLISHED, f"iifname {_POD} goto pod_egress"), _hook("filter", "forward", "filter")
-        ),
+        "prerouting": Chain(_prerouting(node), hook("filter", "prerouting", "raw")),
+        "input": Chain(_input(node), hook("filter", "input", "filter")),
+        "forward_egress": Chain((ESTABLISHED, f"iifname {POD} goto pod_egress"), hook("filter", "forward", "filter")),
         "forward_ingress": Chain(
-            (_ESTABLISHED, f"oifname {_POD} goto pod_ingress"), _hook("filter", "forward", "filter + 1")
+            (ESTABLISHED, f"oifname {POD} goto pod_ingress"), hook("filter", "forward", "filter + 1")
         ),
-        "postrouting": Chain(_postrouting(node), _hook("nat", "postrouting", "srcnat")),
     }
+    if node.vxlan_port is not None:
+        found["tunnel"] = Chain((f"ip saddr @{NODES4} notrack", f"ip6 saddr @{NODES6} notrack"))
+        found["output"] = Chain(_output(node), hook("filter", "output", "raw"))
+    if node.endpoint_to_host == "drop":
+        found["input_host"] = Chain(_INPUT_HOST, hook("filter", "input", "filter + 1"))
+    if node.masquerade_pools:
+        found["postrouting"] = Chain(_postrouting(node), hook("nat", "postrouting", "srcnat"))
+    return found
+
+
+def guards() -> tuple[dict[str, Chain], Claims]:
+    """The chains of the guards' drops."""
+    claims = Claims()
+    return {
+        guard_chain(guard): Chain((claims.report(guard_denial(guard)), f"counter name {guard} drop"))
+        for guard in GUARDS
+    }, claims
 
 
 def members(node: NodeRules) -> dict[str, set[bytes]]:
@@ -141,38 +144,37 @@ def members(node: NodeRules) -> dict[str, set[bytes]]:
     }
 
 
-def _hook(type_: str, hook: str, priority: str) -> str:
+def _drop(guard: str) -> str:
+    return f"goto {guard_chain(guard)}"
+
+
+def hook(type_: str, hook: str, priority: str) -> str:
     return f"type {type_} hook {hook} priority {priority}; policy accept;"
 
 
 def _prerouting(node: NodeRules) -> tuple[str, ...]:
-    lines = [f"iifname {_POD} goto guard"]
+    lines = [f"iifname {POD} goto guard"]
     if node.vxlan_port is not None:
-        lines += [
-            f"udp dport {node.vxlan_port} ip saddr @{NODES4} notrack",
-            f"udp dport {node.vxlan_port} ip6 saddr @{NODES6} notrack",
-        ]
+        lines.append(f"udp dport {node.vxlan_port} goto tunnel")
     return tuple(lines)
 
 
 def _guard(node: NodeRules) -> tuple[str, ...]:
     lines = []
     if node.vxlan_port is not None and not node.allow_vxlan_from_workloads:
-        lines.append(f"udp dport {node.vxlan_port} counter name vxlan_from_pod drop")
+        lines.append(f"udp dport {node.vxlan_port} {_drop('vxlan_from_pod')}")
     if not node.spoofing:
         lines += [
             f"iifname . ip saddr @{POD_SOURCES4} accept",
             f"iifname . ip6 saddr @{POD_SOURCES6} accept",
             "ip6 saddr fe80::/10 accept",  # Never forwarded: only the node itself hears it.
             f"ip6 saddr :: icmpv6 type {_ND} accept",
-            "counter name spoofed drop",
+            _drop("spoofed"),
         ]
     return tuple(lines)
 
 
 def _output(node: NodeRules) -> tuple[str, ...]:
-    if node.vxlan_port is None:
-        return ()
     return (
         f"udp dport {node.vxlan_port} ip daddr @{NODES4} notrack",
         f"udp dport {node.vxlan_port} ip6 daddr @{NODES6} notrack",
@@ -180,12 +182,12 @@ def _output(node: NodeRules) -> tuple[str, ...]:
 
 
 def _input(node: NodeRules) -> tuple[str, ...]:
-    lines = [f"iifname {_POD} goto input_pod"]
+    lines = [f"iifname {POD} goto input_pod"]
     if node.vxlan_port is not None:
         lines += [
             f"udp dport {node.vxlan_port} ip saddr @{NODES4} accept",
             f"udp dport {node.vxlan_port} ip6 saddr @{NODES6} accept",
-            f"udp dport {node.vxlan_port} counter name vxlan_from_stranger drop",
+            f"udp dport {node.vxlan_port} {_drop('vxlan_from_stranger')}",
         ]
     return tuple(lines)
 
@@ -193,18 +195,15 @@ def _input(node: NodeRules) -> tuple[str, ...]:
 def _input_pod(node: NodeRules) -> tuple[str, ...]:
     lines = []
     if node.vxlan_port is not None:
-        lines.append(f"udp dport {node.vxlan_port} counter name vxlan_from_pod drop")
-    return (*lines, _ESTABLISHED, f"icmpv6 type {_ND} accept", "goto pod_egress")
+        lines.append(f"udp dport {node.vxlan_port} {_drop('vxlan_from_pod')}")
+    return (*lines, ESTABLISHED, f"icmpv6 type {_ND} accept", "goto pod_egress")
 
 
-def _input_host(node: NodeRules) -> tuple[str, ...]:
-    if node.endpoint_to_host != "drop":
-        return ()
-    return (
-        _ESTABLISHED,
-        f"iifname {_POD} icmpv6 type {_ND} accept",
-        f"iifname {_POD} counter name to_host drop",
-    )
+_INPUT_HOST = (
+    ESTABLISHED,
+    f"iifname {POD} icmpv6 type {_ND} accept",
+    f"iifname {POD} {_drop('to_host')}",
+)
 
 
 def _postrouting(node: NodeRules) -> tuple[str, ...]:

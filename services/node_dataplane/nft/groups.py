@@ -3,13 +3,16 @@
 A member may stand in two segments for a moment while a group is split or joined, so members are counted: one is in the
 set while any segment has it. A group is known once all its segments have been seen, and stays so while segment 0
 exists: in the middle of a split some segments are always missing, and that must not close anybody's traffic.
+
+Networks are counted alike. The kernel holds them in interval sets of their own, and only while there are any.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from bus_schemas.policy import ADDRESS4, ADDRESS6, PORT4, PORT6, Group
+from bus_schemas.policy import ADDRESS4, ADDRESS6, NET4, NET6, PORT4, PORT6, Group
+from services.node_dataplane.nft.render import Facts
 from services.node_dataplane.nft.sets import port_key
 
 
@@ -20,6 +23,8 @@ class Delta(NamedTuple):
     removed4: list[bytes]
     added6: list[bytes]
     removed6: list[bytes]
+    nets: bool
+    """Some networks came or went."""
 
 
 class MalformedGroup(ValueError):
@@ -27,13 +32,16 @@ class MalformedGroup(ValueError):
 
 
 class GroupState:
-    __slots__ = ("_segments", "keys4", "keys6", "known", "of", "selector")
+    __slots__ = ("_segments", "keys4", "keys6", "known", "nets4", "nets6", "of", "selector")
 
     def __init__(self) -> None:
         self._segments: dict[int, Group] = {}
         self.keys4: dict[bytes, int] = {}
         """Kernel key -> how many segments hold it."""
         self.keys6: dict[bytes, int] = {}
+        self.nets4: dict[bytes, int] = {}
+        """Packed network -> how many segments hold it."""
+        self.nets6: dict[bytes, int] = {}
         self.known = False
         self.of = "addresses"
         self.selector = ""
@@ -43,6 +51,7 @@ class GroupState:
         before = self._segments.get(segment)
         new4, new6 = _members(group)
         old4, old6 = _members(before)
+        new_nets, old_nets = _nets(group), _nets(before)
         if group is None:
             self._segments.pop(segment, None)
         else:
@@ -51,12 +60,20 @@ class GroupState:
             if segment == 0:
                 self.selector = group.selector
         self.known = 0 in self._segments and (self.known or self._whole())
+        for counts, new, old in zip((self.nets4, self.nets6), new_nets, old_nets, strict=True):
+            _raise(counts, new - old)
+            _lower(counts, old - new)
         return Delta(
             _raise(self.keys4, new4 - old4),
             _lower(self.keys4, old4 - new4),
             _raise(self.keys6, new6 - old6),
             _lower(self.keys6, old6 - new6),
+            new_nets != old_nets,
         )
+
+    @property
+    def facts(self) -> Facts | None:
+        return Facts(bool(self.nets4), bool(self.nets6)) if self.known else None
 
     @property
     def empty(self) -> bool:
@@ -81,6 +98,18 @@ def _members(group: Group | None) -> tuple[set[bytes], set[bytes]]:
     if ports:
         return set(map(port_key, members4)), set(map(port_key, members6))
     return members4, members6
+
+
+def _nets(group: Group | None) -> tuple[set[bytes], set[bytes]]:
+    if group is None or not (group.nets4 or group.nets6):
+        return set(), set()
+    if group.of == "ports" or len(group.nets4) % NET4 or len(group.nets6) % NET6:
+        raise MalformedGroup(f"{len(group.nets4)} and {len(group.nets6)} bytes are not networks of {group.of}")
+    nets4 = {group.nets4[i : i + NET4] for i in range(0, len(group.nets4), NET4)}
+    nets6 = {group.nets6[i : i + NET6] for i in range(0, len(group.nets6), NET6)}
+    if any(net[-1] > 8 * (len(net) - 1) for net in (*nets4, *nets6)):
+        raise MalformedGroup("a network's prefix is longer than an address")
+    return nets4, nets6
 
 
 def _raise(counts: dict[bytes, int], keys: set[bytes]) -> list[bytes]:

@@ -3,7 +3,12 @@
 from_<h>, to_<h>        chain of a rule group: what its pods may send, what may be sent to them
 from_<h>_<n>            its n-th tier, where a rule of the tier can pass to the next one
 out_<h>, in_<h>         one policy's rules for what its pods send, receive
-g4_<h>, g6_<h>          members of an address group; p4_, p6_ of a ports group
+allow_<h>, deny_<h>     what a map of merged rules leads to: a policy's verdict, with its counter and its log message
+guard_<name>            the drop of one guard
+g4_<h>, g6_<h>          members of an address group; n4_, n6_ its networks; p4_, p6_ members of a ports group
+m4_<h>, r4_<h> ...      merged rules of a tier: by member, by range
+<verdict>_<way>_<h>     counter object of one policy's (or tier's) verdicts one way
+tortie <kind> ...       prefix of a message to the kernel's log group
 """
 
 from __future__ import annotations
@@ -24,6 +29,14 @@ LINK_PREFIX = "tor"
 
 Way = Literal["ingress", "egress"]
 WAYS: tuple[Way, Way] = ("egress", "ingress")
+
+Verdict = Literal["allow", "deny", "pass", "would_allow", "would_deny"]
+Kind = Literal["denied", "would_deny", "log", "guard"]
+"""Of a message to the log group: a drop by policy, one by the preview, a rule that logs, a drop by a guard."""
+
+LOG_GROUP = 84
+LIMIT = "denied"
+"""The limit object in front of every message to the log group."""
 
 _ENDPOINT = {"egress": "from_", "ingress": "to_"}
 _POLICY = {"egress": "out_", "ingress": "in_"}
@@ -48,8 +61,34 @@ def policy_chain(way: Way, rules: RulesId) -> str:
     return _POLICY[way] + _digest(rules.encode())
 
 
+def verdict_chain(way: Way, verdict: Literal["allow", "deny"], subject: str) -> str:
+    return f"{verdict}_{_digest(f'{way} {subject}'.encode())}"
+
+
+def preview_chain(endpoint_chain: str, tier: int) -> str:
+    return f"{endpoint_chain}_preview_{tier}"
+
+
+def guard_chain(guard: str) -> str:
+    return f"guard_{guard}"
+
+
+def counter(way: Way, rules: str, verdict: Verdict) -> str:
+    """`rules` as in `bus_schemas.policy.Hit`."""
+    return f"{verdict}_{way}_{_digest(rules.encode())}"
+
+
+def log_prefix(kind: Kind, way: Way, subject: str) -> str:
+    """Below the kernel's 127 bytes, whatever the subject; the table knows what it stands for."""
+    return f"tortie {kind} {way} {_digest(subject.encode())}"
+
+
 def address_set(group: GroupId, family: int) -> str:
     return f"g{family}_{_digest(group.encode())}"
+
+
+def net_set(group: GroupId, family: int) -> str:
+    return f"n{family}_{_digest(group.encode())}"
 
 
 def port_set(group: GroupId, family: int) -> str:

@@ -3,7 +3,8 @@
 A rule is an AND of conditions, some of which are an OR that nft cannot say in one match (numeric ports or members of a
 set, "not this ICMP type and code"). So a rule becomes a list of conditions, each a list of alternatives, and one nft
 rule is written for every combination: nearly always one. Where a condition concerns addresses the rule is written for
-each family that it can match: every such nft rule is one hash lookup, however many members the group has.
+each family that it can match: every such nft rule is one hash lookup, however many members the group has. A group that
+has networks as well is two sets, so one more alternative.
 
 Closed when in doubt: a rule that names a group whose members are not known, or holds what nft cannot say, is named as a
 fault, and what stands for it depends on what it would have done.
@@ -16,6 +17,8 @@ fault, and what stands for it depends on what it would have done.
     log     nothing: it decides nothing
 
 A rule that could not be compiled (`never`) is a deny, whatever it had been.
+
+What a verdict is written as is the caller's affair: the same rules are rendered to be enforced and to be previewed.
 """
 
 from __future__ import annotations
@@ -24,10 +27,11 @@ import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 from bus_schemas.ids import GroupId
 from bus_schemas.policy import Icmp, Match, PortRange, Rule
-from services.node_dataplane.nft.names import address_set, port_set
+from services.node_dataplane.nft.names import address_set, net_set, port_set
 
 TCP, UDP, SCTP, DCCP, UDPLITE = 6, 17, 132, 33, 136
 ICMP, ICMPV6 = 1, 58
@@ -42,40 +46,68 @@ Condition = Sequence[str]
 """Alternatives: nft matches, one of which must hold. None at all can never hold."""
 
 
+class Facts(NamedTuple):
+    """What rendering has to know of a group."""
+
+    nets4: bool = False
+    """It has networks of that family beside its addresses."""
+    nets6: bool = False
+
+
+Known = Callable[[GroupId], Facts | None]
+"""None: the members of the group are not known."""
+
+Verdict = Callable[[Rule, str], Sequence[str]]
+"""(rule, why it is closed instead of rendered; empty: it is rendered) -> verdicts, each for lines of its own."""
+
+
+@dataclass(frozen=True)
+class RenderedRule:
+    rule: Rule
+    lines: tuple[str, ...]
+    why: str = ""
+    """It is closed instead, for this reason."""
+
+
 @dataclass(frozen=True)
 class Rendered:
-    lines: tuple[str, ...]
-    passes: bool
-    """Some rule hands over to the next tier: `return` in these lines must leave the tier's chain."""
+    rules: tuple[RenderedRule, ...]
     faults: tuple[str, ...]
     """What was closed for want of something, one sentence each."""
     missing: frozenset[GroupId]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return tuple(line for rule in self.rules for line in rule.lines)
+
+    @property
+    def passes(self) -> bool:
+        """Some rule hands over to the next tier: `return` in these lines must leave the tier's chain."""
+        return any(rule.rule.action == "pass" and not rule.why for rule in self.rules)
 
 
 class _Unrenderable(ValueError):
     """The rule holds what nft cannot say."""
 
 
-def render_policy(rules: Iterable[Rule], known: Callable[[GroupId], bool], log_prefix: str) -> Rendered:
+def render_policy(rules: Iterable[Rule], known: Known, verdict: Verdict) -> Rendered:
     """The rules of one direction, in order."""
-    lines: list[str] = []
+    rendered: list[RenderedRule] = []
     faults: list[str] = []
     missing: set[GroupId] = set()
-    passes = False
     for number, rule in enumerate(rules):
-        absent = [group for group in groups_of(rule) if not known(group)]
+        absent = [group for group in groups_of(rule) if known(group) is None]
         missing.update(absent)
         try:
             why = rule.never or ("group not known: " + ", ".join(absent) if absent else "")
-            written = list(_rule(rule, known, log_prefix, why))
+            lines = tuple(_rule(rule, known, verdict, why))
         except _Unrenderable as error:
             why = str(error)
-            written = [_drop(why)] if _closes(rule) else []
+            lines = tuple(verdict(rule, why)) if _closes(rule) else ()
         if why:
             faults.append(f"rule {number}: {why}")
-        passes = passes or (rule.action == "pass" and not why)
-        lines.extend(written)
-    return Rendered(tuple(lines), passes, tuple(faults), frozenset(missing))
+        rendered.append(RenderedRule(rule, lines, why))
+    return Rendered(tuple(rendered), tuple(faults), frozenset(missing))
 
 
 def groups_of(rule: Rule) -> list[GroupId]:
@@ -92,52 +124,46 @@ def comment(text: str) -> str:
     return 'comment "' + clean.encode()[:_COMMENT_BYTES].decode(errors="ignore") + '"'
 
 
-def _drop(why: str) -> str:
-    return f"counter drop {comment(why)}"
-
-
 def _closes(rule: Rule) -> bool:
     """Whether a drop stands for the rule where it cannot be written; see above."""
     return rule.action in ("deny", "pass") or (bool(rule.never) and rule.action != "log")
 
 
-def _rule(rule: Rule, known: Callable[[GroupId], bool], log_prefix: str, why: str) -> Iterator[str]:
-    if why:
-        if not _closes(rule):
-            return
-        verdict = _drop(why)
-        rule = _widened(rule, known)
-    elif rule.action == "log":
-        verdict = f"log prefix {_quoted(log_prefix)}"
-    else:
-        verdict = {"allow": "accept", "deny": "counter drop", "pass": "return"}[rule.action]
+def _rule(rule: Rule, known: Known, verdict: Verdict, why: str) -> Iterator[str]:
+    if why and not _closes(rule):
+        return
+    conditions = list(dict.fromkeys(_matches(_widened(rule, known) if why else rule, known)))
+    for ending in verdict(rule, why) if conditions else ():
+        for condition in conditions:
+            yield f"{condition} {ending}" if condition else ending
 
+
+def _matches(rule: Rule, known: Known) -> Iterator[str]:
+    """Every combination of the alternatives."""
     families: Sequence[int | None] = _FAMILIES if _concerns_family(rule) else (None,)
-    written: set[str] = set()
     for family in families:
-        if family is not None and rule.ip_version not in (None, family):
-            continue
-        for choice in product(*_conditions(rule, family)):
-            line = " ".join((*filter(None, choice), verdict))
-            if line not in written:
-                written.add(line)
-                yield line
+        if family is None or rule.ip_version in (None, family):
+            for choice in product(*_conditions(rule, family, known)):
+                yield " ".join(filter(None, choice))
 
 
-def _widened(rule: Rule, known: Callable[[GroupId], bool]) -> Rule:
+def _widened(rule: Rule, known: Known) -> Rule:
     """The rule without the conditions that name unknown groups: it covers at least what the whole one would."""
 
+    def told(groups: Iterable[GroupId]) -> tuple[GroupId, ...]:
+        return tuple(group for group in groups if known(group) is not None)
+
     def widen(match: Match) -> Match:
-        ports_known = all(map(known, match.named_ports))
+        ports_known = told(match.named_ports) == match.named_ports
         return Match(
-            groups=tuple(filter(known, match.groups)),
-            not_groups=tuple(filter(known, match.not_groups)),
+            groups=told(match.groups),
+            not_groups=told(match.not_groups),
             nets=match.nets,
             not_nets=match.not_nets,
             ports=match.ports if ports_known else (),
             named_ports=match.named_ports if ports_known else (),
             not_ports=match.not_ports,
-            not_named_ports=tuple(filter(known, match.not_named_ports)),
+            not_named_ports=told(match.not_named_ports),
         )
 
     return Rule(
@@ -165,7 +191,7 @@ def _concerns_family(rule: Rule) -> bool:
 # --- conditions: each yields lists of alternatives
 
 
-def _conditions(rule: Rule, family: int | None) -> Iterator[Condition]:
+def _conditions(rule: Rule, family: int | None, known: Known) -> Iterator[Condition]:
     if rule.ip_version is not None:
         yield [f"meta nfproto ipv{rule.ip_version}"]
     if rule.protocol is not None:
@@ -174,13 +200,13 @@ def _conditions(rule: Rule, family: int | None) -> Iterator[Condition]:
         yield [f"meta l4proto != {_within(rule.not_protocol, 255, 'protocol')}"]
     if family is not None:
         yield from _icmp(rule, family)
-        yield from _addresses(rule.source, family, "saddr")
-        yield from _addresses(rule.destination, family, "daddr")
+        yield from _addresses(rule.source, family, "saddr", known)
+        yield from _addresses(rule.destination, family, "daddr", known)
     yield from _ports(rule, rule.source, family, "saddr", "sport")
     yield from _ports(rule, rule.destination, family, "daddr", "dport")
 
 
-def _addresses(match: Match, family: int, side: str) -> Iterator[Condition]:
+def _addresses(match: Match, family: int, side: str, known: Known) -> Iterator[Condition]:
     ip = "ip" if family == 4 else "ip6"
     if match.nets:
         nets = _nets(match.nets, family)
@@ -199,9 +225,17 @@ def _addresses(match: Match, family: int, side: str) -> Iterator[Condition]:
         else:
             yield [f"meta nfproto ipv{family}"]
     for group in match.groups:
-        yield [f"{ip} {side} @{address_set(group, family)}"]
+        yield [f"{ip} {side} @{name}" for name in _sets(group, family, known)]
     for group in match.not_groups:
-        yield [f"{ip} {side} != @{address_set(group, family)}"]
+        for name in _sets(group, family, known):
+            yield [f"{ip} {side} != @{name}"]
+
+
+def _sets(group: GroupId, family: int, known: Known) -> Iterator[str]:
+    yield address_set(group, family)
+    facts = known(group)
+    if facts is not None and (facts.nets4 if family == 4 else facts.nets6):
+        yield net_set(group, family)
 
 
 def _ports(rule: Rule, match: Match, family: int | None, side: str, port: str) -> Iterator[Condition]:
@@ -288,6 +322,7 @@ def _set(items: Iterable[str]) -> str:
     return listed[0] if len(listed) == 1 else "{ " + ", ".join(listed) + " }"
 
 
-def _quoted(prefix: str) -> str:
+def quoted(prefix: str) -> str:
+    """A log prefix of the configuration."""
     clean = "".join(c for c in prefix if c.isprintable() and c not in '"\\`$')
     return '"' + clean[:100] + ': "'

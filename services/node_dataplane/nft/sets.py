@@ -3,13 +3,15 @@
 An element's key is kept as the very bytes that the kernel holds: each part of a concatenation padded to four bytes,
 addresses and ports big-endian, a link name filled up to 16 bytes. `spell` writes such a key as nft does.
 
-All sets whose members come and go are hash sets (constant time per change); only the pools, which change with the
-configuration, are interval sets. Their keys are the text of a CIDR, and they are rewritten whole.
+All sets whose members come and go are hash sets (constant time per change); only what changes with the configuration,
+pools and the networks of network sets, are interval sets. Their keys are the text of a CIDR, and they are rewritten
+whole.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -98,3 +100,22 @@ def net_keys(cidrs: Iterable[str], family: int) -> set[bytes]:
     else:
         merged = {str(n) for n in ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv6Network))}
     return {text.encode() for text in merged}
+
+
+def packed_net_keys(nets: Iterable[bytes]) -> set[bytes]:
+    """Packed networks (`bus_schemas.policy.NET4`) of one family without those that lie in another, as an interval set
+    needs them: it can hold neighbours, but no overlaps."""
+    kept: set[bytes] = set()
+    covered = -1
+    for net in sorted(nets):  # Of those with one address the widest is first.
+        bits = 8 * (len(net) - 1)
+        host = (1 << bits - net[-1]) - 1
+        start = int.from_bytes(net[:-1], "big") & ~host
+        if start > covered:
+            covered = start | host
+            address = start.to_bytes(len(net) - 1, "big")
+            kept.add(f"{socket.inet_ntop(_FAMILIES[bits], address)}/{net[-1]}".encode())
+    return kept
+
+
+_FAMILIES = {32: socket.AF_INET, 128: socket.AF_INET6}

@@ -6,11 +6,9 @@
                                                          |
     GROUP                                                +----> group                               sets g4_ g6_ p4_ p6_
 
-Each arrow is a `References`: a thing exists in the kernel while something above it uses it. A change marks what it
-touches as stale, `_settle` writes that anew from the top of the drawing to the bottom, into journals; `flush` takes the
-journals' differences as one transaction, in the order in which the kernel can accept them:
-
-    sets, then their elements (the dispatch maps aside), chains, rules, dispatch; then what goes, the other way round
+Each arrow is a `References`: a thing is followed while something above it uses it, and exists in the kernel while a
+chain or a map names it. A change marks what it touches as stale, `_settle` writes that anew from the top of the drawing
+to the bottom, into the journals of the `Ruleset`; `flush` takes their differences as one transaction.
 
 A change of members touches none of the above but the elements of its sets.
 
@@ -21,41 +19,46 @@ failure nobody knows what the kernel holds, so the next flush replaces the whole
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from bus_schemas.ids import GroupId, PodKey, RulesId
 from bus_schemas.policy import Attachment, Direction, Rule, Rules
 from bus_schemas.subjects import ATTACHMENT, GROUP, RULES, Fact
 from services.node_dataplane.nft import frame
-from services.node_dataplane.nft.chains import UNKNOWN_POLICY, Chain, endpoint_chains
+from services.node_dataplane.nft.attribution import GUARDS, Claims, Counted, Denial
+from services.node_dataplane.nft.chains import Chain, endpoint_chains
 from services.node_dataplane.nft.frame import NodeRules
 from services.node_dataplane.nft.groups import Delta, GroupState, MalformedGroup
-from services.node_dataplane.nft.journal import Journal
 from services.node_dataplane.nft.names import (
-    TABLE,
     WAYS,
     Way,
     address_set,
     endpoint_chain,
+    net_set,
     policy_chain,
     port_set,
 )
+from services.node_dataplane.nft.policies import UNKNOWN, Policy, policy_of, preview_of
 from services.node_dataplane.nft.references import References
-from services.node_dataplane.nft.render import Rendered, comment, groups_of, render_policy
+from services.node_dataplane.nft.render import Facts, Rendered, groups_of
+from services.node_dataplane.nft.ruleset import Ruleset
 from services.node_dataplane.nft.sets import (
     ADDRESSES4,
     ADDRESSES6,
+    NETS4,
+    NETS6,
     PORTS4,
     PORTS6,
     SetKind,
     SetSpec,
     address_key,
     link_key,
+    packed_net_keys,
 )
-from services.node_dataplane.nft.transaction import Command, Elements, Statement, Transaction
+from services.node_dataplane.nft.transaction import Command, Transaction
 
-__all__ = ["Expected", "Flush", "NodeRules", "PolicyTable", "Wanted"]
+__all__ = ["Counted", "Denial", "Expected", "Flush", "NodeRules", "PolicyTable", "Wanted"]
 
 _RULES_CHAINS: dict[Way, str] = {"egress": frame.FROM, "ingress": frame.TO}
 
@@ -102,8 +105,13 @@ class _Structure(NamedTuple):
     direction: Direction
 
     @property
-    def policies(self) -> frozenset[tuple[Way, RulesId]]:
-        return frozenset((self.way, rules) for tier in self.direction.tiers for rules in tier.rules)
+    def enforced(self) -> frozenset[_Policy]:
+        tiers = (rules for tier in self.direction.tiers for rules in tier.rules)
+        return frozenset((self.way, rules) for rules in (*tiers, *self.direction.profiles))
+
+    @property
+    def previewed(self) -> frozenset[_Policy]:
+        return frozenset((self.way, rules) for tier in self.direction.preview or () for rules in tier.rules)
 
 
 _Policy = tuple[Way, RulesId]
@@ -117,33 +125,38 @@ class PolicyTable:
         self._attachments: dict[PodKey, Attachment] = {}
         self._rules: dict[RulesId, Rules] = {}
         self._groups: dict[GroupId, GroupState] = {}
-        # Who uses what
+        # Who uses what, by the facts: what is followed
         self._structures: dict[str, _Structure] = {}
-        self._tiers: dict[str, frozenset[str]] = {}
-        """All chains that a rule group consists of."""
         self._pod_uses: References[PodKey, str] = References()
         self._structure_uses: References[str, _Policy] = References()
         self._policy_uses: References[_Policy, GroupId] = References()
-        self._rendered: dict[_Policy, Rendered] = {}
+        # Who uses what, as it is written: what exists
+        self._enforces: References[str, _Policy] = References()
+        """Rule group -> policies, without those that it only previews."""
+        self._jumps: References[str, _Policy] = References()
+        """Rule group -> policies whose chain it jumps to."""
+        self._inlines: References[str, _Policy] = References()
+        """Rule group -> policies whose rules it holds itself."""
+        self._names: References[object, GroupId] = References()
+        """Rule group, policy -> groups whose sets its lines name."""
+        self._policies: dict[_Policy, Policy] = {}
+        self._written: dict[object, frozenset[str]] = {}
+        """Rule group, policy -> the chains that it consists of."""
+        # What is wrong
         self._lacking: dict[_Policy, str] = {}
         """Policies of which something is not known yet, and what."""
         self._faulty: set[_Policy] = set()
         """Policies with rules that were closed."""
         self._unattached: dict[PodKey, str] = {}
         """Plugged pods that no attachment governs, and why."""
+        self._malformed: dict[GroupId, str] = {}
         # What is to be settled
         self._stale_pods: set[PodKey] = set()
         self._stale_structures: set[str] = set()
         self._stale_policies: set[_Policy] = set()
         self._stale_groups: set[GroupId] = set()
-        # What the kernel shall hold
-        self._sets: Journal[str, SetSpec] = Journal()
-        self._elements: dict[str, Journal[bytes, str]] = {}
-        self._chains: Journal[str, Chain] = Journal()
-        self._touched: set[str] = set()
-        """Sets with a journal to look into."""
-        # What was told, and the flush under way
-        self._malformed: dict[GroupId, str] = {}
+        # What the kernel shall hold, what was told, and the flush under way
+        self._ruleset = Ruleset()
         self._wanted: Wanted | None = None
         self._unasked: set[RulesId | GroupId] = set()
         """Told of, though not wanted at that time."""
@@ -155,8 +168,7 @@ class PolicyTable:
         self._in_kernel = False
 
         for name, spec in frame.SETS.items():
-            self._sets.put(name, spec)
-            self._elements[name] = Journal()
+            self._ruleset.open(name, spec)
         self._frame()
 
     # --- facts
@@ -171,7 +183,7 @@ class PolicyTable:
             self._withdraw(before)
         self._endpoints[pod] = endpoint
         for name, key in _sources(endpoint):
-            self._put(name, key, "")
+            self._ruleset.put(name, key)
         self._stale_pods.add(pod)
 
     def remove_endpoint(self, pod: PodKey) -> None:
@@ -219,18 +231,17 @@ class PolicyTable:
         state = self._groups.get(id_)
         if state is None:
             state = self._groups[id_] = GroupState()
-        was_known = state.known
+        was = state.facts
         try:
             delta = state.put(int(segment), value)  # type: ignore[arg-type]
         except MalformedGroup as error:
             self._malformed[id_] = f"segment {segment}: {error}"
             return
         self._malformed.pop(id_, None)
-        names = _set_names(id_, state)
-        if was_known and state.known and names[0] in self._sets.now:
-            self._move(names, delta)
-        elif was_known != state.known:
+        if state.facts != was:
             self._stale_groups.add(id_)
+        elif state.known and self._names.users(id_):
+            self._move(id_, state, delta)
         if state.empty:
             del self._groups[id_]
         if not self._policy_uses.users(id_):
@@ -258,19 +269,33 @@ class PolicyTable:
         policies = [
             f"{self._rules[policy[1]].policy} {policy[0]}, {fault}"
             for policy in self._faulty
-            for fault in self._rendered[policy].faults
+            for fault in self._policies[policy].rendered.faults
         ]
         return (*sorted(policies), *(f"group {id_}, {why}" for id_, why in sorted(self._malformed.items())))
 
     def expected(self) -> Expected | None:
         """What the kernel holds if nobody else touched it; None while a transaction is pending or due."""
         self._settle()
-        due = self._touched or self._sets.touched or self._chains.touched
-        if due or self._pending is not None or not self._in_kernel:
+        if self._ruleset.due or self._pending is not None or not self._in_kernel:
             return None
-        kinds = {name: spec.kind for name, spec in self._sets.now.items() if not spec.kind.interval}
-        elements = {name: dict(self._elements[name].now) for name in kinds}
-        return Expected(self._revision, tuple(self._script(with_elements=False)), elements, kinds)
+        kinds = self._ruleset.hash_sets()
+        elements = {name: dict(self._ruleset.elements(name)) for name in kinds}
+        return Expected(self._revision, tuple(self._ruleset.script(with_elements=False)), elements, kinds)
+
+    def counted(self) -> Mapping[str, Counted]:
+        """Counter object -> what it counts; those of the guards (`attribution.GUARDS`) are not among them."""
+        return {name: counted for name, counted in self._ruleset.counters.items() if counted.rules}
+
+    def denial(self, prefix: str) -> Denial | None:
+        """What a message to the log group tells; None: whatever sent it is not in the table any more."""
+        found = self._ruleset.denial(prefix)
+        if found is None or found.tier or not found.rules:
+            return found
+        for name in self._enforces.users((found.way, found.rules)):
+            for tier in self._structures[name].direction.tiers:
+                if found.rules in tier.rules:
+                    return replace(found, tier=tier.tier)
+        return found
 
     # --- flushing
 
@@ -281,7 +306,7 @@ class PolicyTable:
         else:
             assert self._pending is None, "a transaction is neither committed nor failed"
             self._settle()
-            commands = tuple(self._differences())
+            commands = tuple(self._ruleset.differences())
             transaction = self._begin(commands) if commands else None
         self._report()
         return Flush(transaction, self._programmed, self._blocked)
@@ -290,14 +315,8 @@ class PolicyTable:
         """The complete table, in place of whatever is there."""
         assert self._pending is None, "a transaction is neither committed nor failed"
         self._settle()
-        self._sets.settle()
-        self._chains.settle()
-        for elements in self._elements.values():
-            elements.settle()
-        for name in self._elements.keys() - self._sets.now.keys():
-            del self._elements[name]
-        self._touched.clear()
-        return self._begin(tuple(self._script(with_elements=True)), whole=True)
+        self._ruleset.settle()
+        return self._begin(tuple(self._ruleset.script(with_elements=True)), whole=True)
 
     def committed(self, transaction: Transaction) -> None:
         assert transaction is self._pending, "not the transaction under way"
@@ -328,17 +347,22 @@ class PolicyTable:
             self._link_structure(name)
         for policy in list(self._stale_policies):
             self._link_policy(policy)
-        # Now it is certain what exists. Groups first: how a rule is written depends on whether its groups are known.
+        # Now it is certain what is followed. How a rule is written depends on what is known of its groups.
         for group in self._stale_groups:
-            self._settle_group(group)
             self._stale_policies.update(self._policy_uses.users(group))
-        self._stale_groups.clear()
+        moved = set(self._stale_policies)
         for policy in self._stale_policies:
-            self._write_policy(policy)
+            self._render_policy(policy)
         self._stale_policies.clear()
         for name in self._stale_structures:
-            self._write_structure(name)
+            moved |= self._write_structure(name)
         self._stale_structures.clear()
+        # Now it is certain what is named, so what exists.
+        for policy in moved:
+            self._place_policy(policy)
+        for group in self._stale_groups:
+            self._place_group(group)
+        self._stale_groups.clear()
 
     def _settle_pod(self, pod: PodKey) -> None:
         endpoint = self._endpoints.get(pod)
@@ -365,14 +389,19 @@ class PolicyTable:
             key = link_key(endpoint.link)
             for way, map_ in _RULES_CHAINS.items():
                 if way in names:
-                    self._put(map_, key, f"goto {names[way]}")
+                    self._ruleset.put(map_, key, f"goto {names[way]}")
                 else:
-                    self._discard(map_, key)
+                    self._ruleset.discard(map_, key)
 
     def _link_structure(self, name: str) -> None:
         used = bool(self._pod_uses.users(name))
-        shift = self._structure_uses.set(name, self._structures[name].policies if used else frozenset())
-        self._stale_policies |= shift.gained | shift.lost
+        structure = self._structures[name]
+        enforced = structure.enforced if used else frozenset()
+        for shift in (
+            self._enforces.set(name, enforced),
+            self._structure_uses.set(name, enforced | structure.previewed if used else frozenset()),
+        ):
+            self._stale_policies |= shift.gained | shift.lost
 
     def _link_policy(self, policy: _Policy) -> None:
         groups: frozenset[GroupId] = frozenset()
@@ -381,56 +410,86 @@ class PolicyTable:
         shift = self._policy_uses.set(policy, groups)
         self._stale_groups |= shift.gained | shift.lost
 
-    def _settle_group(self, id_: GroupId) -> None:
-        state = self._groups.get(id_)
-        used = bool(self._policy_uses.users(id_))
-        if used and state is not None and state.known:
-            self._open(id_, state)
-        else:
-            for name in (*(address_set(id_, f) for f in (4, 6)), *(port_set(id_, f) for f in (4, 6))):
-                self._close(name)
-
-    def _write_policy(self, policy: _Policy) -> None:
+    def _render_policy(self, policy: _Policy) -> None:
         way, id_ = policy
-        chain = policy_chain(way, id_)
-        before = self._rendered.get(policy)
+        before = self._policies.pop(policy, None)
         self._lacking.pop(policy, None)
         self._faulty.discard(policy)
         if not self._structure_uses.users(policy):
-            self._rendered.pop(policy, None)
-            self._chains.discard(chain)
             return
         rules = self._rules_of(policy)
-        rendered = UNKNOWN_POLICY if rules is None else render_policy(rules, self._known, self._node.log_prefix)
-        self._rendered[policy] = rendered
+        made = self._policies[policy] = policy_of(way, id_, rules, self._known, self._node.log_prefix)
         if rules is None:
-            self._lacking[policy] = f"policy not known yet: {id_}"
-        elif rendered.missing:
-            self._lacking[policy] = f"members not known yet: {', '.join(sorted(rendered.missing))} of {id_}"
-        if rendered.faults:
+            self._lacking[policy] = f"{UNKNOWN}: {id_}"
+        elif made.rendered.missing:
+            self._lacking[policy] = f"members not known yet: {', '.join(sorted(made.rendered.missing))} of {id_}"
+        if made.rendered.faults:
             self._faulty.add(policy)
-        if rendered.passes:
-            self._chains.discard(chain)
-        else:
-            self._chains.put(chain, Chain(rendered.lines, comment=f"{id_} {way}"))
-        if rendered.passes or (before is not None and before.passes):
-            self._stale_structures |= self._structure_uses.users(policy)
+        self._stale_structures |= self._inlines.users(policy)
+        if made.rendered.passes and not (before is not None and before.rendered.passes):
+            self._stale_structures |= self._enforces.users(policy)
 
-    def _write_structure(self, name: str) -> None:
+    def _write_structure(self, name: str) -> set[_Policy]:
+        """The policies that began or ceased to be jumped to."""
         structure = self._structures[name]
-        before = self._tiers.pop(name, frozenset())
         if not self._pod_uses.users(name):
             del self._structures[name]
-            for chain in before:
-                self._chains.discard(chain)
-            return
+            self._place(name, {})
+            self._ruleset.claim(name, Claims())
+            self._inlines.set(name, frozenset())
+            self._name(name, frozenset())
+            return set(self._jumps.set(name, frozenset()).lost)
         way, direction = structure
-        chains = endpoint_chains(name, way, direction, lambda rules: self._rendered[way, rules])
-        for chain in before - chains.keys():
-            self._chains.discard(chain)
+
+        def preview(rules: RulesId, tier: str, passing: str, claims: Claims) -> Rendered:
+            return preview_of(way, rules, tier, self._rules_of((way, rules)), self._known, passing, claims)
+
+        made = endpoint_chains(name, way, direction, lambda rules: self._policies[way, rules].rendered, preview)
+        self._place(name, made.chains)
+        self._ruleset.claim(name, made.claims)
+        self._inlines.set(name, frozenset((way, rules) for rules in made.inlined))
+        self._name(name, frozenset(made.groups))
+        shift = self._jumps.set(name, frozenset((way, rules) for rules in made.jumps))
+        return set(shift.gained | shift.lost)
+
+    def _place_policy(self, policy: _Policy) -> None:
+        """What a policy leads to exists while it is enforced, its chain while somebody jumps to it."""
+        way, id_ = policy
+        made = self._policies.get(policy) if self._enforces.users(policy) else None
+        jumped = made is not None and bool(self._jumps.users(policy))
+        chains: dict[str, Chain] = {}
+        groups: frozenset[GroupId] = frozenset()
+        if made is not None:
+            chains.update(made.denies)
+            if jumped:
+                chains[policy_chain(way, id_)] = Chain(made.rendered.lines, comment=f"{id_} {way}")
+                groups = frozenset(group for rule in made.rendered.rules for group in groups_of(rule.rule))
+        self._place(policy, chains)
+        self._ruleset.claim(policy, Claims() if made is None else made.claims)
+        self._name(policy, groups)
+
+    def _place(self, owner: object, chains: Mapping[str, Chain]) -> None:
+        for chain in self._written.pop(owner, frozenset()) - chains.keys():
+            self._ruleset.chain(chain, None)
         for chain, content in chains.items():
-            self._chains.put(chain, content)
-        self._tiers[name] = frozenset(chains)
+            self._ruleset.chain(chain, content)
+        if chains:
+            self._written[owner] = frozenset(chains)
+
+    def _name(self, owner: object, groups: frozenset[GroupId]) -> None:
+        shift = self._names.set(owner, groups)
+        self._stale_groups |= shift.gained | shift.lost
+
+    def _place_group(self, id_: GroupId) -> None:
+        state = self._groups.get(id_)
+        used = bool(self._names.users(id_)) and state is not None and state.known
+        contents = _contents(id_, state) if used and state is not None else {}
+        for name in (f(id_, family) for f in (address_set, port_set, net_set) for family in (4, 6)):
+            if name in contents:
+                kind, keys = contents[name]
+                self._ruleset.open(name, SetSpec(kind, state.selector if state is not None else ""), keys)
+            else:
+                self._ruleset.close(name)
 
     def _rules_of(self, policy: _Policy) -> tuple[Rule, ...] | None:
         way, id_ = policy
@@ -439,141 +498,39 @@ class PolicyTable:
             return None
         return rules.egress if way == "egress" else rules.ingress
 
-    def _known(self, group: GroupId) -> bool:
+    def _known(self, group: GroupId) -> Facts | None:
         state = self._groups.get(group)
-        return state is not None and state.known
+        return None if state is None else state.facts
 
     # --- elements
 
-    def _put(self, name: str, key: bytes, verdict: str) -> None:
-        self._elements[name].put(key, verdict)
-        self._touched.add(name)
-
-    def _discard(self, name: str, key: bytes) -> None:
-        self._elements[name].discard(key)
-        self._touched.add(name)
-
     def _withdraw(self, endpoint: _Endpoint) -> None:
         for name, key in _sources(endpoint):
-            self._discard(name, key)
+            self._ruleset.discard(name, key)
         for map_ in _RULES_CHAINS.values():
-            self._discard(map_, link_key(endpoint.link))
+            self._ruleset.discard(map_, link_key(endpoint.link))
 
-    def _move(self, names: tuple[str, str], delta: Delta) -> None:
+    def _move(self, id_: GroupId, state: GroupState, delta: Delta) -> None:
         for name, added, removed in (
-            (names[0], delta.added4, delta.removed4),
-            (names[1], delta.added6, delta.removed6),
+            (_set_name(id_, state, 4), delta.added4, delta.removed4),
+            (_set_name(id_, state, 6), delta.added6, delta.removed6),
         ):
-            if added or removed:
-                elements = self._elements[name]
-                for key in added:
-                    elements.put(key, "")
-                for key in removed:
-                    elements.discard(key)
-                self._touched.add(name)
-
-    def _open(self, id_: GroupId, state: GroupState) -> None:
-        kinds = (PORTS4, PORTS6) if state.of == "ports" else (ADDRESSES4, ADDRESSES6)
-        for name, kind, keys in zip(_set_names(id_, state), kinds, (state.keys4, state.keys6), strict=True):
-            self._sets.put(name, SetSpec(kind, state.selector))
-            self._fill(name, keys.keys())
-
-    def _fill(self, name: str, keys: Set[bytes]) -> None:
-        elements = self._elements.setdefault(name, Journal())
-        for key in elements.now.keys() - keys:
-            elements.discard(key)
-        for key in keys:
-            elements.put(key, "")
-        self._touched.add(name)
-
-    def _close(self, name: str) -> None:
-        if name in self._sets.now:
-            self._sets.discard(name)
-            self._elements[name].clear()
-            self._touched.add(name)
+            for key in added:
+                self._ruleset.put(name, key)
+            for key in removed:
+                self._ruleset.discard(name, key)
+        if delta.nets:
+            self._place_group(id_)
 
     def _frame(self) -> None:
-        for name, chain in frame.chains(self._node).items():
-            self._chains.put(name, chain)
+        chains = frame.chains(self._node)
+        guards, claims = frame.guards()
+        self._place("frame", {**chains, **guards})
+        self._ruleset.claim("frame", claims)
+        for guard in GUARDS:
+            self._ruleset.guard_counter(guard)
         for name, keys in frame.members(self._node).items():
-            self._fill(name, keys)
-
-    # --- the script
-
-    def _differences(self) -> Iterator[Command]:
-        sets = self._sets.settle()
-        chains = self._chains.settle()
-        changed, dispatch = self._element_changes({name for name, _, new in sets if new is None})
-
-        for name, old, new in sets:
-            if new is not None:
-                assert old is None or old.kind is new.kind
-                if old is None:
-                    yield _add_set(name, new)
-        yield from changed
-        for name, before, after in chains:
-            if before is None and after is not None:
-                yield _add_chain(name, after)
-        for name, before, after in chains:
-            if after is not None and (before is None or before.lines != after.lines):
-                if before is not None:
-                    yield Statement(f"flush chain inet {TABLE} {name}")
-                yield from _add_rules(name, after)
-        yield from dispatch
-        gone = [name for name, _, after in chains if after is None]
-        for verb in ("flush", "delete"):
-            for name in gone:
-                yield Statement(f"{verb} chain inet {TABLE} {name}")
-        for name, _, new in sets:
-            if new is None:
-                yield Statement(f"delete set inet {TABLE} {name}")
-
-    def _element_changes(self, gone: set[str]) -> tuple[list[Command], list[Command]]:
-        """(elements of sets, elements of the dispatch maps)."""
-        changed: list[Command] = []
-        dispatch: list[Command] = []
-        for name in sorted(self._touched):
-            if name in gone:
-                del self._elements[name]
-                continue
-            elements = self._elements.get(name)
-            changes = elements.settle() if elements is not None else []
-            if elements is None or not changes or name not in self._sets.now:
-                continue
-            kind = self._sets.now[name].kind
-            commands = dispatch if kind.verdicts else changed
-            if kind.interval:
-                commands.append(Statement(f"flush set inet {TABLE} {name}"))
-                rows: tuple[tuple[bytes, str], ...] = tuple(sorted(elements.now.items()))
-                if rows:
-                    commands.append(Elements("add", name, kind, rows))
-                continue
-            deleted = tuple((key, old) for key, old, _ in changes if old is not None)
-            added = tuple((key, new) for key, _, new in changes if new is not None)
-            if deleted:
-                commands.append(Elements("delete", name, kind, deleted))
-            if added:
-                commands.append(Elements("add", name, kind, added))
-        self._touched.clear()
-        return changed, dispatch
-
-    def _script(self, *, with_elements: bool) -> Iterator[Command]:
-        yield Statement(f"add table inet {TABLE}")
-        yield Statement(f"delete table inet {TABLE}")
-        yield Statement(f"add table inet {TABLE}")
-        for counter in frame.COUNTERS:
-            yield Statement(f"add counter inet {TABLE} {counter}")
-        for name, spec in self._sets.now.items():
-            yield _add_set(name, spec)
-        for name, chain in self._chains.now.items():
-            yield _add_chain(name, chain)
-        for name, chain in self._chains.now.items():
-            yield from _add_rules(name, chain)
-        for name, spec in self._sets.now.items():
-            if with_elements or spec.kind.interval:
-                rows = tuple(sorted(self._elements[name].now.items()))
-                if rows:
-                    yield Elements("add", name, spec.kind, rows)
+            self._ruleset.fill(name, dict.fromkeys(keys, ""))
 
     # --- the report
 
@@ -582,7 +539,7 @@ class PolicyTable:
             return
         blocked = dict(self._unattached)
         for policy, reason in self._lacking.items():
-            for structure in self._structure_uses.users(policy):
+            for structure in self._enforces.users(policy):
                 for pod in self._pod_uses.users(structure):
                     blocked.setdefault(pod, reason)
         self._blocked = blocked
@@ -597,21 +554,18 @@ def _sources(endpoint: _Endpoint) -> Iterator[tuple[str, bytes]]:
         yield (frame.POD_SOURCES4 if len(key) == 4 else frame.POD_SOURCES6), link + key
 
 
-def _set_names(id_: GroupId, state: GroupState) -> tuple[str, str]:
-    name = port_set if state.of == "ports" else address_set
-    return name(id_, 4), name(id_, 6)
+def _set_name(id_: GroupId, state: GroupState, family: int) -> str:
+    return (port_set if state.of == "ports" else address_set)(id_, family)
 
 
-def _add_set(name: str, spec: SetSpec) -> Statement:
-    note = f" {comment(spec.comment)};" if spec.comment else ""
-    return Statement(f"add {spec.kind.word} inet {TABLE} {name} {{ {spec.kind.declaration}{note} }}")
-
-
-def _add_chain(name: str, chain: Chain) -> Statement:
-    inner = " ".join(filter(None, (chain.hook, f"{comment(chain.comment)};" if chain.comment else "")))
-    return Statement(f"add chain inet {TABLE} {name}" + (f" {{ {inner} }}" if inner else ""))
-
-
-def _add_rules(name: str, chain: Chain) -> Iterator[Statement]:
-    for line in chain.lines:
-        yield Statement(f"add rule inet {TABLE} {name} {line}")
+def _contents(id_: GroupId, state: GroupState) -> dict[str, tuple[SetKind, Set[bytes]]]:
+    """The sets of a group, and their elements."""
+    four, six = (PORTS4, PORTS6) if state.of == "ports" else (ADDRESSES4, ADDRESSES6)
+    found: dict[str, tuple[SetKind, Set[bytes]]] = {
+        _set_name(id_, state, 4): (four, state.keys4.keys()),
+        _set_name(id_, state, 6): (six, state.keys6.keys()),
+    }
+    for family, kind, nets in ((4, NETS4, state.nets4), (6, NETS6, state.nets6)):
+        if nets:
+            found[net_set(id_, family)] = (kind, packed_net_keys(nets))
+    return found

@@ -6,7 +6,7 @@ import pytest
 
 from bus_schemas.policy import Icmp, Match, Rule
 from services.node_dataplane.nft.names import address_set, port_set
-from services.node_dataplane.nft.render import Rendered, comment, render_policy
+from services.node_dataplane.nft.render import Facts, Rendered, comment, render_policy
 from tests.support.nft_worlds import ICMP, ICMPV6, TCP, UDP, allow, groups, ports
 
 A, B, P = groups("s:a", "s:b", "p:http")
@@ -16,17 +16,23 @@ P4, P6 = (f"@{port_set(P, family)}" for family in (4, 6))
 PORTED = "{ 6, 17, 33, 132, 136 }"
 
 
+def verdict(rule: Rule, why: str) -> tuple[str, ...]:
+    if why:
+        return (f"drop {comment(why)}",)
+    return ({"allow": "accept", "deny": "drop", "pass": "return", "log": "log"}[rule.action],)
+
+
 def rendered(*rules: Rule, unknown: tuple[str, ...] = ()) -> Rendered:
-    return render_policy(rules, lambda group: group not in unknown, "calico-packet")
+    return render_policy(rules, lambda group: None if group in unknown else Facts(), verdict)
 
 
 @pytest.mark.parametrize(
     ("rule", "lines"),
     [
         pytest.param(Rule(action="allow"), ["accept"], id="no condition covers both families at once"),
-        pytest.param(Rule(action="deny"), ["counter drop"], id="deny"),
+        pytest.param(Rule(action="deny"), ["drop"], id="deny"),
         pytest.param(Rule(action="pass"), ["return"], id="pass"),
-        pytest.param(Rule(action="log"), ['log prefix "calico-packet: "'], id="log goes on"),
+        pytest.param(Rule(action="log"), ["log"], id="log goes on"),
         pytest.param(Rule(action="allow", protocol=253), ["meta l4proto 253 accept"], id="protocol by number"),
         pytest.param(Rule(action="allow", not_protocol=UDP), ["meta l4proto != 17 accept"], id="not protocol"),
         pytest.param(Rule(action="allow", ip_version=6), ["meta nfproto ipv6 accept"], id="ip version"),
@@ -127,19 +133,19 @@ def rendered(*rules: Rule, unknown: tuple[str, ...] = ()) -> Rendered:
         ),
         pytest.param(
             Rule(action="deny", protocol=TCP, never="HTTP rules need a proxy"),
-            ['meta l4proto 6 counter drop comment "HTTP rules need a proxy"'],
+            ['meta l4proto 6 drop comment "HTTP rules need a proxy"'],
             id="never",
         ),
         pytest.param(Rule(action="log", never="no"), [], id="a log closes nothing"),
         pytest.param(allow(source=Match(nets=("10.0.0.0/33",))), [], id="an allow of an unsayable net allows nothing"),
         pytest.param(
             Rule(action="deny", source=Match(nets=("10.0.0.0/33",))),
-            ["counter drop comment \"'10.0.0.0/33' does not appear to be an IPv4 or IPv6 network\""],
+            ["drop comment \"'10.0.0.0/33' does not appear to be an IPv4 or IPv6 network\""],
             id="unsayable net",
         ),
         pytest.param(
             Rule(action="pass", protocol=TCP, destination=Match(ports=ports(70000))),
-            ['counter drop comment "70000 is not a port"'],
+            ['drop comment "70000 is not a port"'],
             id="unsayable port",
         ),
     ],
@@ -153,8 +159,8 @@ def test_an_unknown_group_drops_what_the_rest_covers(action: str) -> None:
     rule = Rule(action=action, protocol=TCP, source=Match(groups=(A, B)), destination=Match(ports=ports(80)))  # type: ignore[arg-type]
     outcome = rendered(rule, unknown=(A,))
     assert outcome.lines == (
-        f'meta l4proto 6 ip saddr {B4} th dport 80 counter drop comment "group not known: s:a"',
-        f'meta l4proto 6 ip6 saddr {B6} th dport 80 counter drop comment "group not known: s:a"',
+        f'meta l4proto 6 ip saddr {B4} th dport 80 drop comment "group not known: s:a"',
+        f'meta l4proto 6 ip6 saddr {B6} th dport 80 drop comment "group not known: s:a"',
     )
     assert outcome.missing == {A}
     assert outcome.faults == ("rule 0: group not known: s:a",)
@@ -171,12 +177,12 @@ def test_an_allow_of_an_unknown_group_allows_nothing_and_takes_nothing_from_late
 
 
 def test_an_allow_that_could_not_be_compiled_is_the_deny_that_it_says() -> None:
-    assert rendered(Rule(action="allow", never="no")).lines == ('counter drop comment "no"',)
+    assert rendered(Rule(action="allow", never="no")).lines == ('drop comment "no"',)
 
 
 def test_an_unknown_named_port_could_be_any_port() -> None:
     rule = Rule(action="deny", protocol=TCP, destination=Match(ports=ports(80), named_ports=(P,)))
-    assert rendered(rule, unknown=(P,)).lines == ('meta l4proto 6 counter drop comment "group not known: p:http"',)
+    assert rendered(rule, unknown=(P,)).lines == ('meta l4proto 6 drop comment "group not known: p:http"',)
 
 
 def test_comments_cannot_break_out_of_their_quotes() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from bus_schemas.ids import GroupId, RulesId
 from bus_schemas.policy import Match, Rule
-from services.node_dataplane.nft.names import address_set, policy_chain
+from services.node_dataplane.nft.names import address_set, counter, policy_chain
 from services.node_dataplane.nft.table import PolicyTable
 from tests.support.nft_evaluator import Nftables, Outcome, Packet
 from tests.support.nft_worlds import (
@@ -131,7 +131,7 @@ def test_rules_replace_the_contents_of_their_chain_alone(world: World) -> None:
     chain = policy_chain("ingress", RulesId("web"))
     assert world.settle() == [
         f"flush chain inet tortie {chain}",
-        f"add rule inet tortie {chain} meta l4proto 6 accept",
+        f"add rule inet tortie {chain} meta l4proto 6 counter name {counter('ingress', 'web', 'allow')} accept",
         f"delete set inet tortie {address_set(GroupId('s:a'), 4)}",
         f"delete set inet tortie {address_set(GroupId('s:a'), 6)}",
     ]
@@ -151,7 +151,7 @@ def test_what_goes_goes_after_what_used_it(world: World) -> None:
     world.table.remove_endpoint(pod("server"))
     lines = world.settle()
     verbs = [" ".join(line.split()[:2]) for line in lines]
-    order = ["delete element", "flush chain", "delete chain", "delete set"]
+    order = ["delete element", "flush chain", "delete set", "delete chain", "delete counter"]
     assert sorted(verbs, key=order.index) == verbs
     fresh = Nftables()
     settle(PolicyTable(), fresh)

@@ -1,0 +1,76 @@
+"""One policy, one way, as the table holds it: its rendered rules, and the chains and counters that they lead to.
+
+in_<h>      saddr @g4.. th dport 80 counter name allow_.. accept
+            saddr @g4.. goto deny_<h>                              one deny chain for each rule of the manifest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bus_schemas.ids import RulesId
+from bus_schemas.policy import Rule
+from services.node_dataplane.nft.attribution import Claims, Denial
+from services.node_dataplane.nft.chains import Chain
+from services.node_dataplane.nft.names import Way, verdict_chain
+from services.node_dataplane.nft.render import Known, Rendered, RenderedRule, comment, quoted, render_policy
+
+UNKNOWN = "policy not known yet"
+
+
+@dataclass(frozen=True)
+class Policy:
+    rendered: Rendered
+    denies: Mapping[str, Chain] = field(default_factory=dict)
+    """The chains that its rules lead to."""
+    claims: Claims = field(default_factory=Claims)
+
+
+def policy_of(way: Way, id_: RulesId, rules: Sequence[Rule] | None, known: Known, log_prefix: str) -> Policy:
+    """`rules` None: they are not known, so they deny."""
+    claims = Claims()
+    denies: dict[str, Chain] = {}
+
+    def deny(index: int | None, name: str, why: str) -> Chain:
+        denial = Denial("denied", way, id_, index, name, reason=why)
+        message, drop = claims.drop(denial, id_)
+        return Chain((message, f"{drop} {comment(why)}" if why else drop))
+
+    def verdict(rule: Rule, why: str) -> Sequence[str]:
+        if why or rule.action == "deny":
+            name = verdict_chain(way, "deny", f"{id_} {rule.index} {why}")
+            denies[name] = deny(rule.index, rule.name, why)
+            return (f"goto {name}",)
+        if rule.action == "log":
+            message = claims.report(Denial("log", way, id_, rule.index, rule.name))
+            return (f"log prefix {quoted(log_prefix)} {message}",)
+        return (f"{claims.count(way, id_, rule.action)} {'accept' if rule.action == 'allow' else 'return'}",)
+
+    if rules is None:
+        closed = RenderedRule(Rule(action="deny"), deny(None, "", UNKNOWN).lines, UNKNOWN)
+        return Policy(Rendered((closed,), (), frozenset()), {}, claims)
+    return Policy(render_policy(rules, known, verdict), denies, claims)
+
+
+def preview_of(
+    way: Way, id_: RulesId, tier: str, rules: Sequence[Rule] | None, known: Known, passing: str, claims: Claims
+) -> Rendered:
+    """The same rules in a preview: they count and report what they would do, and leave it. `passing` goes on to the
+    next tier."""
+
+    def deny(index: int | None, name: str, why: str) -> Sequence[str]:
+        denial = Denial("would_deny", way, id_, index, name, tier, why)
+        return claims.report(denial), f"{claims.count(way, id_, 'would_deny')} return"
+
+    def verdict(rule: Rule, why: str) -> Sequence[str]:
+        if why or rule.action == "deny":
+            return deny(rule.index, rule.name, why)
+        if rule.action == "allow":
+            return (f"{claims.count(way, id_, 'would_allow')} return",)
+        return (passing,) if rule.action == "pass" else ()
+
+    if rules is None:
+        closed = RenderedRule(Rule(action="deny"), tuple(deny(None, "", UNKNOWN)), UNKNOWN)
+        return Rendered((closed,), (), frozenset())
+    return render_policy(rules, known, verdict)
