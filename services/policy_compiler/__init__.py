@@ -1,7 +1,8 @@
 """policy_compiler owns meaning: policies in, groups of members, rules and attachments out.
 
-    reads    desired.namespace|serviceaccount|pod|k8snetworkpolicy|networkpolicy|globalnetworkpolicy, endpoint.>
-    writes   policy.group|rules|attach (in that order, removals in the reverse), event.policy.*
+    reads    desired.namespace|serviceaccount|node|tier|pod|endpointslice|networkset|globalnetworkset|hostendpoint,
+             desired.<every kind of policy>, desired.profile, endpoint.>
+    writes   policy.group|rules|attach|host|status (in that order, removals in the reverse), event.policy.*
     holds    lease.policy_compiler while it writes; replicas without the lease compute and wait
 
 `core` is the whole service without the bus; its constructor draws the flow. `service` moves the bytes.

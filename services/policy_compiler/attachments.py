@@ -1,77 +1,135 @@
 """Which policies govern which endpoint, in which order, each way.
 
     subject selection -> rules id -> Attaching      policies by whom they govern
-    touched workloads                               those whose attachment is made anew at the next flush
+    tier -> rules ids -> subject                    who has to hear when a tier moves
+    withdrawn rules ids                             what staged policies would replace or delete
+    touched members                                 those whose attachment is made anew at the next flush
 
-An attachment is a function of the workload's contents and of the policies whose subject it matches. A tier stands in
-a direction only if a policy of it governs that direction.
+An attachment is a function of the endpoint's contents, of the policies whose subject it matches and of their tiers. A
+tier stands in a direction only if a policy of it governs that direction. Staged policies stand in previews alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Set
-from itertools import groupby
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
-from bus_schemas.ids import GroupId
-from bus_schemas.policy import Attachment, Direction, TierRules
+from bus_schemas.ids import GroupId, RulesId
+from bus_schemas.policy import Attachment, Direction, HostAttachment, TierRules
 from services.policy_compiler.endpoints import Workload, WorkloadKey
+from services.policy_compiler.hosts import Host, HostKey
+from services.policy_compiler.label_index import LabelIndex
+from services.policy_compiler.members import Member
 from services.policy_compiler.policies import Attaching
-from services.policy_compiler.tiers import tier
+from services.policy_compiler.tiers import Tiers
 
-Matched = Callable[[Workload], Set[GroupId]]
-"""The selections that a workload matches."""
+FORWARD = ("forward_ingress", "forward_egress")
+EARLY = ("pre_dnat_ingress", "untracked_ingress", "untracked_egress")
+"""Directions of host endpoints before which nothing is decided and after which all else follows: neither a tier nor
+the end denies there what no rule denied."""
+
+
+class AttachmentChanges(NamedTuple):
+    """What differs from the last flush. None: there is none any more."""
+
+    workloads: dict[WorkloadKey, Attachment | None]
+    hosts: dict[HostKey, HostAttachment | None]
 
 
 class Attachments:
-    def __init__(self) -> None:
-        self._policies: dict[GroupId, dict[str, Attaching]] = {}
-        self._touched: set[Workload] = set()
+    def __init__(self, tiers: Tiers, index: LabelIndex[Member]) -> None:
+        self._tiers = tiers
+        self._index = index
+        self._policies: dict[GroupId, dict[RulesId, Attaching]] = {}
+        self._of_tier: dict[str, set[RulesId]] = {}
+        self._subjects: dict[RulesId, GroupId] = {}
+        self._withdrawn: set[RulesId] = set()
+        self._touched: set[Member] = set()
         self._told: dict[Workload, Attachment] = {}
+        self._told_hosts: dict[Host, HostAttachment] = {}
 
     def __len__(self) -> int:
-        return len(self._told)
+        return len(self._told) + len(self._told_hosts)
 
-    def govern(self, subject: GroupId, policy: Attaching, members: Iterable[Workload]) -> None:
+    def govern(self, subject: GroupId, policy: Attaching) -> None:
         """The policy governs (or governs differently) the endpoints of its subject."""
         self._policies.setdefault(subject, {})[policy.id] = policy
-        self._touched.update(members)
+        self._of_tier.setdefault(policy.tier, set()).add(policy.id)
+        self._subjects[policy.id] = subject
+        self._touch_subject(policy.id)
 
-    def leave(self, subject: GroupId, policy: Attaching, members: Iterable[Workload]) -> None:
+    def leave(self, subject: GroupId, policy: Attaching) -> None:
         """The policy governs them no more."""
-        policies = self._policies[subject]
-        del policies[policy.id]
-        if not policies:
+        self._touch_subject(policy.id)
+        del self._subjects[policy.id]
+        del self._policies[subject][policy.id]
+        if not self._policies[subject]:
             del self._policies[subject]
-        self._touched.update(members)
+        self._of_tier[policy.tier].discard(policy.id)
+        if not self._of_tier[policy.tier]:
+            del self._of_tier[policy.tier]
 
-    def touch(self, workload: Workload) -> None:
-        """The workload changed, or its selections did."""
-        self._touched.add(workload)
+    def withdraw(self, policy: RulesId) -> None:
+        """A staged policy would replace or delete the policy, if it exists."""
+        self._withdrawn.add(policy)
+        self._touch_subject(policy)
 
-    def flush(self, matched: Matched) -> dict[WorkloadKey, Attachment | None]:
-        """The attachments that differ from the last flush."""
-        changed: dict[WorkloadKey, Attachment | None] = {}
+    def restore(self, policy: RulesId) -> None:
+        """No staged policy would."""
+        self._withdrawn.discard(policy)
+        self._touch_subject(policy)
+
+    def touch(self, member: Member) -> None:
+        """The member changed, or its selections did."""
+        self._touched.add(member)
+
+    def flush(self) -> AttachmentChanges:
+        for tier in self._tiers.changed():
+            for policy in self._of_tier.get(tier, ()):
+                self._touch_subject(policy)
+        changes = AttachmentChanges({}, {})
         touched, self._touched = self._touched, set()
-        for workload in touched:
-            before, after = self._told.get(workload), self._attachment(workload, matched)
-            if before == after:
-                continue
-            if after is None:
-                del self._told[workload]
-                changed.setdefault(workload.key, None)  # unless a new incarnation of the key has one already
-            else:
-                self._told[workload] = after
-                changed[workload.key] = after
-        return changed
+        for member in touched:
+            if isinstance(member, Workload):
+                self._make(member, changes.workloads)
+            elif isinstance(member, Host):
+                self._make_host(member, changes.hosts)
+        return changes
 
-    def _attachment(self, workload: Workload, matched: Matched) -> Attachment | None:
+    def _touch_subject(self, policy: RulesId) -> None:
+        subject = self._subjects.get(policy)
+        if subject is not None:
+            self._touched |= self._index.members(subject)
+
+    def _make(self, workload: Workload, changed: dict[WorkloadKey, Attachment | None]) -> None:
+        before, after = self._told.get(workload), self._attachment(workload)
+        if before == after:
+            return
+        if after is None:
+            del self._told[workload]
+            changed.setdefault(workload.key, None)  # unless a new incarnation of the key has one already
+        else:
+            self._told[workload] = after
+            changed[workload.key] = after
+
+    def _make_host(self, host: Host, changed: dict[HostKey, HostAttachment | None]) -> None:
+        before, after = self._told_hosts.get(host), self._host_attachment(host)
+        if before == after:
+            return
+        if before is not None:
+            del self._told_hosts[host]
+            changed.setdefault(HostKey(before.node, before.name), None)  # its node can be another now
+        if after is not None:
+            self._told_hosts[host] = after
+            changed[HostKey(after.node, after.name)] = after
+
+    # --- what governs
+
+    def _attachment(self, workload: Workload) -> Attachment | None:
         now = workload.now
         if now is None:
             return None
-        policies = sorted(
-            policy for uid in matched(workload) if uid in self._policies for policy in self._policies[uid].values()
-        )
+        governing = self._governing(workload)
         # A namespace is also a profile that allows everything, which decides after the last tier; no profile denies.
         default: Literal["allow", "deny"] = "allow" if now.namespace_known else "deny"
         node, namespace, name = workload.key
@@ -80,12 +138,65 @@ class Attachments:
             namespace=namespace,
             name=name,
             container=now.container,
-            ingress=Direction(tiers=tuple(_tiers([p for p in policies if p.ingress])), default=default),
-            egress=Direction(tiers=tuple(_tiers([p for p in policies if p.egress])), default=default),
+            ingress=self._direction("ingress", governing, default),
+            egress=self._direction("egress", governing, default),
         )
 
+    def _host_attachment(self, host: Host) -> HostAttachment | None:
+        station = host.station
+        if station is None:
+            return None
+        governing = self._governing(host)
+        directions = {
+            hook: self._direction(hook, governing, station.default, station.profiles) for hook in ("ingress", "egress")
+        }
+        # What no policy of the direction speaks of is forwarded; and so is what all of its tiers passed.
+        directions |= {hook: self._direction(hook, governing, "allow") for hook in FORWARD}
+        directions |= {hook: self._direction(hook, governing, "allow", tiers_pass=True) for hook in EARLY}
+        return HostAttachment(
+            node=station.node,
+            name=host.name,
+            interface=station.interface,
+            addresses=station.addresses,
+            **directions,
+        )
 
-def _tiers(policies: Iterable[Attaching]) -> Iterator[TierRules]:
-    """Policies in order, cut into tiers."""
-    for name, members in groupby(policies, key=lambda policy: policy.place.tier):
-        yield TierRules(tier=name, rules=tuple(policy.id for policy in members), default=tier(name).default)
+    def _governing(self, member: Member) -> list[Attaching]:
+        """In order, but for their tiers."""
+        policies = self._policies
+        return sorted(
+            policy for uid in self._index.matched(member) if uid in policies for policy in policies[uid].values()
+        )
+
+    def _direction(
+        self,
+        hook: str,
+        governing: Iterable[Attaching],
+        default: Literal["allow", "deny"],
+        profiles: tuple[RulesId, ...] = (),
+        *,
+        tiers_pass: bool = False,
+    ) -> Direction:
+        here = [policy for policy in governing if hook in policy.hooks]
+        enforced = [policy for policy in here if not policy.staged]
+        tried = [policy for policy in here if policy.staged or policy.id not in self._withdrawn]
+        return Direction(
+            tiers=self._in_tiers(enforced, tiers_pass),
+            profiles=profiles,
+            default=default,
+            preview=None if tried == enforced else self._in_tiers(tried, tiers_pass),
+        )
+
+    def _in_tiers(self, policies: Sequence[Attaching], tiers_pass: bool) -> tuple[TierRules, ...]:
+        by_tier: dict[str, list[RulesId]] = {}
+        for policy in policies:
+            by_tier.setdefault(policy.tier, []).append(policy.id)
+        names: Iterable[str] = by_tier if len(by_tier) < 2 else sorted(by_tier, key=self._tiers.rank)
+        return tuple(self._tier_rules(names, by_tier, tiers_pass))
+
+    def _tier_rules(
+        self, names: Iterable[str], by_tier: dict[str, list[RulesId]], tiers_pass: bool
+    ) -> Iterator[TierRules]:
+        for name in names:
+            default: Literal["deny", "pass"] = "pass" if tiers_pass else self._tiers.default(name)
+            yield TierRules(tier=name, rules=tuple(by_tier[name]), default=default)

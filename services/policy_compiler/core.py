@@ -2,53 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any
 
 from bus_schemas.ids import GroupId, NodeName, PodKey, RulesId
-from bus_schemas.policy import Attachment, Group, Rules
+from bus_schemas.policy import Attachment, Group, HostAttachment, PolicyStatus, Rules
 from bus_schemas.resources import (
+    AdminNetworkPolicy,
+    BaselineAdminNetworkPolicy,
+    ClusterNetworkPolicy,
+    EndpointSlice,
     GlobalNetworkPolicy,
+    GlobalNetworkSet,
+    HostEndpoint,
     KubernetesNetworkPolicy,
     Namespace,
     NetworkPolicy,
+    NetworkSet,
+    Node,
     Pod,
+    Profile,
     Resource,
     ServiceAccount,
+    StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
+    StagedNetworkPolicy,
+    Tier,
 )
-from bus_schemas.subjects import ATTACHMENT, DESIRED, ENDPOINT, GROUP, RULES, Fact, Family, Key
-from services.policy_compiler import translate_calico, translate_kubernetes
+from bus_schemas.subjects import (
+    ATTACHMENT,
+    DESIRED,
+    ENDPOINT,
+    GROUP,
+    HOST_ATTACHMENT,
+    POLICY_STATUS,
+    RULES,
+    Fact,
+    Family,
+    Key,
+)
+from services.policy_compiler import translate_calico, translate_cluster, translate_kubernetes, translate_staged
 from services.policy_compiler.attachments import Attachments
-from services.policy_compiler.endpoints import Contents, Endpoints, Workload, WorkloadKey
+from services.policy_compiler.endpoints import Endpoints, WorkloadKey
+from services.policy_compiler.faults import Fault, Faults, StatusKey
 from services.policy_compiler.groups import Groups, SegmentKey
+from services.policy_compiler.hosts import HostKey, Hosts
 from services.policy_compiler.label_index import NOTHING, LabelIndex
+from services.policy_compiler.members import Change, Member
+from services.policy_compiler.network_sets import NetworkSetKey, NetworkSets
+from services.policy_compiler.nodes import Nodes
+from services.policy_compiler.parents import Parents
 from services.policy_compiler.policies import Policy, Translation
+from services.policy_compiler.selection import Realm
+from services.policy_compiler.slices import Slices
+from services.policy_compiler.tiers import Tiers
 
 TRANSLATORS: dict[type[Resource], Callable[[Any], Translation]] = {
     KubernetesNetworkPolicy: translate_kubernetes.translate,
+    ClusterNetworkPolicy: translate_cluster.translate,
+    AdminNetworkPolicy: translate_cluster.translate,
+    BaselineAdminNetworkPolicy: translate_cluster.translate,
     NetworkPolicy: translate_calico.translate,
     GlobalNetworkPolicy: translate_calico.translate,
+    Profile: translate_calico.translate_profile,
+    StagedNetworkPolicy: translate_staged.translate,
+    StagedGlobalNetworkPolicy: translate_staged.translate,
+    StagedKubernetesNetworkPolicy: translate_staged.translate,
 }
 """One row for each kind of policy."""
 
 READS: tuple[Family[Any], ...] = (
-    DESIRED[Namespace],
-    DESIRED[ServiceAccount],
-    DESIRED[Pod],
+    *(DESIRED[kind] for kind in (Namespace, ServiceAccount, Node, Tier, Pod, EndpointSlice)),
+    *(DESIRED[kind] for kind in (NetworkSet, GlobalNetworkSet, HostEndpoint)),
     *(DESIRED[kind] for kind in TRANSLATORS),
     ENDPOINT,
 )
-WRITES: tuple[Family[Any], ...] = (GROUP, RULES, ATTACHMENT)
+WRITES: tuple[Family[Any], ...] = (GROUP, RULES, ATTACHMENT, HOST_ATTACHMENT, POLICY_STATUS)
 """What is named before what names it: written in this order, removed in the reverse."""
-
-
-class Fault(NamedTuple):
-    """What had to be set aside."""
-
-    object: str
-    """`<kind token>/<namespace>/<name>`."""
-    message: str
 
 
 @dataclass(frozen=True)
@@ -59,15 +91,17 @@ class Changes:
     """In the order in which they are to be written, see `Groups.flush`."""
     rules: dict[RulesId, Rules | None] = field(default_factory=dict)
     attachments: dict[WorkloadKey, Attachment | None] = field(default_factory=dict)
+    hosts: dict[HostKey, HostAttachment | None] = field(default_factory=dict)
+    statuses: dict[StatusKey, PolicyStatus | None] = field(default_factory=dict)
     raised: tuple[Fault, ...] = ()
     cleared: tuple[Fault, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.groups or self.rules or self.attachments or self.raised or self.cleared)
+        return bool(len(self) or self.raised or self.cleared)
 
     def __len__(self) -> int:
         """How many messages these are."""
-        return len(self.groups) + len(self.rules) + len(self.attachments)
+        return len(self.groups) + len(self.rules) + len(self.attachments) + len(self.hosts) + len(self.statuses)
 
 
 PolicyKey = tuple[type[Resource], str, str]
@@ -75,33 +109,53 @@ PolicyKey = tuple[type[Resource], str, str]
 
 class Core:
     def __init__(self) -> None:
-        # Endpoint, Pod, Namespace, ServiceAccount
+        # Endpoint, Pod, Namespace, ServiceAccount, NetworkSets, HostEndpoint, Profile, Node, EndpointSlice
         #        |
-        #    endpoints -- contents changed --> index <-- subject, groups' selections -- policies <-- translate -- Policy
+        #    members -- contents changed --> indexes <-- subject, groups' selections -- policies <-- translate -- Policy
         #        |                               |                                         |
-        #        |             who gained, lost, kept which selection                      |
-        #        |                    |                    |                               |
-        #        +-- addresses --> groups            attachments <---- place, directions --+
-        #                             |                    |                               |
-        #                          Group              Attachment                         Rules
-        self._endpoints = Endpoints()
-        self._index: LabelIndex[Workload] = LabelIndex()
+        #        |             who gained, lost, kept which selection                      |            Tier
+        #        |                    |                    |                               |              |
+        #        +-- addresses --> groups            attachments <---- order, directions --+            tiers
+        #                             |                 |     |  ^                            |              |
+        #                          Group       Attachment     |  +----------------------------|--------------+
+        #                                          HostAttachment                           Rules
+        self._parents = Parents()
+        self._endpoints = Endpoints(self._parents)
+        self._network_sets = NetworkSets(self._parents)
+        self._hosts = Hosts(self._parents)
+        self._nodes = Nodes()
+        self._slices = Slices()
+        self._indexes: dict[Realm, LabelIndex[Member]] = {
+            "endpoints": LabelIndex(),
+            "nodes": LabelIndex(),
+            "services": LabelIndex(),
+        }
         self._policies: dict[PolicyKey, Policy] = {}
         self._groups = Groups()
-        self._attachments = Attachments()
+        self._tiers = Tiers()
+        self._attachments = Attachments(self._tiers, self._indexes["endpoints"])
+        self._faults = Faults()
 
-        self._translations: dict[PolicyKey, Translation] = {}
+        self._translations: dict[PolicyKey, Policy | None] = {}
         """Policies that changed since the last flush."""
-        self._faults: dict[tuple[str, ...], frozenset[Fault]] = {}
-        """By object, as of the last flush."""
-        self._suspects: dict[tuple[str, ...], frozenset[Fault]] = {}
-        """Objects that changed since, and their faults now."""
         self._doors: dict[str, Callable[[Key, Any], None]] = {
-            DESIRED[Namespace].name: lambda key, value: self._endpoints.set_namespace(key[1], value),
-            DESIRED[ServiceAccount].name: lambda key, value: self._endpoints.set_service_account(PodKey(*key), value),
+            DESIRED[Namespace].name: self._apply_namespace,
+            DESIRED[ServiceAccount].name: self._apply_account,
+            DESIRED[Tier].name: lambda key, value: self._tiers.define(key[1], value),
             DESIRED[Pod].name: lambda key, value: self._endpoints.set_pod(PodKey(*key), value),
             ENDPOINT.name: self._apply_endpoint,
             **{DESIRED[kind].name: self._policy_door(kind) for kind in TRANSLATORS},
+            DESIRED[Profile].name: self._profile_door(),
+            **{
+                DESIRED[kind].name: self._member_door(kind, put)
+                for kind, put in (
+                    (NetworkSet, lambda key, value: self._network_sets.set(NetworkSetKey(*key), value)),
+                    (GlobalNetworkSet, lambda key, value: self._network_sets.set(NetworkSetKey(*key), value)),
+                    (HostEndpoint, lambda key, value: self._hosts.set(key[1], value)),
+                    (Node, lambda key, value: self._nodes.set(key[1], value)),
+                    (EndpointSlice, lambda key, value: self._slices.set(key, value)),
+                )
+            },
         }
 
     def apply(self, fact: Fact) -> None:
@@ -112,81 +166,111 @@ class Core:
 
     def flush(self) -> Changes:
         """Everything that changed since the last flush, in terms of what the agents read."""
-        self._move_workloads()
+        self._move("endpoints", chain(self._endpoints.flush(), self._network_sets.flush(), self._hosts.flush()))
+        self._move("nodes", self._nodes.flush())
+        self._move("services", self._slices.flush())
         rules = self._change_policies()
         groups = self._groups.flush()
-        attachments = self._attachments.flush(self._index.matched)
-        raised, cleared = self._tell_faults()
-        return Changes(groups, rules, attachments, raised, cleared)
+        workloads, hosts = self._attachments.flush()
+        raised, cleared, statuses = self._faults.flush()
+        return Changes(groups, rules, workloads, hosts, statuses, raised, cleared)
 
     @property
     def sizes(self) -> dict[str, int]:
         """How many there are of what, as of the last flush."""
         return {
             "endpoints": len(self._endpoints),
+            "host endpoints": len(self._hosts),
+            "network sets": len(self._network_sets),
             "policies": len(self._policies),
-            "selections": len(self._index),
+            "selections": sum(map(len, self._indexes.values())),
             "groups": len(self._groups),
             "attachments": len(self._attachments),
         }
 
     @property
     def is_blank(self) -> bool:
-        """Nothing desired is known, not one namespace, pod or policy."""
-        return not (self._policies or self._translations) and self._endpoints.nothing_desired
+        """Nothing desired is known, not one namespace, pod, host endpoint or policy."""
+        return not (self._policies or self._translations or self._parents or self._hosts or self._network_sets) and (
+            self._endpoints.nothing_desired
+        )
 
     @property
     def faults(self) -> list[Fault]:
         """What is set aside now, as of the last flush."""
-        return sorted(fault for faults in self._faults.values() for fault in faults)
+        return self._faults.all()
 
     # --- doors
+
+    def _apply_namespace(self, key: Key, value: Any) -> None:
+        _, name = key
+        self._parents.set_namespace(name, value)
+        self._endpoints.namespace_changed(name)
+        self._network_sets.namespace_changed(name)
+        self._hosts.namespace_changed(name)
+
+    def _apply_account(self, key: Key, value: Any) -> None:
+        account = PodKey(*key)
+        self._parents.set_account(account, value)
+        self._endpoints.account_changed(account)
+        self._hosts.account_changed(account)
 
     def _apply_endpoint(self, key: Key, value: Any) -> None:
         node, namespace, name = key
         fault = self._endpoints.set_endpoint(WorkloadKey(NodeName(node), namespace, name), value)
-        self._suspect(("Endpoint", *key), () if fault is None else (fault,))
+        self._faults.found(("Endpoint", *key), () if fault is None else (fault,))
+
+    def _member_door(
+        self, kind: type[Resource], put: Callable[[Key, Any], tuple[str, ...]]
+    ) -> Callable[[Key, Any], None]:
+        return lambda key, value: self._faults.found_in(kind, key, put(key, value))
+
+    def _profile_door(self) -> Callable[[Key, Any], None]:
+        translated = self._policy_door(Profile)
+
+        def door(key: Key, value: Any) -> None:
+            translated(key, value)
+            self._hosts.set_profile(key[1], value)
+
+        return door
 
     def _policy_door(self, kind: type[Resource]) -> Callable[[Key, Any], None]:
         translate = TRANSLATORS[kind]
 
         def door(key: Key, value: Any) -> None:
             namespace, name = key
-            translation = Translation(None) if value is None else translate(value)
-            self._translations[kind, namespace, name] = translation
-            self._suspect((kind.TOKEN, namespace, name), translation.faults)
+            policy, faults = Translation(None) if value is None else translate(value)
+            self._translations[kind, namespace, name] = policy
+            self._faults.found_in(kind, key, faults)
 
         return door
 
-    def _suspect(self, where: tuple[str, ...], faults: tuple[str, ...]) -> None:
-        if faults or where in self._faults or where in self._suspects:
-            title = "/".join(filter(None, where))
-            self._suspects[where] = frozenset(Fault(title, message) for message in faults)
-
     # --- the flush, in order
 
-    def _move_workloads(self) -> None:
-        for workload, before, after in self._endpoints.flush():
+    def _move(self, realm: Realm, changes: Iterable[Change]) -> None:
+        index = self._indexes[realm]
+        for member, before, after in changes:
             labels_before = None if before is None else before.labels
             labels_after = None if after is None else after.labels
             gained: Set[GroupId] = NOTHING
             if labels_before != labels_after:
-                gained, lost = self._index.relabel(workload, labels_after)
-                for uid in lost:
-                    self._groups.move(uid, before, None)
+                gained, lost = index.relabel(member, labels_after)
+                if before is not None:
+                    for uid in lost:
+                        self._groups.move(uid, before, None)
                 for uid in gained:
                     self._groups.move(uid, None, after)
-            if before is not None and after is not None and _reached(before) != _reached(after):
-                for uid in self._index.matched(workload) - gained:
+            if before is not None and after is not None and before.reached != after.reached:
+                for uid in index.matched(member) - gained:
                     self._groups.move(uid, before, after)
-            self._attachments.touch(workload)
+            self._attachments.touch(member)
 
     def _change_policies(self) -> dict[RulesId, Rules | None]:
         """New policies take hold of what they need before old ones let go, so what both need stays as it is."""
         rules: dict[RulesId, Rules | None] = {}
         replaced: list[Policy] = []
         translations, self._translations = self._translations, {}
-        for key, (new, _) in translations.items():
+        for key, new in translations.items():
             old = self._policies.get(key)
             if new == old:
                 continue
@@ -198,54 +282,46 @@ class Core:
             if old is not None:
                 replaced.append(old)
             self._stand(old, new)
-            if old is None or new is None or old.rules != new.rules:
-                rules[_rules_id(old, new)] = None if new is None else new.rules
+            policy = new or old
+            assert policy is not None
+            before, after = None if old is None else old.rules, None if new is None else new.rules
+            if before != after:
+                rules[policy.id] = after  # the id comes from the key, so it is the same before and after
         for old in replaced:
             self._let_go(old)
         return rules
 
     def _take_hold(self, policy: Policy) -> None:
-        self._index.hold(policy.subject)
+        if policy.subject is not None:
+            self._indexes["endpoints"].hold(policy.subject)
         for ref in policy.groups:
-            self._index.hold(ref.selection)
-            members = self._index.members(ref.selection.uid)
-            self._groups.hold(ref, (workload.now for workload in members if workload.now is not None))
+            index = self._indexes[ref.selection.realm]
+            index.hold(ref.selection)
+            members = index.members(ref.selection.uid)
+            self._groups.hold(ref, (member.now for member in members if member.now is not None))
 
     def _let_go(self, policy: Policy) -> None:
         for ref in policy.groups:
             self._groups.release(ref)
-            self._index.release(ref.selection.uid)
-        self._index.release(policy.subject.uid)
+            self._indexes[ref.selection.realm].release(ref.selection.uid)
+        if policy.subject is not None:
+            self._indexes["endpoints"].release(policy.subject.uid)
 
     def _stand(self, old: Policy | None, new: Policy | None) -> None:
         """Other rules of the same policy change no attachment; another place or subject does."""
-        if old is not None and new is not None and (old.subject, old.attaching) == (new.subject, new.attaching):
+        if old is not None and new is not None and _standing(old) == _standing(new):
             return
         if old is not None:
-            self._attachments.leave(old.subject.uid, old.attaching, self._index.members(old.subject.uid))
+            if old.subject is not None and old.attaching is not None:
+                self._attachments.leave(old.subject.uid, old.attaching)
+            if old.withdraws is not None:
+                self._attachments.restore(old.withdraws)
         if new is not None:
-            self._attachments.govern(new.subject.uid, new.attaching, self._index.members(new.subject.uid))
-
-    def _tell_faults(self) -> tuple[tuple[Fault, ...], tuple[Fault, ...]]:
-        raised: list[Fault] = []
-        cleared: list[Fault] = []
-        suspects, self._suspects = self._suspects, {}
-        for where, now in suspects.items():
-            before = self._faults.pop(where, frozenset())
-            if now:
-                self._faults[where] = now
-            raised += sorted(now - before)
-            cleared += sorted(before - now)
-        return tuple(raised), tuple(cleared)
+            if new.subject is not None and new.attaching is not None:
+                self._attachments.govern(new.subject.uid, new.attaching)
+            if new.withdraws is not None:
+                self._attachments.withdraw(new.withdraws)
 
 
-def _reached(contents: Contents) -> object:
-    """What its members in groups are made of."""
-    return (contents.addresses, contents.ports)
-
-
-def _rules_id(old: Policy | None, new: Policy | None) -> RulesId:
-    """A policy's id comes from its key, so it is the same before and after."""
-    policy = new or old
-    assert policy is not None
-    return policy.attaching.id
+def _standing(policy: Policy) -> object:
+    return (policy.subject, policy.attaching, policy.withdraws)

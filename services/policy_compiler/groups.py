@@ -4,7 +4,8 @@
                        segments: [ {member: how many workloads have it}, ... ]   a power of two of them
     selection -> port name or "" -> _Group        who has to hear when a workload joins or leaves
 
-A member lies in segment `crc32(member) mod n`; n is a pure function of how many members there are, so any replica cuts
+Members are addresses, networks (of network sets) and (address, protocol, port): their lengths tell them apart. One
+lies in segment `crc32(member) mod n`; n is a pure function of how many members there are, so any replica cuts
 the same group alike. Members are counted: for a moment two workloads can have one address.
 """
 
@@ -15,8 +16,8 @@ from typing import NamedTuple
 from zlib import crc32
 
 from bus_schemas.ids import GroupId
-from bus_schemas.policy import ADDRESS4, ADDRESS6, PORT4, PORT6, SEGMENT_MEMBERS, Group
-from services.policy_compiler.endpoints import Contents
+from bus_schemas.policy import ADDRESS4, ADDRESS6, NET4, NET6, PORT4, PORT6, SEGMENT_MEMBERS, Group
+from services.policy_compiler.members import Contents
 from services.policy_compiler.selection import Selection, identity
 
 
@@ -98,12 +99,16 @@ class _Group:
 
     def _message(self, at: int) -> Group:
         ref = self.ref
-        members = sorted(self.segments[at])
+        by_width: dict[int, list[bytes]] = {}
+        for member in sorted(self.segments[at]):
+            by_width.setdefault(len(member), []).append(member)
         width4, width6 = (PORT4, PORT6) if ref.port else (ADDRESS4, ADDRESS6)
         return Group(
             of="ports" if ref.port else "addresses",
-            v4=b"".join(member for member in members if len(member) == width4),
-            v6=b"".join(member for member in members if len(member) == width6),
+            v4=b"".join(by_width.get(width4, ())),
+            v6=b"".join(by_width.get(width6, ())),
+            nets4=b"".join(by_width.get(NET4, ())),
+            nets6=b"".join(by_width.get(NET6, ())),
             segments=len(self.segments),
             selector="" if at else f"{ref.selection.canonical} :{ref.port}" if ref.port else ref.selection.canonical,
         )

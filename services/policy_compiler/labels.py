@@ -7,13 +7,16 @@
     pcns.team=blue  pcns.projectcalico.org/name=shop         from the Namespace, when it is known
     pcsa.role=ci    pcsa.projectcalico.org/name=default      from the ServiceAccount, when it is known
 
-These are Calico's names (libcalico-go, backend/k8s/conversion). Where a pod's own label has one of them, it is left
-out: nobody may claim to be in another namespace. (Calico lets a pod's own `pcns.` label win.)
+A network set in a namespace has its own, `projectcalico.org/namespace` and the namespace's `pcns.`; a host endpoint
+its own and those that its profiles apply.
+
+These are Calico's names (libcalico-go, backend/k8s/conversion). Where something's own label has one of them, it is
+left out: nobody may claim to be in another namespace. (Calico lets an own `pcns.` label win.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 NAMESPACE = "projectcalico.org/namespace"
 ORCHESTRATOR = "projectcalico.org/orchestrator"
@@ -26,6 +29,7 @@ NAME = "projectcalico.org/name"
 MAX_VALUE = 63
 """Longest label value of Kubernetes, in characters."""
 
+_RESERVED = frozenset({NAMESPACE, ORCHESTRATOR, SERVICE_ACCOUNT})
 _RESERVED_PREFIXES = (NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX)
 
 Labels = Mapping[str, str]
@@ -39,11 +43,11 @@ def inherited(prefix: str, name: str, labels: Labels) -> dict[str, str]:
 
 
 def effective(
-    own: Labels, namespace: str, account: str, from_namespace: Labels, from_account: Labels
+    mine: Labels, namespace: str, account: str, from_namespace: Labels, from_account: Labels
 ) -> dict[str, str]:
     """All labels of one pod. `account` is empty when the pod has none."""
-    labels = dict(own)
-    for key in own:
+    labels = dict(mine)
+    for key in mine:
         if key.startswith(_RESERVED_PREFIXES):
             del labels[key]
     labels.update(from_namespace)
@@ -55,3 +59,27 @@ def effective(
     else:
         labels.pop(SERVICE_ACCOUNT, None)
     return labels
+
+
+def own(labels: Labels) -> dict[str, str]:
+    """Those that a network set, a host endpoint or a profile may claim for itself."""
+    return {
+        key: value for key, value in labels.items() if key not in _RESERVED and not key.startswith(_RESERVED_PREFIXES)
+    }
+
+
+def of_network_set(labels: Labels, namespace: str, from_namespace: Labels) -> dict[str, str]:
+    """All labels of one network set. `namespace` is empty for a global one."""
+    given = own(labels)
+    if namespace:
+        given.update(from_namespace)
+        given[NAMESPACE] = namespace
+    return given
+
+
+def of_host(labels: Labels, applied: Iterable[Labels]) -> dict[str, str]:
+    """All labels of one host endpoint: its own win, then those of its profiles in their order."""
+    given = own(labels)
+    for more in applied:
+        given = {**more, **given}
+    return given

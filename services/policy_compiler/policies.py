@@ -1,62 +1,74 @@
-"""A policy between its manifest and the bus: what both translators make, and what the rest of the compiler wants.
+"""A policy between its manifest and the bus: what every translator makes, and what the rest of the compiler wants.
 
-KubernetesNetworkPolicy --translate_kubernetes--+
-                                                +--> Policy: whom it governs, where it stands, rules, groups
-(Global)NetworkPolicy -------translate_calico---+
+KubernetesNetworkPolicy -------------translate_kubernetes--+
+ClusterNetworkPolicy, (Baseline)Admin..--translate_cluster--+--> Policy: whom it governs, where it stands, rules, groups
+(Global)NetworkPolicy, Profile ----------translate_calico---+
+Staged... --------------translate_staged, by those above----+
+
+A staged policy is a policy of its own with rules of its own that stands in previews only; what it withdraws (the policy
+that it is to replace, or to delete) stands everywhere but there. A profile governs nobody: host endpoints name it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from bus_schemas.ids import GroupId, RulesId
-from bus_schemas.policy import Rule, Rules
-from services.policy_compiler import tiers
+from bus_schemas.policy import CUT_ANNOTATION, Rule, Rules, rules_id
+from bus_schemas.resources import Resource
 from services.policy_compiler.groups import GroupRef, addresses_of, ports_of
 from services.policy_compiler.selection import Selection
+from services.policy_compiler.tiers import comparable
 
-LAST = float("inf")
-"""The order of a policy without one."""
-
-
-class Place(NamedTuple):
-    """Where a policy stands among those that govern the same endpoint; sorts in the order of evaluation."""
-
-    tier_rank: tuple[bool, float, str]
-    order: float
-    name: str
-    """`<name>/<namespace>/<kind>`, which decides between equal orders as it does in Calico."""
-
-    @property
-    def tier(self) -> str:
-        return self.tier_rank[2]
+Hooks = frozenset[str]
+"""Where a policy stands: `ingress` and `egress` of pods and of host endpoints; the other directions are those of
+`bus_schemas.policy.HostAttachment`."""
 
 
-def place(tier: str, order: float | None, name: str, namespace: str, kind: str) -> Place:
-    comparable = LAST if order is None or order != order else order
-    return Place(tiers.rank(tier), comparable, f"{name}/{namespace}/{kind}")
+@lru_cache(maxsize=64)
+def hooks(*names: str) -> Hooks:
+    return frozenset(names)
 
 
 class Attaching(NamedTuple):
-    """What an endpoint's attachment needs of a policy."""
+    """What an endpoint's attachment needs of a policy. Sorts in the order of evaluation within its tier."""
 
-    place: Place
+    order: float
+    name: str
+    """`<name>/<namespace>/<kind>`, which decides between equal orders as it does in Calico."""
     id: RulesId
-    ingress: bool
-    """The policy governs this direction."""
-    egress: bool
+    tier: str
+    hooks: Hooks
+    staged: bool = False
+    """It stands in previews only."""
+
+
+def attaching(resource: Resource, kind: str, tier: str, order: float | None, hooks: Hooks) -> Attaching:
+    """`kind`: as it is said in the name that decides between equal orders."""
+    namespace, name = resource.key
+    return Attaching(comparable(order), f"{name}/{namespace}/{kind}", id_of(resource), tier, hooks)
+
+
+def id_of(resource: Resource) -> RulesId:
+    return rules_id(resource.TOKEN, *resource.key)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    subject: Selection
-    """The endpoints that it governs."""
-    attaching: Attaching
-    rules: Rules
-    groups: tuple[GroupRef, ...]
+    id: RulesId
+    rules: Rules | None
+    """None: it only withdraws."""
+    groups: tuple[GroupRef, ...] = ()
     """Every group that the rules name, once."""
+    subject: Selection | None = None
+    """The endpoints that it governs. None: a profile, or it only withdraws."""
+    attaching: Attaching | None = None
+    """None when the subject is."""
+    withdraws: RulesId | None = None
+    """In previews, the policy of this id is not there."""
 
 
 class Translation(NamedTuple):
@@ -70,7 +82,8 @@ class Translation(NamedTuple):
 class Draft:
     """What a translator gathers while it writes the rules of one policy."""
 
-    subject: Selection
+    resource: Resource
+    subject: Selection | None
     faults: list[str] = field(default_factory=list)
     groups: dict[GroupId, GroupRef] = field(default_factory=dict)
 
@@ -84,22 +97,28 @@ class Draft:
         self.groups[ref.id] = ref
         return ref.id
 
-    def finish(self, attaching: Attaching, title: str, ingress: Iterator[Rule], egress: Iterator[Rule]) -> Translation:
+    def finish(self, attaching: Attaching | None, ingress: Iterable[Rule], egress: Iterable[Rule]) -> Translation:
+        resource = self.resource
         rules = Rules(
-            policy=title,
-            ingress=tuple(ingress) if attaching.ingress else (),
-            egress=tuple(egress) if attaching.egress else (),
+            policy=resource.display,
+            ingress=tuple(ingress),
+            egress=tuple(egress),
+            cut=resource.metadata.annotations.get(CUT_ANNOTATION) == "cut",
         )
-        named = _named((*rules.ingress, *rules.egress))
+        named = _named(rules)
         groups = tuple(ref for uid, ref in self.groups.items() if uid in named)
-        policy = Policy(self.subject, attaching, rules, groups)
-        return Translation(policy, tuple(self.faults))
+        return Translation(Policy(id_of(resource), rules, groups, self.subject, attaching), tuple(self.faults))
 
 
-def _named(rules: Iterable[Rule]) -> set[GroupId]:
+def _named(rules: Rules) -> set[GroupId]:
     """Every group that the rules name. What a translator drafted for a rule that came to nothing is not among them."""
     named: set[GroupId] = set()
-    for rule in rules:
+    for rule in _each(rules):
         for end in (rule.source, rule.destination):
             named.update(end.groups, end.not_groups, end.named_ports, end.not_named_ports)
     return named
+
+
+def _each(rules: Rules) -> Iterator[Rule]:
+    yield from rules.ingress
+    yield from rules.egress

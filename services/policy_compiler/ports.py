@@ -11,7 +11,8 @@ from services.policy_compiler.errors import Uncompilable
 
 MAX_PORT = 65535
 
-_RANGE = re.compile(r"([0-9]+)(?::([0-9]+))?")
+_RANGE = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
+_NUMBERS = re.compile(r"[0-9:]+")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
@@ -33,7 +34,7 @@ def ports(values: Iterable[int | str]) -> Ports:
             ranges.append(span(value, value))
         elif match := _RANGE.fullmatch(value):
             ranges.append(span(int(match[1]), int(match[2] or match[1])))
-        elif _NAME.fullmatch(value):
+        elif _NAME.fullmatch(value) and not _NUMBERS.fullmatch(value):
             names.add(value)
         else:
             raise Uncompilable(f"{value!r} is neither a port, nor a range, nor a name")

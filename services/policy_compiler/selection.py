@@ -3,36 +3,49 @@
 Nearly every selector of a cluster is one of few (`app == "web"`) within one of many namespaces. A Selection keeps the
 two apart: the few are parsed and turned into predicates once, and the namespace is one comparison and the best key of
 the index. Its canonical text, and so its identity, is that of the selector written out in full.
+
+Not every selector is about endpoints: `nodes: os == "linux"` is another selection than `os == "linux"`, with other
+candidates (see `members`).
 """
 
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from hashlib import sha224
-from typing import final
+from typing import Literal, final
 
 from bus_schemas.ids import GroupId
 from bus_schemas.selectors import Selector, equals
 from services.policy_compiler.labels import NAMESPACE, Labels
+
+Realm = Literal["endpoints", "nodes", "services"]
+"""Among whom a selection finds its members: workloads, host endpoints and network sets; nodes; endpoint slices."""
+
+SERVICE = "service"
+"""The only label of an endpoint slice: `<namespace>/<name>` of its Service."""
 
 
 @final
 class Selection:
     """Two selections with one canonical text are equal, however they were written."""
 
-    __slots__ = ("canonical", "namespace", "selector", "uid")
+    __slots__ = ("canonical", "namespace", "realm", "selector", "uid")
 
     namespace: str
     """Only members of this namespace; empty: of any, or of none."""
     selector: Selector
     """What else members must match."""
+    realm: Realm
     canonical: str
     uid: GroupId
 
-    def __init__(self, namespace: str, selector: Selector) -> None:
+    def __init__(self, namespace: str, selector: Selector, realm: Realm = "endpoints") -> None:
         self.namespace = namespace
         self.selector = selector
-        if not namespace:
+        self.realm = realm
+        if realm != "endpoints":
+            self.canonical = f"{realm}: {selector.canonical}"
+        elif not namespace:
             self.canonical = selector.canonical
         elif selector.is_all:
             self.canonical = _in_namespace(namespace)
@@ -52,6 +65,14 @@ class Selection:
 
     def __repr__(self) -> str:
         return f"Selection({self.canonical!r})"
+
+
+def nodes(selector: Selector) -> Selection:
+    return Selection("", selector, "nodes")
+
+
+def service(namespace: str, name: str) -> Selection:
+    return Selection("", equals(SERVICE, f"{namespace}/{name}"), "services")
 
 
 def identity(canonical: str) -> GroupId:

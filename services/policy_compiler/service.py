@@ -1,7 +1,7 @@
 """The shell of the policy compiler: the feed into the core, what the core wants onto the bus.
 
-    feed (policies, namespaces, pods, endpoints) --> Core.apply --> pacer --> Core.flush --> Publication (groups, rules,
-                                                                                                          attachments)
+    feed (policies and all that they speak of) --> Core.apply --> pacer --> Core.flush --> Publication (groups, rules,
+                                                                                              attachments, statuses)
 
 Every replica computes; the one that holds the lease writes. `chassis.derivation` has the flow and its guards.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 
 from bus_schemas.events import Event
-from bus_schemas.subjects import ATTACHMENT, GROUP, RULES
+from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, POLICY_STATUS, RULES
 from chassis.bus import Bus
 from chassis.derivation import Derivation
 from chassis.feed import Batch, Interest
@@ -19,7 +19,8 @@ from chassis.pacing import Pacer
 from chassis.publication import Publication
 from chassis.runner import Context
 from services.policy_compiler import longevity, metrics
-from services.policy_compiler.core import READS, WRITES, Changes, Core, Fault
+from services.policy_compiler.core import READS, WRITES, Changes, Core
+from services.policy_compiler.faults import Fault
 from services.policy_compiler.settings import Settings
 
 SERVICE = "policy_compiler"
@@ -78,6 +79,10 @@ def want(publication: Publication, changes: Changes) -> None:
         publication.want(RULES, (uid,), rules)
     for workload, attachment in changes.attachments.items():
         publication.want(ATTACHMENT, workload, attachment)
+    for host, host_attachment in changes.hosts.items():
+        publication.want(HOST_ATTACHMENT, host, host_attachment)
+    for resource, status in changes.statuses.items():
+        publication.want(POLICY_STATUS, resource, status)
 
 
 def measure(core: Core, changes: Changes) -> None:
@@ -88,6 +93,8 @@ def measure(core: Core, changes: Changes) -> None:
         (GROUP, len(changes.groups)),
         (RULES, len(changes.rules)),
         (ATTACHMENT, len(changes.attachments)),
+        (HOST_ATTACHMENT, len(changes.hosts)),
+        (POLICY_STATUS, len(changes.statuses)),
     ):
         metrics.MESSAGES.labels(family.name).inc(count)
 

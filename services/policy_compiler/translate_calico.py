@@ -1,8 +1,12 @@
-"""Calico's NetworkPolicy and GlobalNetworkPolicy -> Policy.
+"""Calico's NetworkPolicy and GlobalNetworkPolicy, their staged twins, and Profile -> Policy.
 
 Selectors are rewritten to the effective labels (see `labels`): a namespace selector's keys get `pcns.`, a service
 account selector's `pcsa.`; `all()` as a namespace selector means in some namespace, `global()` in none; in a
 NetworkPolicy, what names endpoints without a namespace selector means those of the policy's own namespace.
+
+`services` means the endpoints of a Service: their addresses as a source, (address, protocol, port) as a destination.
+Policies with doNotTrack or preDNAT stand at host endpoints alone, in directions of their own; applyOnForward adds what
+a host endpoint forwards. To a pod such a policy is as any other.
 
 A rule that cannot be compiled becomes a deny (`Rule.never`) of all that its other fields cover: here rules are a
 program, and a Deny that is left out would be an Allow further down. A Log decides nothing and is left out.
@@ -12,25 +16,36 @@ https://docs.tigera.io/calico/latest/reference/resources/networkpolicy
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from bus_schemas import selectors
-from bus_schemas.policy import Icmp, Match, Rule, rules_id
-from bus_schemas.resources import GlobalNetworkPolicy, NetworkPolicy
+from bus_schemas.policy import Icmp, Match, Rule
+from bus_schemas.resources import (
+    GlobalNetworkPolicy,
+    NetworkPolicy,
+    Profile,
+    StagedGlobalNetworkPolicy,
+    StagedNetworkPolicy,
+)
 from bus_schemas.resources.calico_policy import (
     CalicoRule,
     EntityRule,
+    GlobalNetworkPolicySpec,
     IcmpFields,
+    NetworkPolicySpec,
     ServiceAccountMatch,
 )
 from bus_schemas.selectors import Selector, SelectorError
 from services.policy_compiler.errors import Uncompilable
+from services.policy_compiler.hosts import is_reserved
 from services.policy_compiler.labels import NAMESPACE, NAMESPACE_PREFIX, SERVICE_ACCOUNT, SERVICE_ACCOUNT_PREFIX
+from services.policy_compiler.members import EVERY_PORT
 from services.policy_compiler.nets import by_family, net
-from services.policy_compiler.policies import Attaching, Draft, Translation, place
+from services.policy_compiler.policies import Draft, Hooks, Translation, attaching, hooks
 from services.policy_compiler.ports import Ports, ports
-from services.policy_compiler.selection import Selection
+from services.policy_compiler.selection import Selection, service
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58, "sctp": 132, "udplite": 136}
 WITH_PORTS = frozenset({6, 17, 132})
@@ -43,39 +58,61 @@ ACTIONS: dict[str, Literal["allow", "deny", "pass", "log"]] = {
     "Log": "log",
 }
 
+_NUMBER = re.compile("[0-9]{1,3}")
+
 EVERYBODY = Selection("", selectors.ALL)
 NO_PORTS = Ports((), ())
 
 T = TypeVar("T")
 
 
-def translate(resource: NetworkPolicy | GlobalNetworkPolicy) -> Translation:
-    namespace, name = resource.key
+CalicoPolicy = NetworkPolicy | GlobalNetworkPolicy | StagedNetworkPolicy | StagedGlobalNetworkPolicy
+
+
+def translate(resource: CalicoPolicy) -> Translation:
+    namespace, _ = resource.key
     spec = resource.spec
     try:
-        subject = Selection(namespace, _subject(resource))
+        subject = Selection(namespace, _subject(spec))
     except (SelectorError, Uncompilable) as error:
         return Translation(None, (f"spec: {error}",))
-    draft = Draft(subject)
-    attaching = Attaching(
-        place(spec.tier, spec.order, name, namespace, resource.KIND),
-        rules_id(resource.TOKEN, namespace, name),
-        ingress="Ingress" in spec.types,
-        egress="Egress" in spec.types,
-    )
+    draft = Draft(resource, subject)
+    kind = resource.KIND.removeprefix("Staged")
     return draft.finish(
-        attaching,
-        resource.display,
-        _rules(draft, namespace, "ingress", spec.ingress),
-        _rules(draft, namespace, "egress", spec.egress),
+        attaching(resource, kind, spec.tier, spec.order, _hooks(spec)),
+        _rules(draft, namespace, "ingress", spec.ingress) if "Ingress" in spec.types else (),
+        _rules(draft, namespace, "egress", spec.egress) if "Egress" in spec.types else (),
     )
 
 
-def _subject(resource: NetworkPolicy | GlobalNetworkPolicy) -> Selector:
-    spec = resource.spec
+def translate_profile(resource: Profile) -> Translation:
+    if is_reserved(resource.metadata.name):
+        return Translation(None, ("metadata.name: a profile of this name is not made of a resource",))
+    draft = Draft(resource, None)
+    return draft.finish(
+        None,
+        _rules(draft, "", "ingress", resource.spec.ingress),
+        _rules(draft, "", "egress", resource.spec.egress),
+    )
+
+
+def _hooks(spec: NetworkPolicySpec) -> Hooks:
+    ways = [way.lower() for way in spec.types]
+    if not isinstance(spec, GlobalNetworkPolicySpec):
+        return hooks(*ways)
+    if spec.do_not_track:
+        return hooks(*(f"untracked_{way}" for way in ways))
+    if spec.pre_dnat:
+        return hooks(*("pre_dnat_ingress" for way in ways if way == "ingress"))
+    if spec.apply_on_forward:
+        return hooks(*ways, *(f"forward_{way}" for way in ways))
+    return hooks(*ways)
+
+
+def _subject(spec: NetworkPolicySpec) -> Selector:
     parts = [selectors.parse(spec.selector)]
-    if isinstance(resource, GlobalNetworkPolicy) and resource.spec.namespace_selector:
-        parts.append(_namespaces(resource.spec.namespace_selector))
+    if isinstance(spec, GlobalNetworkPolicySpec) and spec.namespace_selector:
+        parts.append(_namespaces(spec.namespace_selector))
     if spec.service_account_selector:
         parts.append(selectors.parse(spec.service_account_selector).prefixed(SERVICE_ACCOUNT_PREFIX))
     return selectors.all_of(*parts)
@@ -126,16 +163,21 @@ class _End(NamedTuple):
 
     namespace: str
     """Of the policy; empty: a global one."""
-    local: Selection | None
+    local: Selection | None = None
     """The policy's subject, where this end is the governed endpoint."""
+    services: Literal["addresses", "ports"] | None = None
+    """What a Service stands for at this end; None: nothing."""
 
 
 def _rules(draft: Draft, namespace: str, direction: str, rules: Sequence[CalicoRule]) -> Iterator[Rule]:
-    local, remote = _End(namespace, draft.subject), _End(namespace, None)
-    source, destination = (remote, local) if direction == "ingress" else (local, remote)
+    local = _End(namespace, local=draft.subject)
+    if direction == "ingress":
+        source, destination = _End(namespace, services="addresses"), local
+    else:
+        source, destination = local, _End(namespace, services="ports")
     for at, rule in enumerate(rules):
         reader = _Reader()
-        compiled = _rule(draft, reader, rule, source, destination)
+        compiled = _rule(draft, reader, rule, at, source, destination)
         where = f"spec.{direction}[{at}]"
         draft.faults.extend(f"{where}.{fault}" for fault in reader.faults)
         if reader.faults:
@@ -156,10 +198,11 @@ def _never(rule: Rule, reason: str) -> Rule:
         source=rule.source,
         destination=rule.destination,
         never=reason,
+        index=rule.index,
     )
 
 
-def _rule(draft: Draft, reader: _Reader, rule: CalicoRule, source: _End, destination: _End) -> Rule:
+def _rule(draft: Draft, reader: _Reader, rule: CalicoRule, at: int, source: _End, destination: _End) -> Rule:
     protocol = reader.read("protocol", lambda: _protocol(rule.protocol), None)
     not_protocol = reader.read("notProtocol", lambda: _protocol(rule.not_protocol), None)
     return Rule(
@@ -171,13 +214,14 @@ def _rule(draft: Draft, reader: _Reader, rule: CalicoRule, source: _End, destina
         not_icmp=reader.read("notICMP", lambda: _icmp(rule.not_icmp, protocol), None),
         source=_entity(draft, reader, "source", rule.source, source, protocol),
         destination=_entity(draft, reader, "destination", rule.destination, destination, protocol),
+        index=at,
     )
 
 
 def _protocol(given: int | str | None) -> int | None:
     if given is None:
         return None
-    number = int(given) if isinstance(given, int) or given.isdecimal() else PROTOCOLS.get(given.lower())
+    number = int(given) if isinstance(given, int) or _NUMBER.fullmatch(given) else PROTOCOLS.get(given.lower())
     if number is None or not 0 < number < 256:
         raise Uncompilable(f"unknown protocol {given!r}")
     return number
@@ -203,9 +247,13 @@ def _entity(draft: Draft, reader: _Reader, path: str, entity: EntityRule, end: _
     excluded = reader.read(within("notSelector"), lambda: _excluded(entity, end.namespace), None)
     positive = reader.read(within("ports"), lambda: _ports(entity.ports, protocol), NO_PORTS)
     negative = reader.read(within("notPorts"), lambda: _ports(entity.not_ports, protocol), NO_PORTS)
+    served = reader.read(within("services"), lambda: _service(entity, end), None)
     owners = members or end.local or EVERYBODY
+    if served is not None and end.services == "ports":
+        return Match(named_ports=(draft.ports(served, EVERY_PORT),))
+    found = [selection for selection in (members, served) if selection is not None]
     return Match(
-        groups=() if members is None else (draft.addresses(members),),
+        groups=tuple(map(draft.addresses, found)),
         not_groups=() if excluded is None else (draft.addresses(excluded),),
         nets=reader.read(within("nets"), lambda: tuple(map(net, entity.nets)), ()),
         not_nets=reader.read(within("notNets"), lambda: tuple(map(net, entity.not_nets)), ()),
@@ -228,6 +276,23 @@ def _members(entity: EntityRule, namespace: str) -> Selection | None:
     if entity.not_selector and not (entity.selector or entity.service_accounts) and not namespace:
         return None
     return Selection(namespace, selectors.all_of(*parts))
+
+
+def _service(entity: EntityRule, end: _End) -> Selection | None:
+    """The slices of the Service that this end must be one of; None: none is asked for."""
+    match = entity.services
+    if match is None:
+        return None
+    if end.services is None:
+        raise Uncompilable("only the source of ingress and the destination of egress can be a service")
+    namespace = match.namespace or end.namespace
+    if not match.name or not namespace:
+        raise Uncompilable("a service needs a name and a namespace")
+    beside = (entity.nets, entity.not_nets, entity.selector, entity.not_selector, entity.namespace_selector)
+    on_destination = end.services == "ports" and (entity.ports or entity.not_ports)
+    if any(beside) or entity.service_accounts is not None or on_destination:
+        raise Uncompilable("excludes selectors, nets and service accounts, and ports of a destination")
+    return service(namespace, match.name)
 
 
 def _accounts(match: ServiceAccountMatch) -> Iterator[Selector]:

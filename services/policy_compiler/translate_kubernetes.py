@@ -13,21 +13,19 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from bus_schemas import selectors
-from bus_schemas.policy import Match, PortRange, Rule, rules_id
-from bus_schemas.resources import KubernetesNetworkPolicy, LabelSelector
+from bus_schemas.policy import Match, PortRange, Rule
+from bus_schemas.resources import KubernetesNetworkPolicy, StagedKubernetesNetworkPolicy
 from bus_schemas.resources.network_policy import (
     NetworkPolicyEgressRule,
     NetworkPolicyIngressRule,
     NetworkPolicyPeer,
     NetworkPolicyPort,
 )
-from bus_schemas.selectors import Selector
-from services.policy_compiler.endpoints import PROTOCOLS
 from services.policy_compiler.errors import Uncompilable
-from services.policy_compiler.labels import KUBERNETES, NAMESPACE, NAMESPACE_PREFIX, ORCHESTRATOR
+from services.policy_compiler.members import PROTOCOLS
 from services.policy_compiler.nets import by_family, net
-from services.policy_compiler.policies import Attaching, Draft, Translation, place
+from services.policy_compiler.pod_selectors import PODS, pods, pods_in
+from services.policy_compiler.policies import Draft, Translation, attaching, hooks
 from services.policy_compiler.ports import merged, ports, span
 from services.policy_compiler.selection import Selection
 from services.policy_compiler.tiers import DEFAULT
@@ -36,9 +34,7 @@ ORDER = 1000.0
 ORDER_KIND = "KubernetesNetworkPolicy"
 """The kind that Calico puts into the name that decides between equal orders."""
 
-PODS = selectors.equals(ORCHESTRATOR, KUBERNETES)
 ANY_POD = Selection("", PODS)
-IN_A_NAMESPACE = selectors.has(NAMESPACE)
 
 
 class _Peer(NamedTuple):
@@ -60,18 +56,15 @@ ANYBODY = (_Peer(None),)
 ANYTHING = (_Service(None),)
 
 
-def translate(resource: KubernetesNetworkPolicy) -> Translation:
-    namespace, name = resource.key
+def translate(resource: KubernetesNetworkPolicy | StagedKubernetesNetworkPolicy) -> Translation:
+    namespace, _ = resource.key
     spec = resource.spec
-    draft = Draft(Selection(namespace, _pods(spec.pod_selector)))
-    attaching = Attaching(
-        place(DEFAULT, ORDER, name, namespace, ORDER_KIND),
-        rules_id(resource.TOKEN, namespace, name),
-        ingress="Ingress" in spec.policy_types,
-        egress="Egress" in spec.policy_types,
-    )
+    draft = Draft(resource, Selection(namespace, pods(spec.pod_selector)))
+    governs = hooks(*(way.lower() for way in spec.policy_types))
     return draft.finish(
-        attaching, resource.display, _ingress(draft, namespace, spec.ingress), _egress(draft, namespace, spec.egress)
+        attaching(resource, ORDER_KIND, DEFAULT, ORDER, governs),
+        _ingress(draft, namespace, spec.ingress) if "ingress" in governs else (),
+        _egress(draft, namespace, spec.egress) if "egress" in governs else (),
     )
 
 
@@ -86,8 +79,8 @@ def _ingress(draft: Draft, namespace: str, rules: Sequence[NetworkPolicyIngressR
             source = _match(draft, peer)
             for service in services:
                 # The destination is the governed pod itself, so its named ports are those of the policy's subject.
-                destination = _with_ports(draft, Match(), service, draft.subject)
-                yield from _allow(service, source, destination)
+                destination = _with_ports(draft, Match(), service, draft.subject or ANY_POD)
+                yield from _allow(at, service, source, destination)
 
 
 def _egress(draft: Draft, namespace: str, rules: Sequence[NetworkPolicyEgressRule]) -> Iterator[Rule]:
@@ -101,11 +94,12 @@ def _egress(draft: Draft, namespace: str, rules: Sequence[NetworkPolicyEgressRul
             match = _match(draft, peer)
             for service in services:
                 destination = _with_ports(draft, match, service, peer.selection or ANY_POD)
-                yield from _allow(service, Match(), destination)
+                yield from _allow(at, service, Match(), destination)
 
 
-def _allow(service: _Service, source: Match, destination: Match) -> Iterator[Rule]:
-    return by_family(Rule(action="allow", protocol=service.protocol, source=source, destination=destination))
+def _allow(index: int, service: _Service, source: Match, destination: Match) -> Iterator[Rule]:
+    rule = Rule(action="allow", protocol=service.protocol, source=source, destination=destination, index=index)
+    return by_family(rule)
 
 
 def _peers(namespace: str, peers: Sequence[NetworkPolicyPeer]) -> Sequence[_Peer]:
@@ -121,11 +115,8 @@ def _peer(namespace: str, peer: NetworkPolicyPeer) -> _Peer:
     if in_namespaces is None:
         if peer.pod_selector is None:
             raise Uncompilable("a peer without a selector and without an ipBlock")
-        return _Peer(Selection(namespace, _pods(peer.pod_selector)))
-    spaces = selectors.from_label_selector(in_namespaces)
-    spaces = IN_A_NAMESPACE if spaces.is_all else spaces.prefixed(NAMESPACE_PREFIX)
-    pods = PODS if peer.pod_selector is None else _pods(peer.pod_selector)
-    return _Peer(Selection("", selectors.all_of(pods, spaces)))
+        return _Peer(Selection(namespace, pods(peer.pod_selector)))
+    return _Peer(Selection("", pods_in(in_namespaces, peer.pod_selector)))
 
 
 @lru_cache(maxsize=1 << 12)
@@ -172,15 +163,3 @@ def _with_ports(draft: Draft, match: Match, service: _Service, owners: Selection
         ports=service.ranges,
         named_ports=tuple(draft.ports(owners, name) for name in service.names),
     )
-
-
-def _pods(selector: LabelSelector) -> Selector:
-    """A pod selector, of Kubernetes' pods only."""
-    if selector.match_expressions:
-        return selectors.all_of(PODS, selectors.from_label_selector(selector))
-    return _pods_with(tuple(sorted(selector.match_labels.items())))
-
-
-@lru_cache(maxsize=1 << 16)
-def _pods_with(labels: tuple[tuple[str, str], ...]) -> Selector:
-    return selectors.all_of(PODS, *(selectors.equals(key, value) for key, value in labels))

@@ -62,8 +62,9 @@ def test_subject_is_within_its_namespace() -> None:
     policy = kubernetes("{podSelector: {matchLabels: {app: web}}}")
     assert policy.subject.canonical == f'({RED} && ({KUBERNETES} && app == "web"))'
     assert selectors.parse(policy.subject.canonical).uid == policy.subject.uid
-    assert policy.attaching.place.order == 1000
-    assert (policy.attaching.ingress, policy.attaching.egress) == (True, False)
+    assert policy.attaching is not None
+    assert policy.attaching.order == 1000
+    assert policy.attaching.hooks == {"ingress"}
 
 
 def test_peers_and_protocols_make_rules() -> None:
@@ -267,7 +268,7 @@ def test_a_calico_rule_that_cannot_be_compiled_denies(
     assert first.action == "deny"
     if kept is not None:
         assert msgspec.structs.replace(first, never="") == kept
-    assert second == Rule(action="allow")
+    assert second == Rule(action="allow", index=1)
 
 
 def test_a_log_that_cannot_be_compiled_is_left_out() -> None:
@@ -281,27 +282,12 @@ def test_a_policy_without_a_readable_subject_governs_nobody() -> None:
     assert len(calico({"selector": "a =="}).faults) == 1
 
 
-def test_places() -> None:
-    specs = {
-        "unknown tier": {"tier": "zoo"},
-        "no order": {},
-        "order 10": {"order": 10},
-        "order 9.5": {"order": 9.5},
-        "admin": {"tier": "kube-admin", "order": 5000},
-        "baseline": {"tier": "kube-baseline", "order": 1},
-    }
-    places = {name: compiled(calico(spec)).attaching.place for name, spec in specs.items()}
-    places["kubernetes"] = kubernetes("{podSelector: {}}").attaching.place
-    assert sorted(places, key=lambda name: places[name]) == [
-        "admin",
-        "order 9.5",
-        "order 10",
-        "kubernetes",
-        "no order",
-        "baseline",
-        "unknown tier",
-    ]
-    equal = [compiled(calico({"order": 1000}, n)).attaching.place for n in ("", "red")] + [places["kubernetes"]]
+def test_orders() -> None:
+    specs: dict[str, dict[str, Any]] = {"no order": {}, "order 10": {"order": 10}, "order 9.5": {"order": 9.5}}
+    places = {name: compiled(calico(spec)).attaching for name, spec in specs.items()}
+    places["kubernetes"] = kubernetes("{podSelector: {}}").attaching
+    assert sorted(places, key=lambda name: places[name]) == ["order 9.5", "order 10", "kubernetes", "no order"]
+    equal = [compiled(calico({"order": 1000}, n)).attaching for n in ("", "red")] + [places["kubernetes"]]
     assert [place.name for place in sorted(equal)] == [
         "p//GlobalNetworkPolicy",
         "p/red/KubernetesNetworkPolicy",
