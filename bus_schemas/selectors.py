@@ -92,9 +92,17 @@ def _predicate(node: Node) -> Predicate:
             holds = _predicate(operand)
             return lambda labels: not holds(labels)
         case And(operands):
-            return reduce(_both, map(_predicate, operands))
+            return _balanced(_both, tuple(map(_predicate, operands)))
         case Or(operands):
-            return reduce(_either, map(_predicate, operands))
+            return _balanced(_either, tuple(map(_predicate, operands)))
+
+
+def _balanced(join: Callable[[Predicate, Predicate], Predicate], operands: tuple[Predicate, ...]) -> Predicate:
+    """The operands joined in their order, in a tree as low as it can be: however many there are, calls stay shallow."""
+    if len(operands) == 1:
+        return operands[0]
+    half = len(operands) // 2
+    return join(_balanced(join, operands[:half]), _balanced(join, operands[half:]))
 
 
 def _comparison_predicate(label: str, operator: TokenKind, value: str) -> Predicate:
