@@ -1,36 +1,125 @@
-"""ctnetlink requests as bytes (linux/netfilter/nfnetlink_conntrack.h): forget what is remembered of an address. Pure.
+"""ctnetlink requests as bytes (linux/netfilter/nfnetlink_conntrack.h): forget what is remembered of an address, or of
+one connection; read what is remembered. Pure.
 
-The kernel itself looks for the entries (CTA_FILTER): one request per place in which the address can stand, and nothing
-to dump. Kernels before 5.8 do not know the filter and refuse the request whole (EINVAL), since a tuple without a
-protocol is none.
+The kernel itself looks for the entries of an address (CTA_FILTER): one request per place in which the address can
+stand. Kernels before 5.8 do not know the filter and refuse the request whole (EINVAL), since a tuple without a protocol
+is none.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import Literal, NamedTuple
 
-from services.node_dataplane.netlink.framing import NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST, attribute, message
+from services.node_dataplane.netlink.framing import (
+    NLA_F_NESTED,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    attribute,
+    attributes,
+    message,
+)
 
 _SUBSYSTEM = 1
 """NFNL_SUBSYS_CTNETLINK"""
-_DELETE = 2
+_GET, _DELETE = 1, 2
 _AF_INET, _AF_INET6 = 2, 10
-_TUPLE_ORIGINAL, _TUPLE_REPLY, _FILTER = 1, 2, 25
-_TUPLE_IP = 1
+_TUPLE_ORIGINAL, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
+_SOURCE_PORT = 2
+_ICMP = {4: (5, 6), 6: (8, 9)}
+"""CTA_PROTO_ICMP_TYPE and _CODE, CTA_PROTO_ICMPV6_TYPE and _CODE."""
 _SOURCE, _DESTINATION = 0x1, 0x2
 """Bits of the filter, and the order of CTA_IP_V4_SRC, _DST, CTA_IP_V6_SRC, _DST."""
 _PLACES = ((_TUPLE_ORIGINAL, _SOURCE), (_TUPLE_ORIGINAL, _DESTINATION), (_TUPLE_REPLY, _SOURCE))
 """Who began, who was asked, and who answered (another one than was asked, behind a service address)."""
 
 
+class Tracked(NamedTuple):
+    """A connection as its endpoints' node sees it: who began it, and who really answers, behind a service address."""
+
+    source: bytes
+    """Packed, of the original direction: before the address of whoever began is hidden."""
+    destination: bytes
+    """Packed, of whoever answers: after the destination was replaced."""
+    protocol: int
+    source_port: int
+    port: int
+    icmp_type: int | None
+    icmp_code: int | None
+    entry: bytes
+    """What names this one entry and no later one, for `cut`."""
+
+
 def forget(packed: bytes) -> list[bytes]:
     """Delete every entry that an address, four bytes or sixteen, has a part in."""
+    flags = NLM_F_REQUEST | NLM_F_ACK
+    return [message(_SUBSYSTEM << 8 | _DELETE, flags, _having(packed, *place)) for place in _PLACES]
+
+
+def dump() -> bytes:
+    """All entries, both families."""
+    return message(_SUBSYSTEM << 8 | _GET, NLM_F_REQUEST | NLM_F_DUMP, struct.pack("=BBH", 0, 0, 0))
+
+
+def dumps_of(packed: bytes) -> list[bytes]:
+    """The entries that an address began, and those that it answers."""
+    places = ((_TUPLE_ORIGINAL, _SOURCE), (_TUPLE_REPLY, _SOURCE))
+    return [message(_SUBSYSTEM << 8 | _GET, NLM_F_REQUEST | NLM_F_DUMP, _having(packed, *place)) for place in places]
+
+
+def _having(packed: bytes, tuple_: int, side: int) -> bytes:
     family, kind = (_AF_INET, 1) if len(packed) == 4 else (_AF_INET6, 3)
-    head = struct.pack("=BBH", family, 0, 0)
-    requests = []
-    for tuple_, side in _PLACES:
-        address = attribute(kind + (side == _DESTINATION), packed)
-        body = attribute(tuple_ | NLA_F_NESTED, attribute(_TUPLE_IP | NLA_F_NESTED, address))
-        body += attribute(_FILTER | NLA_F_NESTED, attribute(tuple_, struct.pack("=I", side)))
-        requests.append(message(_SUBSYSTEM << 8 | _DELETE, NLM_F_REQUEST | NLM_F_ACK, head + body))
-    return requests
+    address = attribute(kind + (side == _DESTINATION), packed)
+    body = struct.pack("=BBH", family, 0, 0)
+    body += attribute(tuple_ | NLA_F_NESTED, attribute(_TUPLE_IP | NLA_F_NESTED, address))
+    return body + attribute(_FILTER | NLA_F_NESTED, attribute(tuple_, struct.pack("=I", side)))
+
+
+def ends(body: bytes | memoryview) -> tuple[bytes, bytes]:
+    """(who began, who answers) of one entry of a dump: the addresses alone, at the places where the kernel always
+    writes them, for whoever looks for a few among hundreds of thousands. Both tuples begin alike:
+
+    header 4 | tuple 4 | addresses 4 | source 4 + n | destination 4 + n | ...
+    """
+    size = 4 if body[0] == _AF_INET else 16
+    reply = 4 + (int.from_bytes(body[4:6], _NATIVE) + 3 & ~3)
+    return bytes(body[16 : 16 + size]), bytes(body[reply + 12 : reply + 12 + size])
+
+
+_NATIVE: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
+
+
+def read(body: bytes | memoryview) -> Tracked:
+    """One entry of a dump."""
+    found = dict(attributes(body[4:]))
+    version = 4 if body[0] == _AF_INET else 6
+    source, _, protocol, numbers = _tuple(found[_TUPLE_ORIGINAL])
+    destination, _, _, replied = _tuple(found[_TUPLE_REPLY])
+    types = [numbers[kind][0] if kind in numbers else None for kind in _ICMP[version]]
+    return Tracked(
+        source,
+        destination,
+        protocol,
+        int.from_bytes(numbers.get(_SOURCE_PORT, b""), "big"),
+        int.from_bytes(replied.get(_SOURCE_PORT, b""), "big"),
+        types[0],
+        types[1],
+        bytes(body[:4])
+        + attribute(_TUPLE_ORIGINAL | NLA_F_NESTED, found[_TUPLE_ORIGINAL])
+        + b"".join(attribute(kind, found[kind]) for kind in (_ID, _ZONE) if kind in found),
+    )
+
+
+def _tuple(payload: bytes) -> tuple[bytes, bytes, int, dict[int, bytes]]:
+    """(source, destination, protocol, the other attributes of the protocol)."""
+    parts = dict(attributes(payload))
+    addresses = [address for _, address in sorted(attributes(parts[_TUPLE_IP]))]
+    protocol = dict(attributes(parts[_TUPLE_PROTOCOL]))
+    return addresses[0], addresses[1], protocol[1][0], protocol
+
+
+def cut(connection: Tracked) -> bytes:
+    """Delete one entry; ENOENT: it has ended, even if another of the same ends took its place."""
+    return message(_SUBSYSTEM << 8 | _DELETE, NLM_F_REQUEST | NLM_F_ACK, connection.entry)
