@@ -20,11 +20,12 @@ from typing import Protocol
 
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import NodeName, PodKey
-from bus_schemas.subjects import ATTACHMENT, GROUP, RULES
+from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, RULES
 from chassis.bus import Bus
 from chassis.feed import Feed, Interest
 from chassis.health import Health
 from services.node_dataplane.nft.errors import NftError
+from services.node_dataplane.nft.governed import Devices
 from services.node_dataplane.nft.table import Expected, Flush, NodeRules, PolicyTable, Wanted
 from services.node_dataplane.nft.transaction import Transaction
 
@@ -57,7 +58,7 @@ class Enforcement:
         self._driver = driver
         self._health = health
         self._report = report
-        self._base = Interest(ATTACHMENT, (node,))
+        self._base = (Interest(ATTACHMENT, (node,)), Interest(HOST_ATTACHMENT, (node,)))
         self._interests: set[Interest] = set()
         self._aimed: Wanted | None = None
         """What the interests were made from."""
@@ -111,6 +112,11 @@ class Enforcement:
         self._node_known = True
         self._dirty.set()
 
+    def set_devices(self, devices: Devices) -> None:
+        """The node's own devices, which host endpoints govern."""
+        if self._table.set_devices(devices):
+            self._dirty.set()
+
     async def in_place(self, endpoint: Endpoint) -> None:
         """Returns when the kernel enforces the whole policy of this incarnation of the pod."""
         pod = endpoint.pod
@@ -134,7 +140,7 @@ class Enforcement:
 
     async def follow(self, bus: Bus) -> None:
         """For ever: facts into the table, and what it wants into the feed."""
-        async with bus.follow(self._base) as feed:
+        async with bus.follow(*self._base) as feed:
             self._feed = feed
             self._dirty.set()
             while True:
@@ -222,6 +228,7 @@ class Enforcement:
             self._waiting.pop(pod).set_result(None)
         faults = self._table.faults()
         self._health.note("policies not understood", "; ".join(faults) or None)
+        self._health.note("host endpoints", "; ".join(self._table.host_faults()) or None)
         text = "; ".join(f"{pod}: {why}" for pod, why in sorted(flush.blocked.items())[:10])
         more = len(flush.blocked) - 10
         self._health.note(UNPROTECTED, f"{text}{f' and {more} more' if more > 0 else ''}" if text else None)

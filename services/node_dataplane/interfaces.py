@@ -1,8 +1,9 @@
-"""The node's own devices as the kernel has them now: what `uplink` chooses from."""
+"""The node's own devices as the kernel has them now: what `uplink` chooses from, and what host endpoints govern."""
 
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface
+from typing import NamedTuple
 
 from services.node_dataplane.links import PREFIX
 from services.node_dataplane.netlink import readback, rtnl
@@ -11,8 +12,14 @@ from services.node_dataplane.tunnel import DEVICES
 from services.node_dataplane.uplink import Interface
 
 
-def observe(socket: NetlinkSocket) -> list[Interface]:
-    """The node's devices that are up and not our own, by index."""
+class Seen(NamedTuple):
+    uplinks: list[Interface]
+    """The devices that are up and not our own, by index."""
+    devices: dict[str, frozenset[str]]
+    """All but pod links, with the plain addresses that they carry."""
+
+
+def observe(socket: NetlinkSocket) -> Seen:
     addresses = [readback.address(body) for _, body in socket.dump(rtnl.addresses_dump())]
     defaults: dict[int, set[int]] = {}
     for family, version in ((rtnl.AF_INET, 4), (rtnl.AF_INET6, 6)):
@@ -20,10 +27,17 @@ def observe(socket: NetlinkSocket) -> list[Interface]:
             row = readback.route(body)
             if row.prefix == 0 and row.device:
                 defaults.setdefault(row.device, set()).add(version)
+    carried: dict[int, set[str]] = {}
+    for address in addresses:
+        carried.setdefault(address.device, set()).add(str(ip_address(address.packed)))
     seen = []
+    devices = {}
     for _, body in socket.dump(rtnl.links_dump()):
         link = readback.link(body)
-        if not link.up or link.name == "lo" or link.name.startswith(PREFIX) or link.name in DEVICES.values():
+        if link.name.startswith(PREFIX):
+            continue
+        devices[link.name] = frozenset(carried.get(link.device, ()))
+        if not link.up or link.name == "lo" or link.name in DEVICES.values():
             continue
         networks = tuple(
             ip_interface(f"{ip_address(a.packed)}/{a.prefix}")
@@ -31,4 +45,4 @@ def observe(socket: NetlinkSocket) -> list[Interface]:
             if a.device == link.device and not ip_address(a.packed).is_link_local
         )
         seen.append((link.device, Interface(link.name, link.mtu, networks, frozenset(defaults.get(link.device, ())))))
-    return [interface for _, interface in sorted(seen, key=lambda pair: pair[0])]
+    return Seen([interface for _, interface in sorted(seen, key=lambda pair: pair[0])], devices)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
+from bus_schemas.resources.configuration import ProtoPort
 from services.node_dataplane.core import Surroundings
+from services.node_dataplane.nft import failsafe
+from services.node_dataplane.nft.failsafe import Failsafe
 from services.node_dataplane.nft.table import NodeRules
 from services.node_dataplane.tunnel import DEVICES
 from services.node_dataplane.turns import FIELDS
 
+_BUS_PORTS = {"ws": 80, "wss": 443}
+"""Where a server's URL names none; of all other schemes it is 4222."""
+_INBOUND, _OUTBOUND = "failsafe_inbound_host_ports", "failsafe_outbound_host_ports"
 _TO_HOST: dict[str, Literal["accept", "drop", "return"]] = {"Accept": "accept", "Drop": "drop", "Return": "return"}
 
 
-def node_rules(around: Surroundings) -> NodeRules:
+def node_rules(around: Surroundings, bus: tuple[int, ...] = ()) -> NodeRules:
+    """`bus`: the TCP ports of the bus."""
     port = around.tunnels[0].port if around.tunnels else None
     return NodeRules(
         masquerade_pools=tuple(p.spec.cidr for p in around.pools if p.spec.nat_outgoing),
@@ -25,7 +35,54 @@ def node_rules(around: Surroundings) -> NodeRules:
         endpoint_to_host=_TO_HOST.get(_setting(around, "default_endpoint_to_host_action") or "", "accept"),
         spoofing=_setting(around, "workload_source_spoofing") == "Any",
         log_prefix=_setting(around, "log_prefix") or "calico-packet",
+        failsafe_inbound=_failsafe(_setting(around, _INBOUND), failsafe.INBOUND, bus),
+        failsafe_outbound=_failsafe(_setting(around, _OUTBOUND), failsafe.OUTBOUND, bus),
     )
+
+
+def bus_ports(servers: str) -> tuple[int, ...]:
+    """The ports of the bus's servers, from the setting that names them."""
+    urls = [urlsplit(url if "://" in url else f"nats://{url}") for url in map(str.strip, servers.split(","))]
+    return tuple(sorted({url.port or _BUS_PORTS.get(url.scheme, 4222) for url in urls}))
+
+
+def failsafe_faults(around: Surroundings) -> tuple[str, ...]:
+    """Entries of the configuration's lists that mean nothing, and are left out."""
+    return tuple(
+        f"{field}: {fault}"
+        for field in (_INBOUND, _OUTBOUND)
+        for entry in _setting(around, field) or ()
+        if (fault := _fault(entry))
+    )
+
+
+def _failsafe(
+    configured: tuple[ProtoPort, ...] | None, default: tuple[Failsafe, ...], bus: tuple[int, ...]
+) -> tuple[Failsafe, ...]:
+    """A list that somebody wrote holds as it is written. The built-in ones name what Calico's own datastores listen on,
+    both ways; what takes their place here is the bus."""
+    if configured is None:
+        return tuple(dict.fromkeys((*default, *(Failsafe(failsafe.TCP, port) for port in bus))))
+    return tuple(_read(configured))
+
+
+def _read(configured: tuple[ProtoPort, ...]) -> Iterator[Failsafe]:
+    for entry in configured:
+        if not _fault(entry):
+            yield Failsafe(failsafe.PROTOCOLS[entry.protocol.lower()], entry.port, entry.net)
+
+
+def _fault(entry: ProtoPort) -> str:
+    if entry.protocol.lower() not in failsafe.PROTOCOLS:
+        return f"{entry.protocol!r} is none of {', '.join(failsafe.PROTOCOLS)}"
+    if not 0 < entry.port < 1 << 16:
+        return f"{entry.port} is not a port"
+    if entry.net:
+        try:
+            ip_network(entry.net, strict=False)
+        except ValueError as error:
+            return str(error)
+    return ""
 
 
 def refresh_intervals(around: Surroundings) -> dict[str, str | None]:

@@ -1,6 +1,7 @@
 """The agent's shell: facts in, kernel and answers out.
 
-    bus --ATTACHMENT, RULES, GROUP--------------> Enforcement ------------------> table inet tortie
+    bus --ATTACHMENT, HOST_ATTACHMENT,
+          RULES, GROUP--------------------------> Enforcement ------------------> table inet tortie
     bus --ROUTE, IPPool, FelixConfiguration, Node--> NodeCore --> Fabric --------> routes, tunnels
                                                         +--> TunnelAddress <--rpc--> ipam
     CNI plugin --unix socket--> Pods --> links; --> Announcements --ENDPOINT--> bus
@@ -44,7 +45,7 @@ from services.node_dataplane.links import PodLinks
 from services.node_dataplane.monitor import Monitor
 from services.node_dataplane.nft.driver import NftDriver
 from services.node_dataplane.nft.errors import NftUnavailable
-from services.node_dataplane.node_rules import node_rules, refresh_intervals
+from services.node_dataplane.node_rules import bus_ports, failsafe_faults, node_rules, refresh_intervals
 from services.node_dataplane.pods import Pods
 from services.node_dataplane.reaper import Reaper
 from services.node_dataplane.routes import Row, host
@@ -65,6 +66,7 @@ class Agent:
         self.node: NodeName = node
         self._bus = bus
         self._health = health
+        self._bus_ports = bus_ports(settings.nats_url)
 
         self.store = EndpointStore(Path(settings.state_dir))
         self.links = PodLinks()
@@ -177,7 +179,8 @@ class Agent:
         if desired.surroundings is not None:
             ipv6 = any(pool.family == 6 for pool in desired.surroundings.pools)
             sysctl.write(sysctl.of_node(self.core.uplinks(6), ipv6=ipv6))
-            self.enforcement.set_node(node_rules(desired.surroundings))
+            self.enforcement.set_node(node_rules(desired.surroundings, self._bus_ports))
+            self._health.note("failsafe ports", "; ".join(failsafe_faults(desired.surroundings)) or None)
             self.self_check.turns.pace(refresh_intervals(desired.surroundings))
         self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools), registered=self.core.registered)
         self.fabric.apply(desired)
@@ -186,8 +189,10 @@ class Agent:
 
     def _look_around(self) -> None:
         """The node's own devices, as the kernel has them now."""
-        if self.core.set_interfaces(interfaces.observe(self.fabric.socket)):
+        seen = interfaces.observe(self.fabric.socket)
+        if self.core.set_interfaces(seen.uplinks):
             self._changed.set()
+        self.enforcement.set_devices(seen.devices)
 
     def _gained(self, addresses: tuple[str, ...]) -> None:
         self.core.set_vteps(addresses)

@@ -59,9 +59,11 @@ def endpoint_chains(
     direction: Direction,
     policy: Callable[[RulesId], Rendered],
     preview: Callable[[RulesId, str, str, Claims], Rendered],
+    *,
+    undecided: str = "",
 ) -> Assembled:
     """The chain `name` of a rule group and those of its tiers. `preview(rules, tier, passing, claims)` renders a policy
-    for the preview."""
+    for the preview; `undecided` stands at the end in place of what the direction's default says."""
     made = Assembled()
     lines: list[str] = []
     if direction.preview is not None:
@@ -88,7 +90,9 @@ def endpoint_chains(
             if tier.default == "deny":
                 break
     else:
-        if direction.default == "allow":
+        if undecided:
+            lines.append(undecided)
+        elif direction.default == "allow":
             lines.append(f"{made.claims.count(way, PROFILE, 'allow')} accept")
         else:
             lines += _deny(made, way, "")

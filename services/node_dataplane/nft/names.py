@@ -1,6 +1,7 @@
 """What chains and sets are called: derived from what they stand for, so a restart and every replica agree.
 
 from_<h>, to_<h>        chain of a rule group: what its pods may send, what may be sent to them
+host_<stage>_<h>        the same of host endpoints
 from_<h>_<n>            its n-th tier, where a rule of the tier can pass to the next one
 out_<h>, in_<h>         one policy's rules for what its pods send, receive
 allow_<h>, deny_<h>     what a map of merged rules leads to: a policy's verdict, with its counter and its log message
@@ -51,6 +52,11 @@ def _digest(data: bytes) -> str:
 def endpoint_chain(way: Way, direction: Direction) -> str:
     """By structure (which rules in which order), not by what the rules say today."""
     return _ENDPOINT[way] + _digest(msgspec.msgpack.encode(direction))
+
+
+def host_chain(stage: str, direction: Direction) -> str:
+    """Of a rule group of host endpoints, at one of the stages of `host`."""
+    return f"host_{stage}_{_digest(msgspec.msgpack.encode(direction))}"
 
 
 def tier_chain(endpoint_chain: str, tier: int) -> str:

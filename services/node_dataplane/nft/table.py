@@ -6,6 +6,8 @@
                                                          |
     GROUP                                                +----> group                               sets g4_ g6_ p4_ p6_
 
+    set_devices, HOST_ATTACHMENT  host endpoint -> rule group (one per stage of `host`)             chain host_
+
 Each arrow is a `References`: a thing is followed while something above it uses it, and exists in the kernel while a
 chain or a map names it. A change marks what it touches as stale, `_settle` writes that anew from the top of the drawing
 to the bottom, into the journals of the `Ruleset`; `flush` takes their differences as one transaction.
@@ -23,12 +25,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from bus_schemas.ids import GroupId, PodKey, RulesId
-from bus_schemas.policy import Attachment, Direction, Rule, Rules
-from bus_schemas.subjects import ATTACHMENT, GROUP, RULES, Fact
-from services.node_dataplane.nft import frame
+from bus_schemas.policy import Attachment, Direction, HostAttachment, Rule, Rules
+from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, RULES, Fact
+from services.node_dataplane.nft import frame, host
 from services.node_dataplane.nft.attribution import GUARDS, Claims, Counted, Denial
 from services.node_dataplane.nft.chains import Chain, endpoint_chains
 from services.node_dataplane.nft.frame import NodeRules
+from services.node_dataplane.nft.governed import Devices, govern
 from services.node_dataplane.nft.groups import Delta, GroupState, MalformedGroup
 from services.node_dataplane.nft.names import (
     WAYS,
@@ -103,6 +106,8 @@ class _Structure(NamedTuple):
 
     way: Way
     direction: Direction
+    stage: host.Stage | None = None
+    """Of host endpoints; None: of pods."""
 
     @property
     def enforced(self) -> frozenset[_Policy]:
@@ -125,9 +130,16 @@ class PolicyTable:
         self._attachments: dict[PodKey, Attachment] = {}
         self._rules: dict[RulesId, Rules] = {}
         self._groups: dict[GroupId, GroupState] = {}
+        self._hosts: dict[str, HostAttachment] = {}
+        self._devices: Devices = {}
         # Who uses what, by the facts: what is followed
         self._structures: dict[str, _Structure] = {}
         self._pod_uses: References[PodKey, str] = References()
+        self._host_uses: References[str, str] = References()
+        self._governing: frozenset[str] = frozenset()
+        """Host endpoints that govern a device."""
+        self._idle: Mapping[str, str] = {}
+        """Those that govern none, and why."""
         self._structure_uses: References[str, _Policy] = References()
         self._policy_uses: References[_Policy, GroupId] = References()
         # Who uses what, as it is written: what exists
@@ -151,6 +163,7 @@ class PolicyTable:
         """Plugged pods that no attachment governs, and why."""
         self._malformed: dict[GroupId, str] = {}
         # What is to be settled
+        self._stale_hosts = False
         self._stale_pods: set[PodKey] = set()
         self._stale_structures: set[str] = set()
         self._stale_policies: set[_Policy] = set()
@@ -167,7 +180,7 @@ class PolicyTable:
         self._pending: Transaction | None = None
         self._in_kernel = False
 
-        for name, spec in frame.SETS.items():
+        for name, spec in (*frame.SETS.items(), *host.SETS.items()):
             self._ruleset.open(name, spec)
         self._frame()
 
@@ -192,16 +205,25 @@ class PolicyTable:
             self._withdraw(endpoint)
             self._stale_pods.add(pod)
 
+    def set_devices(self, devices: Devices) -> bool:
+        """The node's own devices with their addresses; whether that is news for any host endpoint."""
+        if devices != self._devices:
+            self._devices = devices
+            self._stale_hosts = bool(self._hosts)
+            return self._stale_hosts
+        return False
+
     def set_node(self, node: NodeRules) -> None:
         if node == self._node:
             return
         if node.log_prefix != self._node.log_prefix:
             self._stale_policies.update(self._structure_uses.used)
         self._node = node
+        self._stale_hosts = bool(self._hosts)
         self._frame()
 
     def apply(self, fact: Fact) -> None:
-        """ATTACHMENT (of this node), RULES and GROUP facts; all others are none of its business."""
+        """ATTACHMENT and HOST_ATTACHMENT (of this node), RULES and GROUP facts; all others are none of its business."""
         if fact.family == GROUP:
             self._apply_group(GroupId(fact.key[0]), fact.key[1], fact.value)
         elif fact.family == RULES:
@@ -213,6 +235,12 @@ class PolicyTable:
             else:
                 self._attachments[pod] = fact.value
             self._stale_pods.add(pod)
+        elif fact.family == HOST_ATTACHMENT:
+            if fact.value is None:
+                self._hosts.pop(fact.key[1], None)
+            else:
+                self._hosts[fact.key[1]] = fact.value
+            self._stale_hosts = True
 
     def _apply_rules(self, id_: RulesId, rules: Rules | None) -> None:
         if rules is None:
@@ -273,6 +301,16 @@ class PolicyTable:
         ]
         return (*sorted(policies), *(f"group {id_}, {why}" for id_, why in sorted(self._malformed.items())))
 
+    def host_faults(self) -> tuple[str, ...]:
+        """Host endpoints that do not do what was asked of them, one sentence each, for people."""
+        self._settle()
+        faults = [f"HostEndpoint/{name} governs nothing: {why}" for name, why in self._idle.items()]
+        faults += [f"HostEndpoint/{name}: {why}" for name in self._governing for why in host.faults(self._hosts[name])]
+        for policy, why in self._lacking.items():
+            users = {name for group in self._enforces.users(policy) for name in self._host_uses.users(group)}
+            faults += [f"HostEndpoint/{name}: {why}" for name in users]
+        return tuple(sorted(faults))
+
     def expected(self) -> Expected | None:
         """What the kernel holds if nobody else touched it; None while a transaction is pending or due."""
         self._settle()
@@ -281,6 +319,28 @@ class PolicyTable:
         kinds = self._ruleset.hash_sets()
         elements = {name: dict(self._ruleset.elements(name)) for name in kinds}
         return Expected(self._revision, tuple(self._ruleset.script(with_elements=False)), elements, kinds)
+
+    def rules(self, id: RulesId) -> Rules | None:
+        """What is known of a policy that is wanted."""
+        return self._rules.get(id)
+
+    def in_group(self, group: GroupId, key: bytes) -> bool | None:
+        """As `bus_schemas.verdicts.World` asks it."""
+        state = self._groups.get(group)
+        return state.contains(key) if state is not None and state.known else None
+
+    def segment(self, group: GroupId, number: int) -> Group | None:
+        state = self._groups.get(group)
+        return state.segment(number) if state is not None else None
+
+    def naming(self, group: GroupId) -> frozenset[RulesId]:
+        """The policies that name a group."""
+        return frozenset(rules for _, rules in self._policy_uses.users(group))
+
+    @property
+    def attachments(self) -> Mapping[PodKey, Attachment]:
+        """Of this node, whether the pod is plugged in or not."""
+        return self._attachments
 
     def counted(self) -> Mapping[str, Counted]:
         """Counter object -> what it counts; those of the guards (`attribution.GUARDS`) are not among them."""
@@ -337,10 +397,13 @@ class PolicyTable:
     # --- settling: from the top of the drawing to its bottom
 
     def _settle(self) -> None:
-        if not (self._stale_pods or self._stale_structures or self._stale_policies or self._stale_groups):
+        stale = self._stale_pods or self._stale_structures or self._stale_policies or self._stale_groups
+        if not (stale or self._stale_hosts):
             return
         self._reported = False
         self._wanted = None
+        if self._stale_hosts:
+            self._settle_hosts()
         while self._stale_pods:
             self._settle_pod(self._stale_pods.pop())
         for name in self._stale_structures:
@@ -393,8 +456,25 @@ class PolicyTable:
                 else:
                     self._ruleset.discard(map_, key)
 
+    def _settle_hosts(self) -> None:
+        self._stale_hosts = False
+        governed = govern(self._hosts.values(), self._devices)
+        plan = host.plan(self._hosts, governed, self._node)
+        for name, group in plan.groups.items():
+            self._structures.setdefault(name, _Structure(group.stage.way, group.direction, group.stage))
+        for name in self._governing | plan.uses.keys():
+            shift = self._host_uses.set(name, plan.uses.get(name, frozenset()))
+            self._stale_structures |= shift.gained | shift.lost
+        self._governing, self._idle = frozenset(plan.uses), governed.idle
+        for map_, rows in plan.maps.items():
+            self._ruleset.fill(map_, {link_key(device): f"goto {chain}" for device, chain in rows.items()})
+        self._place("hosts", plan.chains)
+
+    def _in_use(self, structure: str) -> bool:
+        return bool(self._pod_uses.users(structure) or self._host_uses.users(structure))
+
     def _link_structure(self, name: str) -> None:
-        used = bool(self._pod_uses.users(name))
+        used = self._in_use(name)
         structure = self._structures[name]
         enforced = structure.enforced if used else frozenset()
         for shift in (
@@ -432,19 +512,28 @@ class PolicyTable:
     def _write_structure(self, name: str) -> set[_Policy]:
         """The policies that began or ceased to be jumped to."""
         structure = self._structures[name]
-        if not self._pod_uses.users(name):
+        if not self._in_use(name):
             del self._structures[name]
             self._place(name, {})
             self._ruleset.claim(name, Claims())
             self._inlines.set(name, frozenset())
             self._name(name, frozenset())
             return set(self._jumps.set(name, frozenset()).lost)
-        way, direction = structure
+        way, direction, stage = structure
 
         def preview(rules: RulesId, tier: str, passing: str, claims: Claims) -> Rendered:
             return preview_of(way, rules, tier, self._rules_of((way, rules)), self._known, passing, claims)
 
-        made = endpoint_chains(name, way, direction, lambda rules: self._policies[way, rules].rendered, preview)
+        made = endpoint_chains(
+            name,
+            way,
+            direction,
+            lambda rules: self._policies[way, rules].rendered,
+            preview,
+            undecided=stage.undecided if stage is not None else "",
+        )
+        if stage is not None:
+            made.chains[name] = stage.framed(made.chains[name])
         self._place(name, made.chains)
         self._ruleset.claim(name, made.claims)
         self._inlines.set(name, frozenset((way, rules) for rules in made.inlined))
