@@ -80,6 +80,17 @@ class GroupState:
         """No segment at all is known."""
         return not self._segments
 
+    def segment(self, number: int) -> Group | None:
+        return self._segments.get(number)
+
+    def contains(self, key: bytes) -> bool:
+        """Of a packed address, or of address, protocol, zero, port."""
+        if self.of == "ports":
+            return port_key(key) in (self.keys4 if len(key) == PORT4 else self.keys6)
+        if len(key) == ADDRESS4:
+            return key in self.keys4 or _within(key, self.nets4)
+        return key in self.keys6 or _within(key, self.nets6)
+
     def _whole(self) -> bool:
         count = max(group.segments for group in self._segments.values())
         return all(index in self._segments for index in range(count))
@@ -110,6 +121,15 @@ def _nets(group: Group | None) -> tuple[set[bytes], set[bytes]]:
     if any(net[-1] > 8 * (len(net) - 1) for net in (*nets4, *nets6)):
         raise MalformedGroup("a network's prefix is longer than an address")
     return nets4, nets6
+
+
+def _within(address: bytes, nets: dict[bytes, int]) -> bool:
+    """In one of the networks: as many looks as there are lengths of prefixes, however many networks."""
+    if not nets:
+        return False
+    bits, number = len(address) * 8, int.from_bytes(address, "big")
+    masked = ((number >> (bits - prefix) << (bits - prefix)).to_bytes(len(address), "big") for prefix in range(bits + 1))
+    return any(net + bytes((prefix,)) in nets for prefix, net in enumerate(masked))
 
 
 def _raise(counts: dict[bytes, int], keys: set[bytes]) -> list[bytes]:
