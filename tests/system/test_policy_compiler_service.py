@@ -13,8 +13,9 @@ import nats
 import pytest
 import structlog
 
+from bus_schemas.policy import PolicyStatus
 from bus_schemas.resources import NetworkPolicy
-from bus_schemas.subjects import ATTACHMENT, EVENT, GROUP, RULES, Fact, Stream
+from bus_schemas.subjects import ATTACHMENT, EVENT, GROUP, HOST_ATTACHMENT, POLICY_STATUS, RULES, Fact, Stream
 from chassis.bus import Bus
 from chassis.embedded import EmbeddedNats
 from chassis.feed import Interest
@@ -89,6 +90,7 @@ class Client:
         self.bus = bus
         self.written = CompiledPolicy()
         self.events: list[Any] = []
+        self.statuses: dict[Any, PolicyStatus] = {}
         self._changed = asyncio.Event()
 
     async def put(self, *facts: Fact) -> None:
@@ -113,6 +115,10 @@ class Client:
             held, key = self.written.rules, fact.key[0]  # type: ignore[assignment]
         elif fact.family == ATTACHMENT:
             held, key = self.written.attachments, fact.key  # type: ignore[assignment]
+        elif fact.family == POLICY_STATUS:
+            held, key = self.statuses, fact.key
+        elif fact.family == HOST_ATTACHMENT:
+            return
         else:
             self.events.append(fact.value)
             return
@@ -241,8 +247,13 @@ async def test_what_cannot_be_compiled_is_named(server: EmbeddedNats) -> None:
         await client.until(client.denied)
         await client.until(lambda: any(e.what == "not_compiled" for e in client.events))
         assert "networkpolicy/shop/broken: spec.ingress[0].source" in replica.health.notes["not compiled"]
+        await client.until(lambda: ("networkpolicy", "shop", "broken") in client.statuses)
+        (status,) = client.statuses.values()
+        assert status.policy == "NetworkPolicy/shop/broken"
+        assert status.faults[0].startswith("spec.ingress[0].source: ")
         await client.put(gone(broken))
         await client.until(client.allowed)
         await client.until(lambda: any(e.what == "resolved" for e in client.events))
+        await client.until(lambda: not client.statuses)
         await settled(lambda: "not compiled" not in replica.health.notes)
         await replica.stop()
