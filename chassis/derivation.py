@@ -3,8 +3,8 @@
     feed ──▶ hear(batch) ──▶ pacer ──▶ derive() ──▶ Publication ──▶ bus
                                                         ▲ while the lease is held
 
-Every replica computes, one writes. Nothing is derived before the feed is in sync: a core that has seen half of the
-world would take away the other half's keys.
+Every replica computes, one writes, or each its shards (`chassis.shares`). Nothing is derived before the feed is in
+sync: a core that has seen half of the world would take away the other half's keys.
 
 A replica takes the lease only when what it derived rests on everything that the bus held when its present connection
 began. One that was cut off, and came back when its successor was gone too, would otherwise write what it believed
@@ -14,15 +14,17 @@ before over what was written since: a door that had been closed would stand open
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
+from bus_schemas.codec import Message
 from bus_schemas.subjects import Family
 from chassis.feed import Batch, Feed, Interest
 from chassis.lease import Lease
 from chassis.pacing import Pacer
 from chassis.publication import Publication
 from chassis.runner import Context
+from chassis.shares import Shares
 
 
 class Derivation:
@@ -36,7 +38,11 @@ class Derivation:
         reads: Sequence[Family[Any]],
         writes: Sequence[Family[Any]],
         pacer: Pacer,
+        shards: int | None = None,
+        names: Callable[[Message], Iterable[str]] = lambda message: (),
     ) -> None:
+        """`shards`: into how many the keys are parted among the replicas; None: one replica writes all. `names`: see
+        `Publication`."""
         self._reads = [Interest(family) for family in reads]
         self._bus = context.bus
         self._stopping = context.stopping
@@ -44,12 +50,24 @@ class Derivation:
         self._feed: Feed | None = None
         self._rests_on = 0
         """The session of the feed that what is wanted rests on, see `Feed.current`."""
-        self.lease = Lease(context.bus, service, context.settings.instance, fit=self._fit)
-        self.publication = Publication(context.bus, [Interest(family) for family in writes], lease=self.lease)
+        instance = context.settings.instance
+        self.lease: Lease | Shares = (
+            Lease(context.bus, service, instance, fit=self._fit)
+            if shards is None
+            else Shares(context.bus, service, instance, shards=shards, fit=self._fit)
+        )
+        interests = [Interest(family) for family in writes]
+        self.publication = Publication(context.bus, interests, lease=self.lease, names=names)
 
-    async def run(self, hear: Callable[[Batch], None], derive: Callable[[], Awaitable[None]]) -> None:
+    async def run(
+        self,
+        hear: Callable[[Batch], None],
+        derive: Callable[[], Awaitable[None]],
+        settled: Callable[[], None] = lambda: None,
+    ) -> None:
         """Until the service is told to stop. `hear` takes a batch of facts in; `derive` tells the publication what is
-        wanted now, paced, and never before the feed is in sync."""
+        wanted now, paced, and never before the feed is in sync; `settled` is told that as much of it as can be written
+        here is written."""
 
         async def flush() -> None:
             rests_on = self._feed.current if self._feed is not None else 0
@@ -58,6 +76,7 @@ class Derivation:
                 self._rests_on = rests_on
                 self.lease.became_fit()
             await self.publication.flush()
+            settled()
 
         async with self.publication, asyncio.TaskGroup() as tasks:
             running = [

@@ -9,7 +9,7 @@
 lease gone when it wakes. What a late writer could still send is fenced by the sequences of its own keys. A holder that
 restarts under the same name takes its lease again at once; one that leaves gives it back. Who is not `fit` (does not
 know yet what its predecessor did) leaves it to others. So does one who finds that a living replica has its name: each
-would take the other for its own former life.
+would take the other for its own former life. Who shall not `keep` it any longer gives it back at its next turn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from bus_schemas.status import Lease as LeaseMessage
-from bus_schemas.subjects import LEASE
+from bus_schemas.subjects import LEASE, Key
 from chassis.bus import Bus
 from chassis.errors import BusError, Conflict, Unreadable
 
@@ -36,9 +36,17 @@ class Lease:
     """`run` is the task that takes and keeps it. `holder` must be unique among the replicas."""
 
     def __init__(
-        self, bus: Bus, service: str, holder: str, *, ttl_s: float = TTL_S, fit: Callable[[], bool] = lambda: True
+        self,
+        bus: Bus,
+        service: str,
+        holder: str,
+        *,
+        ttl_s: float = TTL_S,
+        fit: Callable[[], bool] = lambda: True,
+        keep: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`fit`: whether this replica may take it. Not asked of a holder, only of one that would become it."""
+        """`fit`: whether this replica may take it; asked of one that would become the holder. `keep`: whether it shall
+        go on holding it; asked of the holder."""
         self._bus = bus
         self._key = (service,)
         self._service = service
@@ -47,6 +55,7 @@ class Lease:
         self._sequence: int | None = None
         self._until = 0.0
         self._fit = fit
+        self._keep = keep
         self._became_fit = asyncio.Event()
         self._overwritten = False
         """Somebody else wrote over what we held: whoever has our name there is not our former life."""
@@ -56,6 +65,11 @@ class Lease:
     @property
     def held(self) -> bool:
         return asyncio.get_running_loop().time() < self._until
+
+    def covers(self) -> Callable[[Key], bool]:
+        """Whether a key is ours to write: one lease is for all of them."""
+        held = self.held
+        return lambda key: held
 
     def on_change(self, callback: Callable[[bool], None]) -> None:
         """`callback(held)` runs in the event loop whenever it is taken or lost."""
@@ -70,7 +84,10 @@ class Lease:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                await self._step()
+                if self.held and not self._keep():
+                    await self._give_back()
+                else:
+                    await self._step()
                 self._tell()
                 pause = RENEW_S * self._ttl_s / TTL_S if self._sequence is not None else POLL_S
                 pause *= random.uniform(0.8, 1.0)
@@ -119,7 +136,7 @@ class Lease:
         if holder != self._holder:
             self._overwritten = False
         self._bus.health.note(
-            "lease",
+            f"lease {self._service}",
             f"another replica of {self._service} is called {self._holder} too, and leads: give each a name of its own "
             "(TORTIE_INSTANCE)"
             if doubled

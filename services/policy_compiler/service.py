@@ -3,12 +3,14 @@
     feed (policies and all that they speak of) --> Core.apply --> pacer --> Core.flush --> Publication (groups, rules,
                                                                                               attachments, statuses)
 
-Every replica computes; the one that holds the lease writes. `chassis.derivation` has the flow and its guards.
+Every replica computes all of it, and writes the shards that it holds. `chassis.derivation` has the flow and its guards,
+`chassis.shares` says who holds what.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from bus_schemas.events import Event
 from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, POLICY_STATUS, RULES
@@ -21,6 +23,7 @@ from chassis.runner import Context
 from services.policy_compiler import longevity, metrics
 from services.policy_compiler.core import READS, WRITES, Changes, Core
 from services.policy_compiler.faults import Fault
+from services.policy_compiler.references import names
 from services.policy_compiler.settings import Settings
 
 SERVICE = "policy_compiler"
@@ -34,7 +37,9 @@ async def serve(context: Context[Settings]) -> None:
     settings = context.settings
     core = Core()
     pacer = Pacer(settings.policy_flush_min_s, settings.policy_flush_max_s, settings.policy_retry_s)
-    derivation = Derivation(context, SERVICE, reads=READS, writes=WRITES, pacer=pacer)
+    derivation = Derivation(
+        context, SERVICE, reads=READS, writes=WRITES, pacer=pacer, shards=settings.policy_shards, names=names
+    )
     begun = False
 
     def hear(batch: Batch) -> None:
@@ -55,9 +60,10 @@ async def serve(context: Context[Settings]) -> None:
         want(derivation.publication, changes)
         derivation.publication.complete()
         measure(core, changes)
-        report(context, core, changes, speak=derivation.lease.held)
+        covers = derivation.lease.covers()
+        report(context, core, changes, speaks=lambda fault: covers((fault.object,)))
 
-    await derivation.run(hear, derive)
+    await derivation.run(hear, derive, longevity.settle)
 
 
 async def _anything_published(bus: Bus) -> bool:
@@ -99,16 +105,16 @@ def measure(core: Core, changes: Changes) -> None:
         metrics.MESSAGES.labels(family.name).inc(count)
 
 
-def report(context: Context[Settings], core: Core, changes: Changes, *, speak: bool) -> None:
-    """What could not be compiled: to health, and, from the replica that leads, to the events."""
+def report(context: Context[Settings], core: Core, changes: Changes, *, speaks: Callable[[Fault], bool]) -> None:
+    """What could not be compiled: to health, and, from the replica whose it is to speak of it, to the events."""
     if changes.raised or changes.cleared:
         context.health.note("not compiled", summary(core.faults))
     for fault in changes.raised:
         context.log.warning("not compiled", object=fault.object, fault=fault.message)
-        if speak:
+        if speaks(fault):
             context.bus.emit(_event("not_compiled", fault, fault.message))
     for fault in changes.cleared:
-        if speak:
+        if speaks(fault):
             context.bus.emit(_event("resolved", fault, f"no longer: {fault.message}"))
 
 

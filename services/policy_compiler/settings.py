@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from chassis.errors import SettingsError
 from chassis.settings import ServiceSettings
+from chassis.shares import PARTITIONS
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
@@ -13,3 +15,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """Seconds between a change and its compilation at most, while changes keep coming."""
     policy_retry_s: float = 1.0
     """Seconds to wait after a failed write before the next attempt."""
+    policy_shards: int = 1
+    """Over how many replicas the writing is spread, the same number for all of them; 1: one writes, the others stand
+    by. May be changed one replica after the other. A shard without a replica of its own goes to another one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.policy_shards <= PARTITIONS:
+            raise SettingsError([f"TORTIE_POLICY_SHARDS: must be 1 to {PARTITIONS}, not {self.policy_shards}"])

@@ -151,11 +151,11 @@ async def test_two_replicas_of_one_name_do_not_both_lead(nats: Nats) -> None:
         await a._step()
         await a._step()
         assert not a.held
-        assert "TORTIE_INSTANCE" in bus.health.notes["lease"]
+        assert "TORTIE_INSTANCE" in bus.health.notes["lease service"]
         await b._step()
         assert b.held
-        assert "lease" not in double.health.notes
+        assert "lease service" not in double.health.notes
         await b._give_back()
         await a._step()
         assert a.held
-        assert "lease" not in bus.health.notes
+        assert "lease service" not in bus.health.notes
