@@ -127,8 +127,9 @@ def _within(address: bytes, nets: dict[bytes, int]) -> bool:
     """In one of the networks: as many looks as there are lengths of prefixes, however many networks."""
     if not nets:
         return False
-    bits, number = len(address) * 8, int.from_bytes(address, "big")
-    masked = ((number >> (bits - prefix) << (bits - prefix)).to_bytes(len(address), "big") for prefix in range(bits + 1))
+    size, number = len(address), int.from_bytes(address, "big")
+    hosts = range(size * 8, -1, -1)  # Bits behind each length of prefix, from none to all.
+    masked = ((number >> bits << bits).to_bytes(size, "big") for bits in hosts)
     return any(net + bytes((prefix,)) in nets for prefix, net in enumerate(masked))
 
 

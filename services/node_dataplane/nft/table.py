@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from bus_schemas.ids import GroupId, PodKey, RulesId
-from bus_schemas.policy import Attachment, Direction, HostAttachment, Rule, Rules
+from bus_schemas.policy import Attachment, Direction, Group, HostAttachment, Rule, Rules
 from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, RULES, Fact
 from services.node_dataplane.nft import frame, host
 from services.node_dataplane.nft.attribution import GUARDS, Claims, Counted, Denial
