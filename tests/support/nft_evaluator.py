@@ -19,7 +19,7 @@ from typing import Literal
 
 Path = Literal["forward", "input", "output"]
 
-_PRIORITIES = {"raw": -300, "filter": 0, "srcnat": 100}
+_PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "srcnat": 100}
 _HOOKS: dict[Path, tuple[str, ...]] = {
     "forward": ("prerouting", "forward", "postrouting"),
     "input": ("prerouting", "input"),
@@ -49,6 +49,9 @@ class Packet:
     icmp_code: int = 0
     path: Path = "forward"
     state: str = "new"
+    status: str = ""
+    """`dnat`: somebody replaced the destination, before what is evaluated here saw it."""
+    mark: int = 0
 
 
 @dataclass
@@ -104,6 +107,7 @@ class _Seen:
         self.destination = ip_address(packet.destination)
         self.family = self.source.version
         self.state = packet.state
+        self.mark = packet.mark
 
 
 class Nftables:
@@ -222,6 +226,16 @@ class Nftables:
     def _statement(self, rule: _Rule, rest: list[str]) -> None:
         word = rest.pop(0)
         match word:
+            case "meta" if rest[:4] == ["mark", "set", "meta", "mark"]:
+                operator, value = rest[4], int(rest[5], 16)
+                _must(operator in ("|", "&"), "a mark that is not made of itself")
+                del rest[:6]
+
+                def mark(seen: _Seen, outcome: Outcome) -> bool:
+                    seen.mark = seen.mark | value if operator == "|" else seen.mark & value
+                    return True
+
+                rule.conditions.append(mark)
             case "accept" | "drop" | "return":
                 rule.verdict = lambda seen: word
             case "jump" | "goto":
@@ -284,6 +298,12 @@ class Nftables:
                 self._match(rule, rest)
 
     def _match(self, rule: _Rule, rest: list[str]) -> None:
+        if rest[:3] == ["meta", "mark", "&"]:
+            mask, compared, wanted = int(rest[3], 16), rest[4], int(rest[5], 16)
+            _must(compared == "==", "a mark that is compared otherwise")
+            del rest[:6]
+            rule.conditions.append(lambda seen, outcome: seen.mark & mask == wanted)
+            return
         fields = [_field(rest)]
         while rest and rest[0] == ".":
             rest.pop(0)
@@ -423,6 +443,7 @@ _FIELDS = {
     "icmpv6 type": "number",
     "icmpv6 code": "number",
     "ct state": "state",
+    "ct status": "state",
 }
 
 
@@ -450,6 +471,7 @@ _READ: dict[str, Callable[[_Seen], object]] = {
     "icmpv6 type": lambda s: s.packet.icmp_type if (s.family, s.packet.protocol) == (6, 58) else None,
     "icmpv6 code": lambda s: s.packet.icmp_code if (s.family, s.packet.protocol) == (6, 58) else None,
     "ct state": lambda s: s.state,
+    "ct status": lambda s: s.packet.status,
 }
 
 
