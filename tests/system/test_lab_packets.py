@@ -47,7 +47,8 @@ class Net:
 async def net() -> AsyncIterator[Net]:
     """Three nodes in two subnets; the first one listens on TCP 80, UDP 53 and SCTP 90 behind FILTER."""
     lab = lab_name()
-    plan = topology.plan(lab, {"server": f"{SERVER}/24", "near": "10.0.0.16/24", "far": "10.0.9.21/24"})
+    addresses = {"server": (f"{SERVER}/24",), "near": ("10.0.0.16/24",), "far": ("10.0.9.21/24",)}
+    plan = topology.plan(lab, addresses)
     server = Listeners(plan.nodes["server"].netns)
     outside = Listeners(plan.outside.netns)
     try:
