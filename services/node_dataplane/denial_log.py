@@ -12,12 +12,10 @@ import asyncio
 import errno
 import os
 import socket
-import time
 from collections.abc import Callable
 
 from prometheus_client import Counter
 
-from bus_schemas.events import Event
 from bus_schemas.ids import NodeName, RulesId
 from chassis.health import Health
 from services.node_dataplane.denials import Denials, Owners, Told, recognise
@@ -47,7 +45,7 @@ class DenialLog:
         title: Callable[[RulesId], str],
         store: EndpointStore,
         health: Health,
-        emit: Callable[[Event], None],
+        tell: Callable[[Told], None],
         most_per_s: int,
     ) -> None:
         """`meaning` of a log prefix, None: not ours; `title` of a policy. `most_per_s` 0: nothing is listened to."""
@@ -55,7 +53,7 @@ class DenialLog:
         self._meaning = meaning
         self._owners = owners(store)
         self._health = health
-        self._emit = emit
+        self._tell_one = tell
         self._denials = Denials(title, most_per_s)
         self._woken = asyncio.Event()
         self._sequence: int | None = None
@@ -114,17 +112,8 @@ class DenialLog:
     def _tell(self, told: list[Told]) -> None:
         UNTOLD.inc(self._denials.untold - self._untold)
         self._untold = self._denials.untold
-        for what, object_, message, detail in told:
-            event = Event(
-                time=time.time(),
-                domain="policy",
-                what=what,
-                node=self._node,
-                object=object_,
-                message=message,
-                detail=detail,
-            )
-            self._emit(event)
+        for one in told:
+            self._tell_one(one)
 
 
 def owners(store: EndpointStore) -> Owners:

@@ -1,8 +1,10 @@
 """Policy from the bus into the kernel, and word to the CNI when a pod's policy is in place.
 
     endpoints --plug--> PolicyTable --wanted--> interests of the feed --facts--> PolicyTable --flush--> NftDriver
-                                                                                     |
-                                             in_place() of waiting ADDs  <--programmed
+                                                                           |         |
+                                             in_place() of waiting ADDs  <-|-programmed
+                                                                           |
+                                                                        Changes --in the kernel--> cut_due()
 
 A flush waits until every wanted interest has had its snapshot: what the kernel holds is the last good state, and a pod
 whose policy is still being read is dropped by default, so to wait is always safe. The first flush waits for the node's
@@ -18,12 +20,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from bus_schemas.endpoints import Endpoint
-from bus_schemas.ids import NodeName, PodKey
+from bus_schemas.ids import NodeName, PodKey, RulesId
 from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, RULES
 from chassis.bus import Bus
 from chassis.feed import Feed, Interest
 from chassis.health import Health
+from services.node_dataplane.cutting import Changes
 from services.node_dataplane.nft.errors import NftError
 from services.node_dataplane.nft.governed import Devices
 from services.node_dataplane.nft.table import Expected, Flush, NodeRules, PolicyTable, Wanted
@@ -55,6 +60,9 @@ class Enforcement:
     def __init__(self, node: NodeName, driver: Driver, health: Health, report: Callable[[str, str, str], None]) -> None:
         """`report(what, object, message)` emits an event."""
         self._table = PolicyTable()
+        self.changes = Changes(self._table)
+        self.cut_due: Callable[[], None] = lambda: None
+        """Called when a change that cuts connections is in the kernel."""
         self._driver = driver
         self._health = health
         self._report = report
@@ -68,7 +76,9 @@ class Enforcement:
         self._checking = False
         self._first = True
         """The table is being read back in a thread, which holds the text interface for long."""
-        self._node_known = False
+        self._node: NodeRules | None = None
+        self._cutting = False
+        """What the table was told of `changes.active`."""
         self._containers: dict[PodKey, str] = {}
         self._programmed: frozenset[PodKey] = frozenset()
         self._blocked: dict[PodKey, str] = {}
@@ -107,15 +117,36 @@ class Enforcement:
         self._table.remove_endpoint(pod)
         self._dirty.set()
 
-    def set_node(self, rules: NodeRules) -> None:
-        self._table.set_node(rules)
-        self._node_known = True
+    def set_node(self, rules: NodeRules, *, cut: bool = False) -> None:
+        """`cut`: every policy's changes cut what they do not allow."""
+        self.changes.set_everywhere(cut)
+        self._node = rules
+        self._tell_node(rules)
         self._dirty.set()
+
+    def _tell_node(self, rules: NodeRules) -> None:
+        self._cutting = self.changes.active
+        self._table.set_node(msgspec.structs.replace(rules, tcp_by_syn_only=self._cutting))
 
     def set_devices(self, devices: Devices) -> None:
         """The node's own devices, which host endpoints govern."""
         if self._table.set_devices(devices):
             self._dirty.set()
+
+    @property
+    def table(self) -> PolicyTable:
+        """For questions only."""
+        return self._table
+
+    @property
+    def programmed(self) -> frozenset[PodKey]:
+        """Pods whose whole policy is in the kernel."""
+        return self._programmed
+
+    def title(self, policy: RulesId) -> str:
+        """`<Kind>/<namespace>/<name>`, where it is known."""
+        rules = self._table.rules(policy)
+        return rules.policy if rules is not None else policy
 
     async def in_place(self, endpoint: Endpoint) -> None:
         """Returns when the kernel enforces the whole policy of this incarnation of the pod."""
@@ -146,6 +177,7 @@ class Enforcement:
             while True:
                 batch = await feed.next()
                 for fact in batch.facts:
+                    self.changes.note(fact)
                     self._table.apply(fact)
                 self._dirty.set()
 
@@ -157,7 +189,7 @@ class Enforcement:
             if self._feed is None:
                 continue
             self._aim(self._feed)
-            if not (self._feed.in_sync and self._node_known):
+            if not (self._feed.in_sync and self._node is not None):
                 continue  # The batch that completes the snapshot, or the node's rules, come back here.
             if not await self._flush():
                 await asyncio.sleep(RETRY_S)
@@ -178,10 +210,15 @@ class Enforcement:
     async def _flush(self) -> bool:
         async with self._committing:
             self._replugged.clear()
+            self.changes.begin()
+            if self._node is not None and self._cutting != self.changes.active:
+                self._tell_node(self._node)
             flush = self._table.flush()
             if flush.transaction is not None and not await self._enter(flush.transaction):
                 return False
         self._settled(flush)
+        if self.changes.committed():
+            self.cut_due()
         return True
 
     async def _enter(self, transaction: Transaction) -> bool:

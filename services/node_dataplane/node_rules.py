@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from bus_schemas.policy import CUT_ANNOTATION
 from bus_schemas.resources.configuration import ProtoPort
 from services.node_dataplane.core import Surroundings
 from services.node_dataplane.nft import failsafe
@@ -88,6 +89,13 @@ def _fault(entry: ProtoPort) -> str:
 def refresh_intervals(around: Surroundings) -> dict[str, str | None]:
     """How often the self-check shall look, as it is written."""
     return {field: _setting(around, field) for field in FIELDS.values()}
+
+
+def cuts_connections(around: Surroundings, otherwise: bool) -> bool:
+    """Whether every change of policy cuts what it no longer allows: the annotation of FelixConfiguration `default`."""
+    configuration = dict(around.configurations).get("default")
+    said = configuration.metadata.annotations.get(CUT_ANNOTATION, "") if configuration is not None else ""
+    return {"cut": True, "keep": False}.get(said, otherwise)
 
 
 def _setting(around: Surroundings, field: str) -> Any:

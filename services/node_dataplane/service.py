@@ -7,6 +7,8 @@
     CNI plugin --unix socket--> Pods --> links; --> Announcements --ENDPOINT--> bus
                                   +----> Debts --rpc--> ipam
     kernel --notifications--> SelfCheck --> all of the above
+    kernel --denied packets--> DenialLog --> events;  --counters--> HitCounters --> bus, metrics
+    Enforcement --changes in the kernel--> ConnectionCutter --> connections that are no longer allowed
 
 Nothing is programmed before the snapshot is complete; what an earlier life left in the kernel stays and is adopted.
 """
@@ -22,7 +24,7 @@ from pathlib import Path
 from prometheus_client import Counter
 
 from bus_schemas.events import Event
-from bus_schemas.ids import NodeName
+from bus_schemas.ids import NodeName, PodKey
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
 from bus_schemas.subjects import DESIRED, ENDPOINT, ROUTE
 from chassis.bus import Bus
@@ -33,19 +35,29 @@ from chassis.publication import Publication
 from chassis.runner import Context
 from services.node_dataplane import cni_server, interfaces, sysctl
 from services.node_dataplane.announcements import Announcements
+from services.node_dataplane.connection_cutter import ConnectionCutter
 from services.node_dataplane.connections import Connections
 from services.node_dataplane.core import NodeCore
 from services.node_dataplane.debts import Debts
+from services.node_dataplane.denial_log import DenialLog
+from services.node_dataplane.denials import Told
 from services.node_dataplane.desired_resources import DesiredResources
 from services.node_dataplane.endpoint_store import EndpointStore
 from services.node_dataplane.enforcement import Enforcement
 from services.node_dataplane.errors import NodeError
 from services.node_dataplane.fabric import Fabric
+from services.node_dataplane.hits import HitCounters
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.monitor import Monitor
 from services.node_dataplane.nft.driver import NftDriver
 from services.node_dataplane.nft.errors import NftUnavailable
-from services.node_dataplane.node_rules import bus_ports, failsafe_faults, node_rules, refresh_intervals
+from services.node_dataplane.node_rules import (
+    bus_ports,
+    cuts_connections,
+    failsafe_faults,
+    node_rules,
+    refresh_intervals,
+)
 from services.node_dataplane.pods import Pods
 from services.node_dataplane.reaper import Reaper
 from services.node_dataplane.routes import Row, host
@@ -108,6 +120,28 @@ class Agent:
             report=self._report,
             interval_s=settings.self_check_s,
         )
+        table = self.enforcement.table
+        self.denial_log = DenialLog(
+            node,
+            meaning=table.denial,
+            title=self.enforcement.title,
+            store=self.store,
+            health=health,
+            tell=self._tell,
+            most_per_s=settings.denied_events_per_s,
+        )
+        self.hits = HitCounters(
+            node,
+            table,
+            bus,
+            health,
+            directory=Path(settings.state_dir),
+            interval_s=settings.hits_interval_s,
+            metrics=settings.policy_metrics,
+        )
+        self.cutter = ConnectionCutter(self.enforcement.changes, table, self._protected, health=health, tell=self._tell)
+        self.enforcement.cut_due = self.cutter.wake
+        self._cut = settings.existing_connections == "cut"
         self._synced = False
         self._settled = asyncio.Event()
         """The snapshot has been applied to the kernel once."""
@@ -115,6 +149,8 @@ class Agent:
 
     def close(self) -> None:
         self.monitor.close()
+        self.hits.close()
+        self.cutter.close()
         self.driver.close()
         self.fabric.close()
         self.connections.close()
@@ -179,7 +215,8 @@ class Agent:
         if desired.surroundings is not None:
             ipv6 = any(pool.family == 6 for pool in desired.surroundings.pools)
             sysctl.write(sysctl.of_node(self.core.uplinks(6), ipv6=ipv6))
-            self.enforcement.set_node(node_rules(desired.surroundings, self._bus_ports))
+            cut = cuts_connections(desired.surroundings, self._cut)
+            self.enforcement.set_node(node_rules(desired.surroundings, self._bus_ports), cut=cut)
             self._health.note("failsafe ports", "; ".join(failsafe_faults(desired.surroundings)) or None)
             self.self_check.turns.pace(refresh_intervals(desired.surroundings))
         self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools), registered=self.core.registered)
@@ -203,11 +240,31 @@ class Agent:
         await self._settled.wait()
         await self.enforcement.ready()
 
+    def _protected(self) -> dict[PodKey, tuple[str, ...]]:
+        """The addresses of the pods whose policy is in the kernel."""
+        programmed = self.enforcement.programmed
+        return {plugin.pod: plugin.endpoint.addresses for plugin in self.store.all() if plugin.pod in programmed}
+
     # --- words
 
     def _obstacle(self) -> str:
         """Why no pod can be taken now; empty when one can."""
         return "; ".join(f"{name}: {text}" for name, text in self._health.causes.items())
+
+    def _tell(self, told: Told) -> None:
+        """An event about policy."""
+        what, object_, message, detail = told
+        self._bus.emit(
+            Event(
+                time=time.time(),
+                domain="policy",
+                what=what,
+                node=self.node,
+                object=object_,
+                message=message,
+                detail=detail,
+            )
+        )
 
     def _report(self, what: str, object_: str, message: str) -> None:
         """An event, and a repair is counted, too."""
@@ -251,6 +308,9 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
                 made.debts.run(made.pods.handles),
                 made.enforcement.follow(bus),
                 made.enforcement.run(),
+                made.denial_log.run(),
+                made.hits.run(),
+                made.cutter.run(),
                 made.follow(),
                 made.converge(),
                 made.tunnel_address.run(),

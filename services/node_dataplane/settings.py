@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bus_schemas.ids import NodeName
+from chassis.errors import SettingsError
 from chassis.settings import ServiceSettings
 
 
@@ -25,6 +26,22 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     vxlan_checksum_offload: Literal["auto", "on", "off"] = "auto"
     """Transmit checksum offload of the tunnel device. `auto` switches it off where kernel or driver are known to
     get the checksums of tunnelled packets wrong."""
+    existing_connections: Literal["keep", "cut"] = "keep"
+    """What becomes of connections that a changed policy no longer allows, where neither the policy nor
+    FelixConfiguration `default` says (annotation `tortie.io/existing-connections`)."""
+    denied_events_per_s: int = 20
+    """At most so many different denied connections become events each second; the rest is told as a number. 0: none,
+    and the kernel does not report them."""
+    hits_interval_s: float = 15.0
+    """Seconds between two readings of what the policies decided (`tortie policy hits`, metrics). 0: never."""
+    policy_metrics: bool = True
+    """Whether /metrics shows the decisions of each policy; one series for each policy, direction and verdict that came
+    to pass."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.denied_events_per_s < 0 or self.hits_interval_s < 0:
+            raise SettingsError(["TORTIE_DENIED_EVENTS_PER_S, TORTIE_HITS_INTERVAL_S: must not be negative"])
 
     @property
     def node_name(self) -> NodeName:

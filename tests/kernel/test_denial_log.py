@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from bus_schemas.endpoints import Endpoint
-from bus_schemas.events import Event
 from bus_schemas.ids import HandleId, NodeName, RulesId
 from chassis.health import Health
 from services.node_dataplane import denial_log
 from services.node_dataplane.denial_log import CAUSE, DenialLog
+from services.node_dataplane.denials import Told
 from services.node_dataplane.endpoint_store import EndpointStore, Plugin
 from services.node_dataplane.netlink import nflog
 from services.node_dataplane.netlink.wire import NETLINK_NETFILTER, NetlinkSocket
@@ -48,7 +48,7 @@ class Node:
         pod.ip("address", "add", f"{POD6}/64", "dev", "eth0", "nodad")
         node.run("nft", "-f", "-", text=RULES)
         self.health = Health()
-        self.events: list[Event] = []
+        self.events: list[Told] = []
         self.store = EndpointStore(directory)
         endpoint = Endpoint(
             node=NodeName("node1"),
@@ -68,7 +68,7 @@ class Node:
             title=lambda rules: "NetworkPolicy/default/web",
             store=self.store,
             health=self.health,
-            emit=self.events.append,
+            tell=self.events.append,
             most_per_s=most_per_s,
         )
         with self.namespace.inside():
@@ -99,7 +99,7 @@ async def test_a_denied_packet_is_an_event(node: Node, source: str, destination:
         node.send(destination, 53)
         await eventually(lambda: node.events)
     event = node.events[0]
-    assert (event.domain, event.what, event.object, event.node) == ("policy", "denied", "default/client", "node1")
+    assert (event.what, event.object) == ("denied", "default/client")
     assert event.detail["peer"] == destination
     assert (event.detail["protocol"], event.detail["port"]) == ("UDP", "53")
     assert (event.detail["policy"], event.detail["rule"]) == ("NetworkPolicy/default/web", "1")

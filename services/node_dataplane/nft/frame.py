@@ -69,6 +69,9 @@ _ND = "{ 130, 131, 132, 133, 135, 136, 143 }"
 them a pod has no IPv6 neighbours. Never router advertisements (134) and redirects (137)."""
 ESTABLISHED = "ct state established,related accept"
 INVALID = f"ct state invalid goto {guard_chain('invalid')}"
+_MIDSTREAM = f"ct state new tcp flags & (syn | ack) == ack goto {guard_chain('invalid')}"
+"""A TCP packet from the middle of a connection that the kernel has no memory of, which it would take for the first of a
+new one, in whichever direction it goes."""
 
 
 class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +96,9 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     spoofing: bool = False
     """Pods may send from any address."""
     log_prefix: str = "calico-packet"
+    tcp_by_syn_only: bool = False
+    """Pods' TCP connections begin with a SYN or not at all. So what was cut stays cut: else the next packet of
+    whichever end may call the other would take it up again."""
     failsafe_inbound: tuple[Failsafe, ...] = INBOUND
     """Ports of this node that no host endpoint's policy closes."""
     failsafe_outbound: tuple[Failsafe, ...] = OUTBOUND
@@ -101,8 +107,8 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
 
 def chains(node: NodeRules) -> dict[str, Chain]:
     found = {
-        "pod_egress": Chain((INVALID, f"iifname vmap @{FROM}", _drop("no_policy_egress"))),
-        "pod_ingress": Chain((INVALID, f"oifname vmap @{TO}", _drop("no_policy_ingress"))),
+        "pod_egress": Chain((*_unknown(node), f"iifname vmap @{FROM}", _drop("no_policy_egress"))),
+        "pod_ingress": Chain((*_unknown(node), f"oifname vmap @{TO}", _drop("no_policy_ingress"))),
         "guard": Chain(_guard(node)),
         "input_pod": Chain(_input_pod(node)),
         "prerouting": Chain(_prerouting(node), hook("filter", "prerouting", "raw")),
@@ -142,6 +148,10 @@ def members(node: NodeRules) -> dict[str, set[bytes]]:
         POOLS4: net_keys(node.all_pools, 4),
         POOLS6: net_keys(node.all_pools, 6),
     }
+
+
+def _unknown(node: NodeRules) -> tuple[str, ...]:
+    return (INVALID, _MIDSTREAM) if node.tcp_by_syn_only else (INVALID,)
 
 
 def _drop(guard: str) -> str:

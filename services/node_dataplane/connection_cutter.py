@@ -1,0 +1,146 @@
+"""Ends the connections that `cutting` finds: the hand on the kernel's memory of them.
+
+    Enforcement: changes in the kernel --> dump of conntrack (thread) --> judged, a few at a time --> deleted, told
+
+The next packet of a connection that is forgotten is a new one's first, and meets the policy. At most one dump a second;
+what changes meanwhile is in the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+
+from prometheus_client import Counter
+
+from bus_schemas.ids import PodKey
+from chassis.health import Health
+from services.node_dataplane import cutting
+from services.node_dataplane.cutting import Changed, Changes, Concerned, Cut, Known
+from services.node_dataplane.denials import Told
+from services.node_dataplane.netlink import conntrack, readback, rtnl
+from services.node_dataplane.netlink.conntrack import Tracked
+from services.node_dataplane.netlink.wire import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkError, NetlinkSocket
+
+PAUSE_S = 1.0
+CAUSE = "connections to be cut"
+FEW = 4
+"""Addresses up to which the kernel is asked for theirs alone."""
+AT_ONCE = 200
+"""Connections judged before others have their turn."""
+BATCH = 500
+
+CUTS = Counter("tortie_policy_connections_cut", "Connections cut because a policy that cuts no longer allows them")
+
+
+class Kernel:
+    """Connections and addresses, in the network namespace of the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._conntrack = NetlinkSocket(NETLINK_NETFILTER)
+        self._route = NetlinkSocket(NETLINK_ROUTE)
+
+    def close(self) -> None:
+        self._conntrack.close()
+        self._route.close()
+
+    def connections(self, addresses: Set[bytes]) -> tuple[list[Tracked], frozenset[bytes]]:
+        """Those that one of the addresses began or answers, and the node's own addresses. Raises OSError."""
+        found = self._few(addresses) if len(addresses) <= FEW else None
+        if found is None:
+            found = [
+                conntrack.read(body)
+                for body in self._conntrack.stream(conntrack.dump())
+                if not addresses.isdisjoint(conntrack.ends(body))
+            ]
+        rows = self._route.dump(rtnl.addresses_dump())
+        return found, frozenset(readback.address(body).packed for _, body in rows)
+
+    def _few(self, addresses: Iterable[bytes]) -> list[Tracked] | None:
+        """None: this kernel cannot look for addresses itself."""
+        found = {}
+        try:
+            for address in addresses:
+                for request in conntrack.dumps_of(address):
+                    for body in self._conntrack.stream(request):
+                        connection = conntrack.read(body)
+                        found[connection.entry] = connection
+        except NetlinkError as error:
+            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+                return None
+            raise
+        return list(found.values())
+
+    def cut(self, connections: Sequence[Tracked]) -> None:
+        """Those that ended meanwhile are fine. Raises OSError."""
+        for at in range(0, len(connections), BATCH):
+            for number in self._conntrack.transact(list(map(conntrack.cut, connections[at : at + BATCH]))):
+                if number not in (0, errno.ENOENT):
+                    raise NetlinkError(number, f"a connection cannot be deleted: {os.strerror(number)}")
+
+
+class ConnectionCutter:
+    def __init__(
+        self,
+        changes: Changes,
+        known: Known,
+        pods: Callable[[], Mapping[PodKey, Iterable[str]]],
+        *,
+        health: Health,
+        tell: Callable[[Told], None],
+    ) -> None:
+        """`pods`: those whose policy is in the kernel, with their addresses."""
+        self._changes = changes
+        self._known = known
+        self._pods = pods
+        self._health = health
+        self._tell = tell
+        self._kernel = Kernel()
+        self._woken = asyncio.Event()
+
+    def close(self) -> None:
+        self._kernel.close()
+
+    def wake(self) -> None:
+        """Something is due."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            changed = self._changes.take()
+            try:
+                await self._cut(changed)
+            except OSError as error:
+                self._changes.give_back(changed)
+                self._health.note(CAUSE, str(error))
+                self._woken.set()
+            else:
+                self._health.note(CAUSE, None)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _cut(self, changed: Changed) -> None:
+        pods = cutting.concerned(changed, self._known.attachments, self._pods())
+        if not pods:
+            return
+        connections, node = await asyncio.to_thread(self._kernel.connections, pods.keys())
+        cuts = await self._judge(connections, pods, node)
+        if not cuts:
+            return
+        await asyncio.to_thread(self._kernel.cut, [cut.connection for cut in cuts])
+        CUTS.inc(len(cuts))
+        for told in cutting.describe(cuts, self._known):
+            self._tell(told)
+
+    async def _judge(
+        self, connections: Sequence[Tracked], pods: Mapping[bytes, Concerned], node: Set[bytes]
+    ) -> list[Cut]:
+        cuts: list[Cut] = []
+        for at in range(0, len(connections), AT_ONCE):
+            cuts += cutting.not_allowed(connections[at : at + AT_ONCE], pods, self._known, node)
+            await asyncio.sleep(0)
+        return cuts
