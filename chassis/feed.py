@@ -90,6 +90,8 @@ class _Followed:
     interest: Interest
     ledger: Ledger = field(default_factory=Ledger)
     subscribed: Subscribed | None = None
+    checked: int = 0
+    """Whatever the stream held up to this sequence has been heard."""
     read: bool = False
     """Its snapshot was read in this session."""
     synced: bool = False
@@ -414,6 +416,7 @@ class Feed:
         for subject in followed.ledger.sweep(seen, upto):
             self._tell(followed, Stored(subject, 0, b""))
         followed.read = True
+        followed.checked = upto
         if not followed.synced:
             followed.synced = True
             self._marks.append((next(self._ordinal), followed))
@@ -474,8 +477,20 @@ class Feed:
         followed.read = False
 
     async def _behind(self, session: Session, followed: _Followed) -> bool:
-        newest = await jetstream.last(session, followed.stream, followed.interest.filter)
-        return newest is not None and newest.sequence > followed.ledger.highest
+        info = await jetstream.stream_info(session, followed.stream)
+        if info is None:
+            raise Unavailable(f"stream {followed.stream} does not exist")
+        if self._created.get(followed.stream, info.created) != info.created:
+            return True
+        upto = info.state.last_seq
+        start = max(followed.checked, followed.ledger.highest) + 1
+        if start > upto:
+            return False
+        unheard = await jetstream.first_from(session, followed.stream, followed.interest.filter, start)
+        if unheard is not None:
+            return unheard.sequence > followed.ledger.highest
+        followed.checked = upto
+        return False
 
     async def _check_some(self, session: Session, narrow: Sequence[_Followed]) -> None:
         """Many narrow interests: the next few in turn, by reading them. What is on its way is only read early."""
