@@ -91,16 +91,14 @@ class Hosts:
     def set(self, name: str, resource: HostEndpoint | None) -> tuple[str, ...]:
         """Returns what had to be left out."""
         host = self._hosts.get(name)
-        if resource is None:
-            if host is not None:
-                self._unlist(host)
-                del self._hosts[name], self._found[host]
-                self._dirty.add(host)
-            return ()
         if host is None:
             host = self._hosts[name] = Host(name)
-        else:
-            self._unlist(host)
+        self._dirty.add(host)
+        found = self._found.pop(host, None)
+        if found is not None:
+            self._unlist(host, found.profiles)
+        if resource is None:
+            return ()
         spec = resource.spec
         addresses, rest = packed_all(spec.expected_ips)
         faults = [f"spec.expectedIPs: {text!r} is no address" for text in rest]
@@ -124,7 +122,6 @@ class Hosts:
         )
         for profile in spec.profiles:
             self._of_profile.setdefault(profile, set()).add(host)
-        self._dirty.add(host)
         return tuple(faults)
 
     def set_profile(self, name: str, profile: Profile | None) -> None:
@@ -147,14 +144,16 @@ class Hosts:
         dirty, self._dirty = self._dirty, set()
         for host in dirty:
             found = self._found.get(host)
+            if found is None:
+                del self._hosts[host.name]
             before, after = host.now, None if found is None else self._contents(found)
             station = None if found is None or not found.node else self._station(found)
             if (before, host.station) != (after, station):
                 host.now, host.station = after, station
                 yield Change(host, before, after)
 
-    def _unlist(self, host: Host) -> None:
-        for profile in set(self._found[host].profiles):
+    def _unlist(self, host: Host, profiles: tuple[str, ...]) -> None:
+        for profile in set(profiles):
             self._of_profile[profile].discard(host)
             if not self._of_profile[profile]:
                 del self._of_profile[profile]

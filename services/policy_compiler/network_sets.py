@@ -54,20 +54,15 @@ class NetworkSets:
     def set(self, key: NetworkSetKey, resource: NetworkSet | GlobalNetworkSet | None) -> tuple[str, ...]:
         """Returns what had to be left out."""
         member = self._members.get(key)
-        if resource is None:
-            if member is not None:
-                del self._members[key], self._sets[member]
-                self._of_namespace[key.namespace].discard(member)
-                if not self._of_namespace[key.namespace]:
-                    del self._of_namespace[key.namespace]
-                self._dirty.add(member)
-            return ()
         if member is None:
             member = self._members[key] = NetworkSetMember(key)
             self._of_namespace.setdefault(key.namespace, set()).add(member)
+        self._dirty.add(member)
+        if resource is None:
+            self._sets.pop(member, None)
+            return ()
         addresses, nets, faults = _packed(resource.spec.nets)
         self._sets[member] = _Set(resource.metadata.labels, addresses, nets)
-        self._dirty.add(member)
         return faults
 
     def namespace_changed(self, name: str) -> None:
@@ -79,6 +74,8 @@ class NetworkSets:
         dirty, self._dirty = self._dirty, set()
         for member in dirty:
             before, after = member.now, self._contents(member)
+            if after is None:
+                self._forget(member)
             if before != after:
                 member.now = after
                 yield Change(member, before, after)
@@ -90,6 +87,13 @@ class NetworkSets:
         namespace = member.key.namespace
         labels = of_network_set(found.labels, namespace, self._parents.namespaces.get(namespace, {}))
         return Contents(labels, found.addresses, nets=found.nets)
+
+    def _forget(self, member: NetworkSetMember) -> None:
+        del self._members[member.key]
+        siblings = self._of_namespace[member.key.namespace]
+        siblings.discard(member)
+        if not siblings:
+            del self._of_namespace[member.key.namespace]
 
 
 def _packed(texts: Iterable[str]) -> tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[str, ...]]:

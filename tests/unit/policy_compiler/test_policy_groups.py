@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from bus_schemas import selectors
 from bus_schemas.policy import SEGMENT_MEMBERS, Group
-from services.policy_compiler.members import Contents, NamedPort
 from services.policy_compiler.groups import Groups, SegmentKey, addresses_of, ports_of, segments_for
+from services.policy_compiler.members import Contents, NamedPort
 from services.policy_compiler.selection import Selection
 
 EVERYBODY = Selection("", selectors.ALL)
