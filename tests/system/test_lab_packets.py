@@ -72,7 +72,7 @@ async def net() -> AsyncIterator[Net]:
 async def test_an_answer_tells_who_asked(net: Net, source: str, service: str) -> None:
     outcome = await net.probe(source, SERVER, service)
     assert isinstance(outcome, probes.Answered)
-    assert outcome.seen_as == net.topology.nodes[source].devices[0].address.partition("/")[0]
+    assert outcome.seen_as == net.topology.nodes[source].devices[0].addresses[0].partition("/")[0]
 
 
 async def test_an_echo(net: Net) -> None:
