@@ -1,18 +1,35 @@
 """What the compiler has written, as an agent would hold it, and the verdict that follows from that alone.
 
-No code of the compiler is used: groups are unpacked, rules walked and attachments followed as `bus_schemas.policy`
-describes them. Whatever is missing (an attachment, rules, a group) denies.
+No code of the compiler is used: groups, rules and attachments are those of the messages, and what they mean is what
+`bus_schemas.verdicts` says. Whatever is missing (an attachment, rules, a group) denies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
-from typing import Literal
+from ipaddress import ip_address
+from typing import Any, Literal
 
+from bus_schemas import verdicts
 from bus_schemas.ids import GroupId, RulesId
-from bus_schemas.policy import ADDRESS4, ADDRESS6, PORT4, PORT6, Attachment, Direction, Group, Icmp, Match, Rule, Rules
+from bus_schemas.policy import (
+    ADDRESS4,
+    ADDRESS6,
+    NET4,
+    NET6,
+    PORT4,
+    PORT6,
+    Attachment,
+    Direction,
+    Group,
+    HostAttachment,
+    PolicyStatus,
+    Rules,
+)
+from bus_schemas.policy_snapshot import Snapshot, groups_of
+from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, POLICY_STATUS, RULES, Fact, Family
+from bus_schemas.verdicts import Flow, Verdict
 from services.policy_compiler.core import Changes
 
 Way = Literal["ingress", "egress"]
@@ -31,6 +48,24 @@ class Packet:
     source_port: int = 40000
     code: int = 0
 
+    @property
+    def flow(self) -> Flow:
+        source, destination = ip_address(self.source).packed, ip_address(self.destination).packed
+        if self.protocol in (NUMBERS["ICMP"], NUMBERS["ICMPv6"]):
+            return Flow(source, destination, self.protocol, icmp_type=self.port, icmp_code=self.code)
+        return Flow(source, destination, self.protocol, self.source_port, self.port)
+
+
+HOST_DIRECTIONS = (
+    "ingress",
+    "egress",
+    "forward_ingress",
+    "forward_egress",
+    "pre_dnat_ingress",
+    "untracked_ingress",
+    "untracked_egress",
+)
+
 
 @dataclass
 class CompiledPolicy:
@@ -39,124 +74,111 @@ class CompiledPolicy:
     groups: dict[tuple[GroupId, int], Group] = field(default_factory=dict)
     rules: dict[RulesId, Rules] = field(default_factory=dict)
     attachments: dict[tuple[str, str, str], Attachment] = field(default_factory=dict)
+    hosts: dict[tuple[str, str], HostAttachment] = field(default_factory=dict)
+    statuses: dict[tuple[str, str, str], PolicyStatus] = field(default_factory=dict)
+    _world: Snapshot = field(default_factory=Snapshot, compare=False)
 
     def take(self, changes: Changes) -> None:
-        for mine, theirs in (
-            (self.groups, changes.groups),
-            (self.rules, changes.rules),
-            (self.attachments, changes.attachments),
-        ):
-            for key, message in theirs.items():
-                if message is None:
-                    mine.pop(key, None)  # type: ignore[call-overload]
-                else:
-                    mine[key] = message  # type: ignore[index]
+        for fact in facts_of(changes):
+            self.learn(fact)
 
-    def members(self, group: GroupId) -> set[bytes] | None:
-        """None: the group is not known, or not whole."""
-        first = self.groups.get((group, 0))
-        if first is None:
-            return None
-        width4, width6 = (ADDRESS4, ADDRESS6) if first.of == "addresses" else (PORT4, PORT6)
-        found: set[bytes] = set()
-        for at in range(first.segments):
-            segment = self.groups.get((group, at))
-            if segment is None:
-                return None
-            found.update(_cut(segment.v4, width4), _cut(segment.v6, width6))
-        return found
+    def learn(self, fact: Fact) -> None:
+        """One key of the stream."""
+        if fact.family == GROUP:
+            key = (GroupId(fact.key[0]), int(fact.key[1]))
+            self._world.set_group(*key, fact.value)
+            _put(self.groups, key, fact.value)
+        elif fact.family == RULES:
+            self._world.set_rules(RulesId(fact.key[0]), fact.value)
+            _put(self.rules, RulesId(fact.key[0]), fact.value)
+        else:
+            tables: dict[Family[Any], dict[Any, Any]] = {
+                ATTACHMENT: self.attachments,
+                HOST_ATTACHMENT: self.hosts,
+                POLICY_STATUS: self.statuses,
+            }
+            _put(tables[fact.family], fact.key, fact.value)
 
-    def allows(self, way: Way, attachment: tuple[str, str, str], packet: Packet) -> bool:
-        """What the policies of one direction of one endpoint say."""
+    def allows(self, way: Way, attachment: tuple[str, str, str], packet: Packet, *, preview: bool = False) -> bool:
+        """What the policies of one direction of one pod say."""
         found = self.attachments.get(attachment)
-        return found is not None and self._decide(getattr(found, way), way, packet)
+        return found is not None and self._allows(getattr(found, way), way, packet, preview)
 
-    def _decide(self, direction: Direction, way: Way, packet: Packet) -> bool:
-        for tier in direction.tiers:
-            verdict = self._tier(tier.rules, way, packet) or tier.default
-            if verdict != "pass":
-                return verdict == "allow"
-        return direction.default == "allow"
+    def host_allows(self, direction: str, key: tuple[str, str], packet: Packet, *, preview: bool = False) -> bool:
+        """What one direction of a host endpoint says."""
+        found = self.hosts.get(key)
+        way: Way = "egress" if direction.endswith("egress") else "ingress"
+        return found is not None and self._allows(getattr(found, direction), way, packet, preview)
 
-    def _tier(self, ids: Iterable[RulesId], way: Way, packet: Packet) -> str | None:
-        for uid in ids:
-            rules = self.rules.get(uid)
-            if rules is None:
-                return "deny"
-            for rule in getattr(rules, way):
-                matched = self._matches(rule, packet)
-                if matched is None and rule.action in ("allow", "log") and not rule.never:
-                    continue
-                if matched is None or (matched and rule.never):
-                    return "deny"
-                if matched and rule.action != "log":
-                    return str(rule.action)
-        return None
+    def decide(self, way: Way, direction: Direction, packet: Packet, *, preview: bool = False) -> Verdict:
+        """The same with the whole path."""
+        return verdicts.decide(direction, way, packet.flow, self._world, preview=preview)
 
-    def _matches(self, rule: Rule, packet: Packet) -> bool | None:
-        """None: a group is missing, so nobody can say."""
-        version = ip_address(packet.source).version
-        if rule.ip_version not in (None, version) or rule.protocol not in (None, packet.protocol):
-            return False
-        if rule.not_protocol == packet.protocol:
-            return False
-        if rule.icmp is not None and not _is_icmp(rule.icmp, packet):
-            return False
-        if rule.not_icmp is not None and _is_icmp(rule.not_icmp, packet):
-            return False
-        source = self._end(rule.source, packet.source, packet.protocol, packet.source_port)
-        destination = self._end(rule.destination, packet.destination, packet.protocol, packet.port)
-        return None if source is None or destination is None else source and destination
-
-    def _end(self, match: Match, address: str, protocol: int, port: int) -> bool | None:
-        named = (*match.groups, *match.not_groups, *match.named_ports, *match.not_named_ports)
-        groups = {uid: members for uid in named if (members := self.members(uid)) is not None}
-        if len(groups) != len(set(named)):
-            return None
-        ip = ip_address(address)
-        at_port = ip.packed + bytes((protocol, 0)) + port.to_bytes(2, "big")
-        return (
-            all(ip.packed in groups[uid] for uid in match.groups)
-            and not any(ip.packed in groups[uid] for uid in match.not_groups)
-            and (not match.nets or any(ip in ip_network(net) for net in match.nets))
-            and not any(ip in ip_network(net) for net in match.not_nets)
-            and (
-                not (match.ports or match.named_ports)
-                or any(r.first <= port <= r.last for r in match.ports)
-                or any(at_port in groups[uid] for uid in match.named_ports)
-            )
-            and not any(r.first <= port <= r.last for r in match.not_ports)
-            and not any(at_port in groups[uid] for uid in match.not_named_ports)
-        )
+    def _allows(self, direction: Direction, way: Way, packet: Packet, preview: bool) -> bool:
+        quick = verdicts.allows(direction, way, packet.flow, self._world, preview=preview)
+        assert quick == (self.decide(way, direction, packet, preview=preview).action == "allow")
+        return quick
 
     def complaints(self) -> list[str]:
-        """References that lead nowhere, and things that nobody refers to."""
+        """References that lead nowhere, things that nobody refers to, groups that are not packed as they must be."""
         found: list[str] = []
-        for key, attachment in self.attachments.items():
-            for direction in (attachment.ingress, attachment.egress):
-                for tier in direction.tiers:
-                    found += (f"{key} names unknown rules {uid}" for uid in tier.rules if uid not in self.rules)
+        for key, direction in self._directions():
+            tiers = (*direction.tiers, *(direction.preview or ()))
+            named = {uid for tier in tiers for uid in tier.rules}
+            found += (f"{key} names unknown rules {uid}" for uid in named if uid not in self.rules)
+            found += (f"{key} has an empty tier {tier.tier}" for tier in tiers if not tier.rules)
         used: set[GroupId] = set()
         for uid, rules in self.rules.items():
-            for rule in (*rules.ingress, *rules.egress):
-                for end in (rule.source, rule.destination):
-                    named = {*end.groups, *end.not_groups, *end.named_ports, *end.not_named_ports}
-                    found += (f"{uid} names unknown group {group}" for group in named if self.members(group) is None)
-                    used |= named
-        for group, at in self.groups:
-            if group not in used:
-                found.append(f"nobody names group {group}")
-            elif at >= self.groups[group, 0].segments:
-                found.append(f"segment {at} of group {group} is left over")
+            named_groups = set(groups_of((*rules.ingress, *rules.egress)))
+            found += (
+                f"{uid} names unknown group {group}" for group in named_groups if self._world.members(group) is None
+            )
+            used |= named_groups
+        for (id_, at), group in self.groups.items():
+            if id_ not in used:
+                found.append(f"nobody names group {id_}")
+            elif at >= self.groups[id_, 0].segments:
+                found.append(f"segment {at} of group {id_} is left over")
+            found += (f"segment {at} of group {id_}: {complaint}" for complaint in _malformed(group))
         return found
 
+    def _directions(self) -> Iterator[tuple[tuple[str, ...], Direction]]:
+        for key, attachment in self.attachments.items():
+            yield key, attachment.ingress
+            yield key, attachment.egress
+        for host, hosted in self.hosts.items():
+            for name in HOST_DIRECTIONS:
+                yield (*host, name), getattr(hosted, name)
 
-def _is_icmp(icmp: Icmp, packet: Packet) -> bool:
-    return icmp.type == packet.port and icmp.code in (None, packet.code)
+
+def facts_of(changes: Changes) -> list[Fact]:
+    """In the order in which they may be read."""
+    return [
+        *(Fact(GROUP, (id_, str(segment)), value) for (id_, segment), value in changes.groups.items()),
+        *(Fact(RULES, (id_,), value) for id_, value in changes.rules.items()),
+        *(Fact(ATTACHMENT, tuple(key), value) for key, value in changes.attachments.items()),
+        *(Fact(HOST_ATTACHMENT, tuple(key), value) for key, value in changes.hosts.items()),
+        *(Fact(POLICY_STATUS, tuple(key), value) for key, value in changes.statuses.items()),
+    ]
 
 
-def _cut(packed: bytes, width: int) -> set[bytes]:
-    assert len(packed) % width == 0
-    members = [packed[at : at + width] for at in range(0, len(packed), width)]
-    assert members == sorted(set(members)), "members are ascending and distinct"
-    return set(members)
+def _put(mine: dict[Any, Any], key: Any, value: Any) -> None:
+    if value is None:
+        mine.pop(key, None)
+    else:
+        mine[key] = value
+
+
+def _malformed(group: Group) -> Iterator[str]:
+    addresses = group.of == "addresses"
+    for packed, width in (
+        (group.v4, ADDRESS4 if addresses else PORT4),
+        (group.v6, ADDRESS6 if addresses else PORT6),
+        (group.nets4, NET4),
+        (group.nets6, NET6),
+    ):
+        members = [packed[at : at + width] for at in range(0, len(packed), width)]
+        if len(packed) % width or members != sorted(set(members)):
+            yield "members are not ascending and distinct"
+    if not addresses and (group.nets4 or group.nets6):
+        yield "networks among ports"

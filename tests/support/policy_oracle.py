@@ -70,7 +70,7 @@ class Oracle:
         for pod in self.pods:
             if pod.key == key:
                 policies = self._with_staged() if preview else self._policies
-                verdict, _ = self._walk([p for p in policies if governs(p, pod)], way, packet)
+                verdict = self._walk([p for p in policies if governs(p, pod)], way, packet)
                 return verdict == "allow" if verdict else pod.namespace_known
         return False
 
@@ -81,19 +81,14 @@ class Oracle:
         policies = self._with_staged() if preview else self._policies
         here = [p for p in policies if governs(p, host) and _stands_in(stage)(p)]
         early = stage in ("pre_dnat_ingress", "untracked_ingress", "untracked_egress")
-        verdict, any_tier = self._walk(here, way, packet, tiers_end=not early)
+        verdict = self._walk(here, way, packet, tiers_end=not early)
         if verdict:
             return verdict == "allow"
-        if early:
-            return True
-        if stage.startswith("forward"):
-            return not any_tier
-        return self._profiles_allow(host, way, packet)
+        # What no policy of the stage speaks of, and what all tiers passed, goes on.
+        return early or stage.startswith("forward") or self._profiles_allow(host, way, packet)
 
-    def _walk(
-        self, policies: list[Any], way: Way, packet: Packet, *, tiers_end: bool = True
-    ) -> tuple[Action | None, bool]:
-        """What the tiers decide, None: nothing; and whether there is any tier at all."""
+    def _walk(self, policies: list[Any], way: Way, packet: Packet, *, tiers_end: bool = True) -> Action | None:
+        """What the tiers decide. None: nothing."""
         here = [policy for policy in policies if has_direction(policy, way)]
         names = sorted({tier_of(policy) for policy in here}, key=self._tier_order)
         for tier in names:
@@ -105,8 +100,8 @@ class Oracle:
             if verdict is None:
                 verdict = self._tier_default(tier) if tiers_end else "pass"
             if verdict != "pass":
-                return verdict, True
-        return None, bool(names)
+                return verdict
+        return None
 
     def _profiles_allow(self, host: Party, way: Way, packet: Packet) -> bool:
         for name in host.profiles:

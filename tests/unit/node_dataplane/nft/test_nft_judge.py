@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus_schemas.ids import GroupId, RulesId
+from bus_schemas.ids import GroupId
 from bus_schemas.policy import Direction, Icmp, Match, PortRange, Rule, TierRules
-from bus_schemas.subjects import GROUP, RULES, Fact
+from bus_schemas.subjects import Fact
 from services.node_dataplane.nft.table import PolicyTable
 from tests.support import truth_tables
 from tests.support.compiled_policy import CompiledPolicy
@@ -165,21 +165,12 @@ def test_the_rendered_rules_agree_with_the_naive_verdict(data: st.DataObject) ->
     facts += [group(id_, *data.draw(port_members)) for id_ in PORT_GROUPS]
     for fact in facts:
         table.apply(fact)
-        remember(naive, fact)
+        naive.learn(fact)
     assert settle(table, nft).programmed == {pod("a")}
     for packet in data.draw(st.lists(packets(), min_size=5, max_size=10)):
         allowed = naive.allows("ingress", (NODE, *pod("a")), packet)
         outcome = nft.send(as_seen(packet, link("a")))
         assert outcome.accepted is allowed, (packet, outcome)
-
-
-def remember(naive: CompiledPolicy, fact: Fact) -> None:
-    if fact.family == GROUP:
-        naive.groups[GroupId(fact.key[0]), int(fact.key[1])] = fact.value
-    elif fact.family == RULES:
-        naive.rules[RulesId(fact.key[0])] = fact.value
-    else:
-        naive.attachments[NODE, fact.key[1], fact.key[2]] = fact.value
 
 
 # --- made-up histories
