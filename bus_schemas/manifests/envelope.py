@@ -18,6 +18,8 @@ from bus_schemas.resources.metadata import Metadata
 
 CORE = "v1"
 KUBERNETES_POLICY = "networking.k8s.io/v1"
+CLUSTER_POLICY = "policy.networking.k8s.io/v1alpha2"
+OLDER_CLUSTER_POLICY = "policy.networking.k8s.io/v1alpha1"
 CALICO = "projectcalico.org/v3"
 CALICO_STORED = "crd.projectcalico.org/v1"
 

@@ -6,9 +6,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bus_schemas.manifests import calico_policy, configuration, core_kinds, network_policy, node, pools
+from bus_schemas.manifests import (
+    calico_policy,
+    cluster_policy,
+    configuration,
+    core_kinds,
+    network_policy,
+    node,
+    pools,
+)
 from bus_schemas.manifests.documents import Unreadable, documents
-from bus_schemas.manifests.envelope import CALICO, CALICO_STORED, CORE, KUBERNETES_POLICY
+from bus_schemas.manifests.envelope import (
+    CALICO,
+    CALICO_STORED,
+    CLUSTER_POLICY,
+    CORE,
+    KUBERNETES_POLICY,
+    OLDER_CLUSTER_POLICY,
+)
 from bus_schemas.manifests.fields import At, Fields, Report, Unknown, said
 from bus_schemas.manifests.outcomes import Accepted, Fault, Read, Rejected
 from bus_schemas.resources import Resource
@@ -31,6 +46,9 @@ READERS: dict[tuple[str, str], Reader] = {
     (CORE, "Node"): node.core_node,
     (CALICO, "Node"): node.calico_node,
     (KUBERNETES_POLICY, "NetworkPolicy"): network_policy.kubernetes_network_policy,
+    (CLUSTER_POLICY, "ClusterNetworkPolicy"): cluster_policy.cluster_network_policy,
+    (OLDER_CLUSTER_POLICY, "AdminNetworkPolicy"): cluster_policy.admin_network_policy,
+    (OLDER_CLUSTER_POLICY, "BaselineAdminNetworkPolicy"): cluster_policy.baseline_admin_network_policy,
     **_calico(pools.pool, "IPPool"),
     **_calico(configuration.felix_configuration, "FelixConfiguration"),
     **_calico(configuration.bgp_configuration, "BGPConfiguration"),
@@ -39,7 +57,12 @@ READERS: dict[tuple[str, str], Reader] = {
 }
 """By apiVersion and kind."""
 
-_UNKNOWN = {CORE: Unknown.IGNORED, KUBERNETES_POLICY: Unknown.REFUSED}
+_UNKNOWN = {
+    CORE: Unknown.IGNORED,
+    KUBERNETES_POLICY: Unknown.REFUSED,
+    CLUSTER_POLICY: Unknown.REFUSED,
+    OLDER_CLUSTER_POLICY: Unknown.REFUSED,
+}
 """What an unknown field beside metadata and spec means, by apiVersion."""
 
 NOT_YET = frozenset(

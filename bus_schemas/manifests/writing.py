@@ -11,8 +11,18 @@ from typing import Any
 import msgspec
 import yaml
 
+from bus_schemas.manifests import cluster_policy_writing
 from bus_schemas.manifests.documents import means_itself
-from bus_schemas.resources import GlobalNetworkPolicy, IPPool, NetworkPolicy, Pod, Resource
+from bus_schemas.resources import (
+    AdminNetworkPolicy,
+    BaselineAdminNetworkPolicy,
+    ClusterNetworkPolicy,
+    GlobalNetworkPolicy,
+    IPPool,
+    NetworkPolicy,
+    Pod,
+    Resource,
+)
 from bus_schemas.resources.network_policy import KubernetesNetworkPolicy
 
 _EXACT = 2.0**53
@@ -40,6 +50,8 @@ def _spec(resource: Resource) -> dict[str, Any] | None:
             return _pool_spec(resource)
         case NetworkPolicy() | GlobalNetworkPolicy():
             return _calico_policy_spec(resource)
+        case ClusterNetworkPolicy() | AdminNetworkPolicy() | BaselineAdminNetworkPolicy():
+            return cluster_policy_writing.spec_of(resource)
         case KubernetesNetworkPolicy():
             return _kubernetes_policy_spec(resource)
         case _:
