@@ -11,7 +11,6 @@ https://docs.tigera.io/calico/latest/reference/resources/networkpolicy
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address
 from typing import Any, Literal
 
 from bus_schemas.resources import (
@@ -30,6 +29,7 @@ from tests.support.oracle_world import (
     World,
     account_says,
     in_net,
+    ip_address,
     label_selector,
     namespace_says,
     node_addresses,

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import ip_address as parse_address
 from typing import Any, Literal
 
 from bus_schemas import selectors
@@ -30,6 +32,17 @@ from bus_schemas.resources import (
 )
 from bus_schemas.subjects import Fact
 from tests.support.compiled_policy import NUMBERS
+
+
+@cache
+def ip_address(text: str) -> IPv4Address | IPv6Address:
+    return parse_address(text)
+
+
+@cache
+def _network(text: str) -> IPv4Network | IPv6Network:
+    return ip_network(text, strict=False)
+
 
 Labels = Mapping[str, str]
 Kind = Literal["pod", "host", "set"]
@@ -192,7 +205,7 @@ def _is_address(text: str) -> bool:
 
 
 def in_net(address: str, net: str) -> bool:
-    return ip_address(address) in ip_network(net, strict=False)
+    return ip_address(address) in _network(net)
 
 
 def number(protocol: int | str) -> int:
