@@ -20,13 +20,14 @@ import msgspec
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ipam import Block, Handle
 from bus_schemas.manifests import Accepted, Fault, Read, Rejected, validate_against
+from bus_schemas.policy import Hits
 from bus_schemas.resources import KINDS, Resource
 from bus_schemas.status import Status
-from bus_schemas.subjects import BLOCK, DESIRED, ENDPOINT, HANDLE, STATUS, Fact, Family, Key
+from bus_schemas.subjects import BLOCK, DESIRED, ENDPOINT, HANDLE, HITS, STATUS, Fact, Family, Key
 from services.api.dependants import dependants
 from services.api.kinds import Kind
 
-READS: tuple[Family[Any], ...] = (*DESIRED.values(), BLOCK, HANDLE, ENDPOINT, STATUS)
+READS: tuple[Family[Any], ...] = (*DESIRED.values(), BLOCK, HANDLE, ENDPOINT, STATUS, HITS)
 
 MAX_WRITES = 1000
 """Changed objects of one request: what the bus takes as one atomic batch."""
@@ -123,10 +124,12 @@ class Core:
         """By (node, namespace, name)."""
         self.statuses: dict[tuple[str, str], Status] = {}
         """By (component, instance)."""
+        self.hits: dict[str, Hits] = {}
+        """By node."""
         self._desired: dict[Kind, dict[tuple[str, str], Stored]] = {kind: {} for kind in KINDS.values()}
         self._kinds: dict[Family[Any], Kind] = {DESIRED[kind]: kind for kind in KINDS.values()}
         self._views: dict[Family[Any], dict[Any, Any]] = {BLOCK: self.blocks, HANDLE: self.handles}
-        self._views |= {ENDPOINT: self.endpoints, STATUS: self.statuses}
+        self._views |= {ENDPOINT: self.endpoints, STATUS: self.statuses, HITS: self.hits}
 
     # --- the mirror
 

@@ -1,0 +1,62 @@
+"""What the policies decided, summed over the nodes. Pure; plain JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bus_schemas.policy import Hit, Hits
+
+Json = dict[str, Any]
+
+_FIGURES = {
+    "allowed": "allowed",
+    "denied": "denied",
+    "passed": "passed",
+    "wouldAllow": "would_allow",
+    "wouldDeny": "would_deny",
+}
+
+
+def hits(messages: Iterable[Hits], *, policy: str = "", namespace: str = "", node: str = "") -> list[Json]:
+    """`{policy, namespace, name, direction, allowed, denied, passed, wouldAllow, wouldDeny, nodes, since}` for each
+    policy and direction that decided anything, in the order of their names.
+
+    `policy` is a policy's id (`networkpolicy/default/web`, `tier/default` for what nothing in the tier decided,
+    `profile` for what nothing at all did), its name, or `<kind>/<name>`. `since`: the earliest of its nodes'."""
+    rows: dict[tuple[str, str], Json] = {}
+    for message in sorted(messages, key=lambda message: message.node):
+        if node and message.node != node:
+            continue
+        for hit in message.hits:
+            if _wanted(hit, policy, namespace):
+                _add(rows.setdefault((hit.rules, hit.way), _empty(hit, message)), hit, message)
+    return [rows[key] for key in sorted(rows)]
+
+
+def _parts(rules: str) -> tuple[str, str, str]:
+    """(kind, namespace, name) of an id."""
+    kind, _, rest = rules.partition("/")
+    namespace, slash, name = rest.partition("/")
+    return (kind, namespace, name) if slash else (kind, "", namespace)
+
+
+def _wanted(hit: Hit, policy: str, namespace: str) -> bool:
+    kind, own, name = _parts(hit.rules)
+    if namespace and own != namespace:
+        return False
+    return not policy or policy in (hit.rules, name, f"{kind}/{name}")
+
+
+def _empty(hit: Hit, message: Hits) -> Json:
+    _, namespace, name = _parts(hit.rules)
+    figures = dict.fromkeys(_FIGURES, 0)
+    head = {"policy": hit.rules, "namespace": namespace, "name": name, "direction": hit.way}
+    return {**head, **figures, "nodes": [], "since": message.since}
+
+
+def _add(row: Json, hit: Hit, message: Hits) -> None:
+    for name, field in _FIGURES.items():
+        row[name] += getattr(hit, field)
+    row["nodes"].append(message.node)
+    row["since"] = min(row["since"], message.since)
