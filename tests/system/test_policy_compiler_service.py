@@ -13,9 +13,8 @@ import nats
 import pytest
 import structlog
 
-from bus_schemas.policy import PolicyStatus
 from bus_schemas.resources import NetworkPolicy
-from bus_schemas.subjects import ATTACHMENT, EVENT, GROUP, HOST_ATTACHMENT, POLICY_STATUS, RULES, Fact, Stream
+from bus_schemas.subjects import ATTACHMENT, EVENT, Fact, Stream
 from chassis.bus import Bus
 from chassis.embedded import EmbeddedNats
 from chassis.feed import Interest
@@ -90,7 +89,6 @@ class Client:
         self.bus = bus
         self.written = CompiledPolicy()
         self.events: list[Any] = []
-        self.statuses: dict[Any, PolicyStatus] = {}
         self._changed = asyncio.Event()
 
     async def put(self, *facts: Fact) -> None:
@@ -108,24 +106,10 @@ class Client:
                 self._changed.set()
 
     def _take(self, fact: Fact) -> None:
-        held: dict[Any, Any]
-        if fact.family == GROUP:
-            held, key = self.written.groups, (fact.key[0], int(fact.key[1]))  # type: ignore[assignment]
-        elif fact.family == RULES:
-            held, key = self.written.rules, fact.key[0]  # type: ignore[assignment]
-        elif fact.family == ATTACHMENT:
-            held, key = self.written.attachments, fact.key  # type: ignore[assignment]
-        elif fact.family == POLICY_STATUS:
-            held, key = self.statuses, fact.key
-        elif fact.family == HOST_ATTACHMENT:
-            return
-        else:
+        if fact.family == EVENT:
             self.events.append(fact.value)
-            return
-        if fact.value is None:
-            held.pop(key, None)
         else:
-            held[key] = fact.value
+            self.written.learn(fact)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Looks again after every change of what is written."""
@@ -247,13 +231,13 @@ async def test_what_cannot_be_compiled_is_named(server: EmbeddedNats) -> None:
         await client.until(client.denied)
         await client.until(lambda: any(e.what == "not_compiled" for e in client.events))
         assert "networkpolicy/shop/broken: spec.ingress[0].source" in replica.health.notes["not compiled"]
-        await client.until(lambda: ("networkpolicy", "shop", "broken") in client.statuses)
-        (status,) = client.statuses.values()
+        await client.until(lambda: ("networkpolicy", "shop", "broken") in client.written.statuses)
+        (status,) = client.written.statuses.values()
         assert status.policy == "NetworkPolicy/shop/broken"
         assert status.faults[0].startswith("spec.ingress[0].source: ")
         await client.put(gone(broken))
         await client.until(client.allowed)
         await client.until(lambda: any(e.what == "resolved" for e in client.events))
-        await client.until(lambda: not client.statuses)
+        await client.until(lambda: not client.written.statuses)
         await settled(lambda: "not compiled" not in replica.health.notes)
         await replica.stop()
