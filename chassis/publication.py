@@ -105,6 +105,8 @@ class Publication:
         self._refused: dict[_Id, str] = {}
         self._complete = False
         self._feed: Feed | None = None
+        self.on_equal: Callable[[], None] = lambda: None
+        """Called when what is wanted is on the bus, all of it, whoever wrote it; after every change anew."""
         self._synced = asyncio.Event()
         self._due = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -205,6 +207,8 @@ class Publication:
             differs = True
         if differs:
             self._due.set()
+        elif self._complete and not self._dirty:
+            self.on_equal()
 
     def _learn_garbage(self, unreadable: Unreadable) -> bool:
         found = family_of(unreadable.subject, (interest.family for interest in self._interests))

@@ -3,8 +3,8 @@
     reads    desired.namespace|serviceaccount|node|tier|pod|endpointslice|networkset|globalnetworkset|hostendpoint,
              desired.<every kind of policy>, desired.profile, endpoint.>
     writes   policy.group|rules|attach|host|status (in that order, removals in the reverse), event.policy.*
-    holds    lease.policy_compiler-<partition> of each eighth of the keys that it writes, lease.policy_compiler-at-<itself>
-             while it could write; replicas without any of the former compute and wait
+    holds    lease.policy_compiler-<partition> of each eighth of the keys that it writes (who holds none computes and
+             waits), and lease.policy_compiler-at-<itself> while it could write
 
 `core` is the whole service without the bus; its constructor draws the flow. `service` moves the bytes.
 """

@@ -7,6 +7,9 @@
 
 An attachment is a function of the endpoint's contents, of the policies whose subject it matches and of their tiers. A
 tier stands in a direction only if a policy of it governs that direction. Staged policies stand in previews alone.
+
+Endpoints that the same many policies govern share one Direction: it is worked out once, until some policy changes its
+place. Otherwise thousands of policies that each select every pod would cost pods times policies, in time and memory.
 """
 
 from __future__ import annotations
@@ -29,11 +32,26 @@ EARLY = ("pre_dnat_ingress", "untracked_ingress", "untracked_egress")
 the end denies there what no rule denied."""
 
 
+MANY = 16
+"""What more policies than this govern is looked up before it is worked out. For fewer that would cost more."""
+KEPT = 1_000
+"""So many combinations of many policies are kept; then it begins anew."""
+
+
 class AttachmentChanges(NamedTuple):
     """What differs from the last flush. None: there is none any more."""
 
     workloads: dict[WorkloadKey, Attachment | None]
     hosts: dict[HostKey, HostAttachment | None]
+
+
+class _Governing(NamedTuple):
+    """The policies that govern an endpoint."""
+
+    policies: list[Attaching]
+    """In order, but for their tiers."""
+    many: frozenset[GroupId] | None = None
+    """Their subjects, where they are so many that what comes of them is kept."""
 
 
 class Attachments:
@@ -45,6 +63,10 @@ class Attachments:
         self._subjects: dict[RulesId, GroupId] = {}
         self._withdrawn: set[RulesId] = set()
         self._touched: set[Member] = set()
+        self._touched_subjects: set[GroupId] = set()
+        """Those of which every member was touched in the flush under way."""
+        self._orders: dict[frozenset[GroupId], list[Attaching]] = {}
+        self._directions: dict[tuple[object, ...], Direction] = {}
         self._told: dict[Workload, Attachment] = {}
         self._told_hosts: dict[Host, HostAttachment] = {}
 
@@ -94,12 +116,19 @@ class Attachments:
                 self._make(member, changes.workloads)
             elif isinstance(member, Host):
                 self._make_host(member, changes.hosts)
+        self._touched_subjects.clear()
         return changes
 
     def _touch_subject(self, policy: RulesId) -> None:
+        self._forget_what_was_kept()
         subject = self._subjects.get(policy)
-        if subject is not None:
+        if subject is not None and subject not in self._touched_subjects:
+            self._touched_subjects.add(subject)
             self._touched |= self._index.members(subject)
+
+    def _forget_what_was_kept(self) -> None:
+        self._orders.clear()
+        self._directions.clear()
 
     def _make(self, workload: Workload, changed: dict[WorkloadKey, Attachment | None]) -> None:
         before, after = self._told.get(workload), self._attachment(workload)
@@ -161,21 +190,43 @@ class Attachments:
             **directions,
         )
 
-    def _governing(self, member: Member) -> list[Attaching]:
-        """In order, but for their tiers."""
+    def _governing(self, member: Member) -> _Governing:
         policies = self._policies
-        return sorted(
-            policy for uid in self._index.matched(member) if uid in policies for policy in policies[uid].values()
-        )
+        subjects = [uid for uid in self._index.matched(member) if uid in policies]
+        if sum([len(policies[uid]) for uid in subjects]) <= MANY:
+            return _Governing(sorted([policy for uid in subjects for policy in policies[uid].values()]))
+        many = frozenset(subjects)
+        if many not in self._orders:
+            if len(self._orders) == KEPT:
+                self._forget_what_was_kept()
+            self._orders[many] = sorted([policy for uid in subjects for policy in policies[uid].values()])
+        return _Governing(self._orders[many], many)
 
     def _direction(
         self,
         hook: str,
-        governing: Iterable[Attaching],
+        governing: _Governing,
         default: Literal["allow", "deny"],
         profiles: tuple[RulesId, ...] = (),
         *,
         tiers_pass: bool = False,
+    ) -> Direction:
+        if governing.many is None:
+            return self._worked_out(hook, governing.policies, default, profiles, tiers_pass)
+        key = (governing.many, hook, default, profiles, tiers_pass)
+        found = self._directions.get(key)
+        if found is None:
+            found = self._worked_out(hook, governing.policies, default, profiles, tiers_pass)
+            self._directions[key] = found
+        return found
+
+    def _worked_out(
+        self,
+        hook: str,
+        governing: Sequence[Attaching],
+        default: Literal["allow", "deny"],
+        profiles: tuple[RulesId, ...],
+        tiers_pass: bool,
     ) -> Direction:
         here = [policy for policy in governing if hook in policy.hooks]
         enforced = [policy for policy in here if not policy.staged]

@@ -26,7 +26,7 @@ def first_flush(core: Core) -> Changes:
 
 
 def settle() -> None:
-    """What the first flush made is written, and noted as written. At any later time: nothing."""
+    """What the first flush made is on the bus, and was heard from there. At any later time: nothing."""
     if not gc.isenabled():
         keep()
         gc.enable()
