@@ -26,7 +26,7 @@ from services.policy_compiler.members import PROTOCOLS
 from services.policy_compiler.nets import by_family, net
 from services.policy_compiler.pod_selectors import PODS, pods, pods_in
 from services.policy_compiler.policies import Draft, Translation, attaching, hooks
-from services.policy_compiler.ports import merged, ports, span
+from services.policy_compiler.ports import MAX_PORT, merged, ports, span
 from services.policy_compiler.selection import Selection
 from services.policy_compiler.tiers import DEFAULT
 
@@ -139,7 +139,8 @@ def _services(given: tuple[NetworkPolicyPort, ...]) -> Sequence[_Service]:
         if port.end_port is not None:
             if read.names:
                 raise Uncompilable("endPort with a named port")
-            read = read._replace(ranges=(span(read.ranges[0].first, port.end_port),))
+            last = min(port.end_port, MAX_PORT)  # behind the last port there is none, whatever the end says
+            read = read._replace(ranges=(span(read.ranges[0].first, last),))
         if listed is not None:
             listed[0].extend(read.ranges)
             listed[1].update(read.names)

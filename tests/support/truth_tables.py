@@ -291,7 +291,7 @@ def _tables(expected: Mapping[str, Any]) -> Iterator[Table]:
     for direction in ("combined", "ingress", "egress"):
         for service, rows in expected.get(direction, {}).items():
             protocol, port = service.split("/")
-            yield Table(direction, protocol, int(port), pods, tuple(rows))  # type: ignore[arg-type]
+            yield Table(direction, protocol, int(port), pods, tuple(rows))
 
 
 def _where(resource: Resource) -> Where:
