@@ -49,7 +49,7 @@ class Tracked(NamedTuple):
     icmp_type: int | None
     icmp_code: int | None
     entry: bytes
-    """What names this one entry and no later one, for `cut`."""
+    """What names this entry for `cut`."""
 
 
 def forget(packed: bytes) -> list[bytes]:
@@ -121,5 +121,5 @@ def _tuple(payload: bytes) -> tuple[bytes, bytes, int, dict[int, bytes]]:
 
 
 def cut(connection: Tracked) -> bytes:
-    """Delete one entry; ENOENT: it has ended, even if another of the same ends took its place."""
+    """Delete one entry; ENOENT: it has ended."""
     return message(_SUBSYSTEM << 8 | _DELETE, NLM_F_REQUEST | NLM_F_ACK, connection.entry)
