@@ -66,8 +66,8 @@ class Derivation:
         settled: Callable[[], None] = lambda: None,
     ) -> None:
         """Until the service is told to stop. `hear` takes a batch of facts in; `derive` tells the publication what is
-        wanted now, paced, and never before the feed is in sync; `settled` is told, perhaps many times, that all of it is
-        on the bus."""
+        wanted now, paced, and never before the feed is in sync; `settled` is told, perhaps many times, that all of it
+        is on the bus."""
 
         async def flush() -> None:
             rests_on = self._feed.current if self._feed is not None else 0
