@@ -203,6 +203,8 @@ class Hits(Message, tag="hits/1", frozen=True, kw_only=True):
 
 CUT_ANNOTATION = "tortie.io/existing-connections"
 """`cut` or `keep` (the default): on a policy, or on the FelixConfiguration `default` for all policies."""
+CUT = "cut"
+KEEP = "keep"
 
 
 def rules_id(kind: str, namespace: str, name: str) -> RulesId:

@@ -10,17 +10,16 @@ from typing import Literal
 
 from bus_schemas.manifests.addresses import excluded_net, net
 from bus_schemas.manifests.fields import At, Fields, Unknown
-from bus_schemas.manifests.names import annotation_map, dns_subdomain
+from bus_schemas.manifests.names import annotation_map, dns_label, dns_subdomain
 from bus_schemas.manifests.ports import PORT_PROTOCOLS, calico_port, protocol, protocol_number
 from bus_schemas.manifests.selections import namespace_selector, selector
-from bus_schemas.resources.calico_policy import CalicoRule, EntityRule, IcmpFields, ServiceAccountMatch
+from bus_schemas.resources.calico_policy import CalicoRule, EntityRule, IcmpFields, ServiceAccountMatch, ServiceMatch
 
 MAX_NETS = 256
 MAX_PORTS = 50
 
 UNSUPPORTED = {
     "http": "matching of HTTP requests is not supported: without it the rule would match every connection",
-    "services": "matching by services is not supported yet: without it the rule would match every address",
 }
 """Fields of rules and their ends that are refused, for leaving them out would widen what the rule matches."""
 
@@ -30,7 +29,15 @@ _PORT_PROTOCOL_NUMBERS = frozenset(map(protocol_number, PORT_PROTOCOLS))
 _FAMILY_OF_NAME = {"ICMP": 4, "ICMPv6": 6}
 
 
-def rule(fields: Fields) -> CalicoRule:
+Way = Literal["ingress", "egress"]
+
+_SERVICE_END = {"ingress": "source", "egress": "destination"}
+"""The end that a rule may describe by a service: the other one is the policy's own endpoint."""
+_BESIDE_SERVICES = ("nets", "notNets", "selector", "notSelector", "namespaceSelector", "serviceAccounts")
+
+
+def rule(fields: Fields, way: Way, *, cluster_wide: bool = False) -> CalicoRule:
+    """`cluster_wide`: of a policy without a namespace, so that its services have to name theirs."""
     read = CalicoRule(
         action=fields.required("action", lambda at: at.choice(_ACTIONS), "Deny"),
         ip_version=fields.maybe("ipVersion", _ip_version),
@@ -41,6 +48,8 @@ def rule(fields: Fields) -> CalicoRule:
         source=entity_rule(fields.fields("source")),
         destination=entity_rule(fields.fields("destination")),
     )
+    for end in ("source", "destination"):
+        _check_services(fields.fields(end), allowed=end == _SERVICE_END[way], way=way, cluster_wide=cluster_wide)
     note = fields.fields("metadata")
     note.maybe("annotations", annotation_map)
     note.close(Unknown.WARNED)
@@ -63,8 +72,8 @@ def entity_rule(fields: Fields) -> EntityRule:
         ports=tuple(calico_port(at) for at in fields.items("ports", most=MAX_PORTS)),
         not_ports=tuple(calico_port(at) for at in fields.items("notPorts", most=MAX_PORTS)),
         service_accounts=fields.maybe("serviceAccounts", lambda at: _service_accounts(at.fields())),
+        services=fields.maybe("services", lambda at: _services(at.fields())),
     )
-    _refuse(fields, "services")
     fields.close(Unknown.REFUSED)
     return read
 
@@ -84,6 +93,31 @@ def _service_accounts(fields: Fields) -> ServiceAccountMatch:
     )
     fields.close(Unknown.REFUSED)
     return read
+
+
+def _services(fields: Fields) -> ServiceMatch:
+    read = ServiceMatch(
+        name=fields.required("name", dns_subdomain, ""),
+        namespace=fields.read("namespace", dns_label, ""),
+    )
+    fields.close(Unknown.REFUSED)
+    return read
+
+
+def _check_services(fields: Fields, *, allowed: bool, way: Way, cluster_wide: bool) -> None:
+    """A service says it all: addresses, and as a destination the ports too."""
+    at = fields.take("services")
+    if at is None:
+        return
+    if not allowed:
+        at.fault(f"can only be used in the {_SERVICE_END[way]} of an {way} rule")
+    if cluster_wide and not at.child("namespace").value:
+        at.child("namespace").fault("is required in a policy that is in no namespace itself")
+    ports = ("ports", "notPorts") if way == "egress" else ()
+    for name in (*_BESIDE_SERVICES, *ports):
+        beside = fields.take(name)
+        if beside is not None and beside.value:
+            beside.fault("cannot be used together with services")
 
 
 def _refuse(fields: Fields, name: str) -> None:

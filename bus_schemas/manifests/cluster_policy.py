@@ -193,8 +193,9 @@ def _protocol(fields: Fields) -> ClusterPolicyPort:
         at = fields.take(section)
         if at is not None:
             inner = at.fields()
-            first, last = inner.read("destinationPort", lambda port: _destination(port.fields()), (None, None))
+            ends = inner.maybe("destinationPort", lambda port: _destination(port.fields()))
             inner.close(Unknown.REFUSED)
+            first, last = ends or (None, None)
             read = ClusterPolicyPort(protocol=protocol, first=first, last=last)
     fields.close(Unknown.REFUSED)
     return read

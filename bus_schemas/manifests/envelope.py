@@ -17,6 +17,7 @@ from bus_schemas.manifests.names import annotation_map, dns_label, dns_subdomain
 from bus_schemas.resources.metadata import Metadata
 
 CORE = "v1"
+DISCOVERY = "discovery.k8s.io/v1"
 KUBERNETES_POLICY = "networking.k8s.io/v1"
 CLUSTER_POLICY = "policy.networking.k8s.io/v1alpha2"
 OLDER_CLUSTER_POLICY = "policy.networking.k8s.io/v1alpha1"

@@ -5,9 +5,10 @@ An unknown field in a policy is a misspelt one, and what it was meant to restric
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from bus_schemas.manifests.addresses import network, strictly_inside
+from bus_schemas.manifests.calico_policy import check_cut, staged_action
 from bus_schemas.manifests.envelope import Envelope, metadata
 from bus_schemas.manifests.fields import At, Fields, Unknown
 from bus_schemas.manifests.ports import PORT_PROTOCOLS, kubernetes_port
@@ -21,6 +22,8 @@ from bus_schemas.resources.network_policy import (
     NetworkPolicyIngressRule,
     NetworkPolicyPeer,
     NetworkPolicyPort,
+    StagedKubernetesNetworkPolicy,
+    StagedKubernetesNetworkPolicySpec,
 )
 
 _ENVELOPE = Envelope(namespaced=True)
@@ -29,17 +32,31 @@ _TYPES: tuple[Literal["Ingress", "Egress"], ...] = ("Ingress", "Egress")
 
 def kubernetes_network_policy(document: Fields) -> KubernetesNetworkPolicy:
     meta = metadata(document, _ENVELOPE)
+    check_cut(document, meta)
     fields = document.fields("spec")
-    ingress = tuple(_ingress_rule(at.fields()) for at in fields.items("ingress"))
-    egress = tuple(_egress_rule(at.fields()) for at in fields.items("egress"))
-    spec = KubernetesNetworkPolicySpec(
-        pod_selector=fields.read("podSelector", label_selector, LabelSelector()),
-        policy_types=_policy_types(fields, has_egress=bool(egress)),
-        ingress=ingress,
-        egress=egress,
-    )
+    spec = KubernetesNetworkPolicySpec(**_common(fields))
     fields.close(Unknown.REFUSED)
     return KubernetesNetworkPolicy(metadata=meta, spec=spec)
+
+
+def staged_kubernetes_network_policy(document: Fields, *, stored: bool) -> StagedKubernetesNetworkPolicy:
+    meta = metadata(document, Envelope(namespaced=True, stored=stored))
+    fields = document.fields("spec")
+    action = staged_action(fields)
+    spec = StagedKubernetesNetworkPolicySpec(**_common(fields), staged_action=action)
+    fields.close(Unknown.REFUSED)
+    return StagedKubernetesNetworkPolicy(metadata=meta, spec=spec)
+
+
+def _common(fields: Fields) -> dict[str, Any]:
+    ingress = tuple(_ingress_rule(at.fields()) for at in fields.items("ingress"))
+    egress = tuple(_egress_rule(at.fields()) for at in fields.items("egress"))
+    return {
+        "pod_selector": fields.read("podSelector", label_selector, LabelSelector()),
+        "policy_types": _policy_types(fields, has_egress=bool(egress)),
+        "ingress": ingress,
+        "egress": egress,
+    }
 
 
 def _policy_types(fields: Fields, *, has_egress: bool) -> tuple[Literal["Ingress", "Egress"], ...]:

@@ -13,7 +13,9 @@ from bus_schemas.manifests import (
     core_kinds,
     network_policy,
     node,
+    policy_scopes,
     pools,
+    services,
 )
 from bus_schemas.manifests.documents import Unreadable, documents
 from bus_schemas.manifests.envelope import (
@@ -21,6 +23,7 @@ from bus_schemas.manifests.envelope import (
     CALICO_STORED,
     CLUSTER_POLICY,
     CORE,
+    DISCOVERY,
     KUBERNETES_POLICY,
     OLDER_CLUSTER_POLICY,
 )
@@ -52,13 +55,24 @@ READERS: dict[tuple[str, str], Reader] = {
     **_calico(pools.pool, "IPPool"),
     **_calico(configuration.felix_configuration, "FelixConfiguration"),
     **_calico(configuration.bgp_configuration, "BGPConfiguration"),
+    (CORE, "Service"): services.service,
+    (DISCOVERY, "EndpointSlice"): services.endpoint_slice,
+    **_calico(policy_scopes.tier, "Tier"),
+    **_calico(policy_scopes.profile, "Profile"),
+    **_calico(policy_scopes.network_set, "NetworkSet"),
+    **_calico(policy_scopes.global_network_set, "GlobalNetworkSet"),
+    **_calico(policy_scopes.host_endpoint, "HostEndpoint"),
     **_calico(calico_policy.network_policy, "NetworkPolicy"),
     **_calico(calico_policy.global_network_policy, "GlobalNetworkPolicy"),
+    **_calico(calico_policy.staged_network_policy, "StagedNetworkPolicy"),
+    **_calico(calico_policy.staged_global_network_policy, "StagedGlobalNetworkPolicy"),
+    **_calico(network_policy.staged_kubernetes_network_policy, "StagedKubernetesNetworkPolicy"),
 }
 """By apiVersion and kind."""
 
 _UNKNOWN = {
     CORE: Unknown.IGNORED,
+    DISCOVERY: Unknown.IGNORED,
     KUBERNETES_POLICY: Unknown.REFUSED,
     CLUSTER_POLICY: Unknown.REFUSED,
     OLDER_CLUSTER_POLICY: Unknown.REFUSED,
@@ -72,18 +86,10 @@ NOT_YET = frozenset(
         "BlockAffinity",
         "CalicoNodeStatus",
         "ClusterInformation",
-        "GlobalNetworkSet",
-        "HostEndpoint",
         "IPAMConfig",
         "IPAMConfiguration",
         "IPReservation",
         "KubeControllersConfiguration",
-        "NetworkSet",
-        "Profile",
-        "StagedGlobalNetworkPolicy",
-        "StagedKubernetesNetworkPolicy",
-        "StagedNetworkPolicy",
-        "Tier",
         "WorkloadEndpoint",
     )
 )

@@ -17,13 +17,20 @@ from bus_schemas.resources import (
     AdminNetworkPolicy,
     BaselineAdminNetworkPolicy,
     ClusterNetworkPolicy,
+    EndpointSlice,
     GlobalNetworkPolicy,
     IPPool,
+    KubernetesNetworkPolicy,
     NetworkPolicy,
     Pod,
     Resource,
+    StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
+    StagedNetworkPolicy,
+    Tier,
 )
-from bus_schemas.resources.network_policy import KubernetesNetworkPolicy
+
+Staged = StagedNetworkPolicy | StagedGlobalNetworkPolicy
 
 _EXACT = 2.0**53
 """Below it a float holds every whole number: 1000.0 is printed as people wrote it, 1000."""
@@ -37,7 +44,9 @@ def to_manifest(resource: Resource) -> dict[str, Any]:
         "metadata": _plain(resource.metadata),
     }
     spec = _spec(resource)
-    if spec is not None:
+    if isinstance(resource, EndpointSlice):
+        manifest |= _slice(resource)
+    elif spec is not None:
         manifest["spec"] = spec
     if isinstance(resource, Pod) and (status := _pod_status(resource)):
         manifest["status"] = status
@@ -48,11 +57,13 @@ def _spec(resource: Resource) -> dict[str, Any] | None:
     match resource:
         case IPPool():
             return _pool_spec(resource)
-        case NetworkPolicy() | GlobalNetworkPolicy():
+        case NetworkPolicy() | GlobalNetworkPolicy() | StagedNetworkPolicy() | StagedGlobalNetworkPolicy():
             return _calico_policy_spec(resource)
         case ClusterNetworkPolicy() | AdminNetworkPolicy() | BaselineAdminNetworkPolicy():
             return cluster_policy_writing.spec_of(resource)
-        case KubernetesNetworkPolicy():
+        case Tier():
+            return _whole_order(_ordered(_plain(resource.spec), defaultAction=resource.spec.default_action))
+        case KubernetesNetworkPolicy() | StagedKubernetesNetworkPolicy():
             return _kubernetes_policy_spec(resource)
         case _:
             spec = getattr(resource, "spec", None)
@@ -74,16 +85,41 @@ def _pool_spec(pool: IPPool) -> dict[str, Any]:
     return _ordered(_plain(spec), **shown)
 
 
-def _calico_policy_spec(policy: NetworkPolicy | GlobalNetworkPolicy) -> dict[str, Any]:
-    spec = _ordered(_plain(policy.spec), tier=policy.spec.tier, types=list(policy.spec.types))
-    order = policy.spec.order
-    if order is not None and order.is_integer() and abs(order) < _EXACT:
+def _calico_policy_spec(policy: NetworkPolicy | GlobalNetworkPolicy | Staged) -> dict[str, Any]:
+    shown: dict[str, Any] = {"tier": policy.spec.tier}
+    if isinstance(policy, StagedNetworkPolicy | StagedGlobalNetworkPolicy):
+        shown["stagedAction"] = policy.spec.staged_action
+        if policy.spec.staged_action == "Delete":
+            return _ordered({}, **shown)
+    return _ordered(_whole_order(_plain(policy.spec)), types=list(policy.spec.types), **shown)
+
+
+def _whole_order(spec: dict[str, Any]) -> dict[str, Any]:
+    order = spec.get("order")
+    if isinstance(order, float) and order.is_integer() and abs(order) < _EXACT:
         spec["order"] = int(order)
     return spec
 
 
-def _kubernetes_policy_spec(policy: KubernetesNetworkPolicy) -> dict[str, Any]:
+def _slice(resource: EndpointSlice) -> dict[str, Any]:
+    """An EndpointSlice has no spec: its fields are the object's own."""
+    spec = resource.spec
+    return {
+        "addressType": spec.address_type,
+        "endpoints": [
+            {"addresses": list(endpoint.addresses), "conditions": {"ready": endpoint.ready}}
+            for endpoint in spec.endpoints
+        ],
+        "ports": [{"protocol": "TCP", **_plain(port)} for port in spec.ports],
+    }
+
+
+def _kubernetes_policy_spec(policy: KubernetesNetworkPolicy | StagedKubernetesNetworkPolicy) -> dict[str, Any]:
     spec: dict[str, Any] = _plain(policy.spec)
+    if isinstance(policy, StagedKubernetesNetworkPolicy):
+        spec["stagedAction"] = policy.spec.staged_action
+        if policy.spec.staged_action == "Delete":
+            return {"stagedAction": "Delete"}
     for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
         for port in rule.get("ports", ()):
             port.setdefault("protocol", "TCP")

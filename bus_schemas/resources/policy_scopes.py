@@ -33,6 +33,14 @@ class Tier(Resource, tag="tier/1", frozen=True, kw_only=True):
     spec: TierSpec = TierSpec()
 
 
+FIXED_TIERS: dict[str, TierSpec] = {
+    "kube-admin": TierSpec(order=1_000.0, default_action="Pass"),
+    "default": TierSpec(order=1_000_000.0, default_action="Deny"),
+    "kube-baseline": TierSpec(order=10_000_000.0, default_action="Pass"),
+}
+"""Those that always exist, as they are."""
+
+
 class NetworkSetSpec(_Part, frozen=True, kw_only=True):
     nets: tuple[str, ...] = ()
     """CIDRs of either family (a plain address is /32 or /128): members of every selector that matches the labels."""

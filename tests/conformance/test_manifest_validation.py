@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bus_schemas.manifests import Accepted, Rejected, calico_policy, calico_rules, read_object
+from bus_schemas.manifests import Accepted, Rejected, calico_rules, read_object
 from tests.support.manifests import outcome_of
 from tests.support.manifests_conformance import Case, cases
 
@@ -42,11 +42,22 @@ TYPES = {
     "v3.Rule": _rule,
     "v3.EntityRule": lambda value: _rule({"action": "Allow", "protocol": "TCP", "source": value}),
     "v3.ICMPFields": lambda value: _rule({"action": "Allow", "protocol": "ICMP", "icmp": value}),
+    "v3.StagedNetworkPolicy": _whole("StagedNetworkPolicy"),
+    "v3.StagedGlobalNetworkPolicy": _whole("StagedGlobalNetworkPolicy"),
+    "v3.Tier": _whole("Tier"),
+    "v3.NetworkSet": _whole("NetworkSet"),
+    "v3.NetworkSetSpec": _spec("NetworkSet"),
+    "v3.GlobalNetworkSet": _whole("GlobalNetworkSet"),
+    "v3.GlobalNetworkSetSpec": _spec("GlobalNetworkSet"),
+    "v3.HostEndpoint": _whole("HostEndpoint"),
+    "v3.HostEndpointSpec": _spec("HostEndpoint"),
+    "v3.ProfileSpec": _spec("Profile"),
+    "v3.HTTPMatch": lambda value: _rule({"action": "Allow", "protocol": "TCP", "http": value}),
     "numorstring.Protocol": lambda value: _rule({"action": "Allow", "protocol": value}),
 }
 """By the type of a case: the kind and the object that its value is put into."""
 
-UNSUPPORTED = calico_policy.UNSUPPORTED.keys() | calico_rules.UNSUPPORTED.keys()
+UNSUPPORTED = calico_rules.UNSUPPORTED.keys()
 
 
 def of_known_types(case: Case) -> bool:
