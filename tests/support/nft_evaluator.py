@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Literal
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any, Literal
 
 Path = Literal["forward", "input", "output"]
 
@@ -72,13 +72,24 @@ class Outcome:
 class _Set:
     types: tuple[str, ...]
     interval: bool
-    elements: dict[tuple[object, ...], str] = field(default_factory=dict)
-    nets: list[IPv4Network | IPv6Network] = field(default_factory=list)
+    elements: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    """An interval set's keys are ranges: (first, last) of each part, as numbers."""
 
     def get(self, key: tuple[object, ...]) -> str | None:
-        if self.interval:
-            return "" if any(key[0] in net for net in self.nets) else None
-        return self.elements.get(key)
+        if not self.interval:
+            return self.elements.get(key)
+        numbers = [int(part) for part in key]  # type: ignore[call-overload]
+        for box, verdict in self.elements.items():
+            if all(first <= number <= last for number, (first, last) in zip(numbers, box, strict=True)):
+                return verdict
+        return None
+
+    def add_range(self, key: tuple[tuple[int, int], ...], verdict: str) -> None:
+        overlap = any(
+            all(a <= d and c <= b for (a, b), (c, d) in zip(key, other, strict=True)) for other in self.elements
+        )
+        _must(not overlap, "overlap")
+        self.elements[key] = verdict
 
 
 @dataclass
@@ -137,7 +148,7 @@ class Nftables:
     def snapshot(self) -> dict[str, object]:
         """Everything that matters of the table, for comparing two of them."""
         return {
-            "sets": {n: (s.types, s.interval, dict(s.elements), set(map(str, s.nets))) for n, s in self.sets.items()},
+            "sets": {n: (s.types, s.interval, dict(s.elements)) for n, s in self.sets.items()},
             "counters": set(self.counters),
             "chains": {n: (c.hook, c.priority, [r.text for r in c.rules]) for n, c in self.chains.items()},
         }
@@ -164,9 +175,8 @@ class Nftables:
             case "add", ("set" | "map"):
                 _must(name not in self.sets, "the set exists")
                 self.sets[name] = _set_of(rest, kind)
-            case "flush", "set":
+            case "flush", ("set" | "map"):
                 self.sets[name].elements.clear()
-                self.sets[name].nets.clear()
             case "delete", ("set" | "map"):
                 del self.sets[name]
             case "add", "chain":
@@ -188,11 +198,9 @@ class Nftables:
         for row in _rows(words):
             key, _, verdict = " ".join(row).partition(" : ")
             if set_.interval:
-                net = ip_network(key)
-                _must(
-                    verb == "add" and not any(net.overlaps(o) for o in set_.nets if o.version == net.version), "overlap"
-                )
-                set_.nets.append(net)
+                _must(verb == "add", "ranges are added and flushed, nothing else")
+                parts = zip(key.split(" . "), set_.types, strict=True)
+                set_.add_range(tuple(_range(part, type_) for part, type_ in parts), verdict)
                 continue
             parsed = tuple(_value(part, type_) for part, type_ in zip(key.split(" . "), set_.types, strict=True))
             if verb == "delete":
@@ -312,7 +320,13 @@ class Nftables:
             map_ = self.sets[rest[1][1:]]
             rule.uses.append(rest[1][1:])
             del rest[:2]
-            rule.verdict = lambda seen: map_.get(_key(fields, seen) or ())
+            _must(len(map_.types) == len(fields), "the map has another type")
+
+            def lookup(seen: _Seen) -> str | None:
+                key = _key(fields, seen)
+                return None if key is None else map_.get(key)
+
+            rule.verdict = lookup
             return
         negated = rest[0] == "!="
         if negated:
@@ -495,6 +509,16 @@ def _value(text: str, type_: str) -> object:
             return text
         case _:
             return int(text)
+
+
+def _range(text: str, type_: str) -> tuple[int, int]:
+    if "/" in text:
+        net = ip_network(text)
+        return int(net.network_address), int(net.broadcast_address)
+    first, _, last = text.partition("-")
+    ends = int(_value(first, type_)), int(_value(last or first, type_))  # type: ignore[call-overload]
+    _must(ends[0] <= ends[1], "an empty range")
+    return ends
 
 
 def _test(text: str, type_: str) -> Callable[[object], bool]:

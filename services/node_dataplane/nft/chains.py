@@ -7,31 +7,28 @@
 A policy is a chain that every group which applies it jumps to, so a change of its rules rewrites one chain. The
 exceptions are written into the tier's chain itself: a policy that can pass, since passing means to leave the tier, and
 nft can only return from the chain it stands in; and one of whose rules some are merged with those of other policies
-into one lookup (see `merge`).
+into a lookup (see `merge`), which stands where the first of them did.
 
 The tiers of a preview lead to one another by `goto`, so that `return` leaves all of it, wherever it stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from bus_schemas.ids import GroupId, RulesId
 from bus_schemas.policy import Direction, TierRules
 from services.node_dataplane.nft.attribution import NO_RULES, PROFILE, Claims, Denial, tier_counted
+from services.node_dataplane.nft.merge import FROM, Entry, Members, Merged, merge
 from services.node_dataplane.nft.names import Way, policy_chain, preview_chain, tier_chain
-from services.node_dataplane.nft.render import Rendered, comment, groups_of
+from services.node_dataplane.nft.policies import Policy
+from services.node_dataplane.nft.render import Chain, Rendered, RenderedRule, comment, groups_of
+
+__all__ = ["Assembled", "Chain", "endpoint_chains"]
 
 _NO_PROFILE = "no profile allows it"
-
-
-@dataclass(frozen=True)
-class Chain:
-    lines: tuple[str, ...]
-    hook: str = ""
-    """`type ... hook ... priority ...; policy ...;` of a base chain."""
-    comment: str = ""
 
 
 @dataclass
@@ -46,19 +43,24 @@ class Assembled:
     """Policies whose rules, some at least, it holds itself."""
     groups: set[GroupId] = field(default_factory=set)
     """Groups whose sets its own lines name."""
+    merged: list[Merged] = field(default_factory=list)
+    """Lookups of merged rules."""
+    led_to: set[RulesId] = field(default_factory=set)
+    """Policies that they lead to."""
 
-    def inline(self, id_: RulesId, rendered: Rendered) -> tuple[str, ...]:
+    def inline(self, id_: RulesId, written: Sequence[RenderedRule]) -> list[str]:
         self.inlined.add(id_)
-        self.groups.update(group for rule in rendered.rules if rule.lines for group in groups_of(rule.rule))
-        return rendered.lines
+        self.groups.update(group for rule in written if rule.lines for group in groups_of(rule.rule))
+        return [line for rule in written for line in rule.lines]
 
 
 def endpoint_chains(
     name: str,
     way: Way,
     direction: Direction,
-    policy: Callable[[RulesId], Rendered],
+    policy: Callable[[RulesId], Policy],
     preview: Callable[[RulesId, str, str, Claims], Rendered],
+    members: Callable[[GroupId], Members],
     *,
     undecided: str = "",
 ) -> Assembled:
@@ -69,19 +71,11 @@ def endpoint_chains(
     if direction.preview is not None:
         lines.append(f"jump {_preview(name, way, direction, preview, made)}")
     for number, tier in enumerate(_tiers(direction.tiers, direction)):
-        body: list[str] = []
-        passes = False
-        for rules in tier.rules:
-            rendered = policy(rules)
-            if rendered.passes:
-                passes = True
-                body += made.inline(rules, rendered)
-            else:
-                made.jumps.add(rules)
-                body.append(f"jump {policy_chain(way, rules)}")
+        policies = {rules: policy(rules) for rules in tier.rules}
+        body = list(_tier(made, f"{name} {number}", way, policies, members))
         if tier.default == "deny":
             body += _deny(made, way, tier.tier)
-        if passes:
+        if any(each.rendered.passes for each in policies.values()):
             chain = tier_chain(name, number)
             made.chains[chain] = Chain(tuple(body), comment=f"tier {tier.tier}")
             lines.append(f"jump {chain}")
@@ -98,6 +92,70 @@ def endpoint_chains(
             lines += _deny(made, way, "")
     made.chains[name] = Chain(tuple(lines))
     return made
+
+
+@dataclass
+class _Placed:
+    """One rule in its tier."""
+
+    policy: RulesId
+    rule: RenderedRule
+    entry: Entry | None
+    run: Merged | None = None
+    """The lookups that stand for it, instead of its lines."""
+
+
+def _tier(
+    made: Assembled, name: str, way: Way, policies: Mapping[RulesId, Policy], members: Callable[[GroupId], Members]
+) -> Iterator[str]:
+    """The rules of a tier, in an order that decides the same as theirs: within a run of rules with the same fate any
+    order does."""
+    placed = [
+        _Placed(id_, rule, entry)
+        for id_, policy in policies.items()
+        for rule, entry in zip(policy.rendered.rules, policy.entries, strict=True)
+        if rule.lines
+    ]
+    runs = [
+        list(run) for _, run in groupby(placed, key=lambda each: "deny" if each.rule.why else each.rule.rule.action)
+    ]
+    for number, run in enumerate(runs):
+        _merge(made, f"{name} {number}", run, members)
+    touched = {each.policy for each in placed if each.run is not None}
+    made.led_to |= touched
+    made.inlined |= touched
+    done: set[RulesId] = set()
+    for run in runs:
+        begun = False
+        for each in run:
+            if each.policy in touched:
+                merged = next((other.run for other in run if other.run is not None), None)
+                if merged is not None and not begun:
+                    yield from merged.lines
+                begun = True
+                if each.run is None:
+                    yield from made.inline(each.policy, [each.rule])
+            elif each.policy not in done:
+                done.add(each.policy)
+                policy = policies[each.policy]
+                if policy.rendered.passes:
+                    yield from made.inline(each.policy, policy.rendered.rules)
+                else:
+                    made.jumps.add(each.policy)
+                    yield f"jump {policy_chain(way, each.policy)}"
+
+
+def _merge(made: Assembled, name: str, run: Sequence[_Placed], members: Callable[[GroupId], Members]) -> None:
+    candidates = [(each, each.entry) for each in run if each.entry is not None]
+    if len(candidates) < FROM:
+        return
+    merged = merge(name, [entry for _, entry in candidates], members)
+    if merged.lines:
+        made.merged.append(merged)
+        made.groups |= merged.named
+        for index, (each, _) in enumerate(candidates):
+            if index not in merged.left:
+                each.run = merged
 
 
 def _tiers(tiers: Sequence[TierRules], direction: Direction) -> Sequence[TierRules]:
@@ -133,7 +191,7 @@ def _preview(
         passes = tier.default == "pass"
         for rules in tier.rules:
             rendered = policy(rules, tier.tier, onwards, made.claims)
-            body += made.inline(rules, rendered)
+            body += made.inline(rules, rendered.rules)
             passes = passes or rendered.passes
         body += deny(tier.tier) if tier.default == "deny" else (onwards,)
         made.chains[preview_chain(name, number)] = Chain(tuple(body), comment=f"preview of tier {tier.tier}")

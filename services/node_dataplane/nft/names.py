@@ -7,7 +7,7 @@ out_<h>, in_<h>         one policy's rules for what its pods send, receive
 allow_<h>, deny_<h>     what a map of merged rules leads to: a policy's verdict, with its counter and its log message
 guard_<name>            the drop of one guard
 g4_<h>, g6_<h>          members of an address group; n4_, n6_ its networks; p4_, p6_ members of a ports group
-m4_<h>, r4_<h> ...      merged rules of a tier: by member, by range
+m_<h>                   lookup of merged rules of a tier
 <verdict>_<way>_<h>     counter object of one policy's (or tier's) verdicts one way
 tortie <kind> ...       prefix of a message to the kernel's log group
 """
@@ -73,6 +73,10 @@ def verdict_chain(way: Way, verdict: Literal["allow", "deny"], subject: str) -> 
 
 def preview_chain(endpoint_chain: str, tier: int) -> str:
     return f"{endpoint_chain}_preview_{tier}"
+
+
+def merged_map(run: str, what: str) -> str:
+    return f"m_{_digest(f'{run} {what}'.encode())}"
 
 
 def guard_chain(guard: str) -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from bus_schemas.ids import RulesId
 from bus_schemas.policy import Rule
 from services.node_dataplane.nft.attribution import Claims, Denial
-from services.node_dataplane.nft.chains import Chain
-from services.node_dataplane.nft.names import Way, verdict_chain
-from services.node_dataplane.nft.render import Known, Rendered, RenderedRule, comment, quoted, render_policy
+from services.node_dataplane.nft.merge import Entry, mergeable
+from services.node_dataplane.nft.names import Way, counter, verdict_chain
+from services.node_dataplane.nft.render import Chain, Known, Rendered, RenderedRule, comment, quoted, render_policy
 
 UNKNOWN = "policy not known yet"
 
@@ -25,6 +25,19 @@ class Policy:
     denies: Mapping[str, Chain] = field(default_factory=dict)
     """The chains that its rules lead to."""
     claims: Claims = field(default_factory=Claims)
+    allows: Mapping[str, Chain] = field(default_factory=dict)
+    """The one chain, if any, that an allow by a lookup of merged rules leads to."""
+    entries: tuple[Entry | None, ...] = ()
+    """Of each rule, how it can be looked up together with others."""
+
+    @property
+    def outline(self) -> tuple[tuple[str, bool], ...]:
+        """What decides whether rule groups can jump to its chain, or have to hold some of its rules themselves."""
+        return tuple(
+            (rule.rule.action, entry is not None)
+            for rule, entry in zip(self.rendered.rules, self.entries, strict=True)
+            if rule.lines
+        )
 
 
 def policy_of(way: Way, id_: RulesId, rules: Sequence[Rule] | None, known: Known, log_prefix: str) -> Policy:
@@ -49,8 +62,21 @@ def policy_of(way: Way, id_: RulesId, rules: Sequence[Rule] | None, known: Known
 
     if rules is None:
         closed = RenderedRule(Rule(action="deny"), deny(None, "", UNKNOWN).lines, UNKNOWN)
-        return Policy(Rendered((closed,), (), frozenset()), {}, claims)
-    return Policy(render_policy(rules, known, verdict), denies, claims)
+        return Policy(Rendered((closed,), (), frozenset()), {}, claims, entries=(None,))
+    rendered = render_policy(rules, known, verdict)
+    allow = verdict_chain(way, "allow", id_)
+
+    def entry(written: RenderedRule) -> Entry | None:
+        found = mergeable(written.rule) if written.lines and not written.why else None
+        if found is None:
+            return None
+        deny = verdict_chain(way, "deny", f"{id_} {written.rule.index} ")
+        return Entry(found, f"goto {allow if written.rule.action == 'allow' else deny}")
+
+    counted = counter(way, id_, "allow")
+    accept = Chain((f"counter name {counted} accept",), comment=f"{id_} {way}")
+    allows = {allow: accept} if counted in claims.counters else {}
+    return Policy(rendered, denies, claims, allows, tuple(map(entry, rendered.rules)))
 
 
 def preview_of(

@@ -62,6 +62,14 @@ Verdict = Callable[[Rule, str], Sequence[str]]
 
 
 @dataclass(frozen=True)
+class Chain:
+    lines: tuple[str, ...]
+    hook: str = ""
+    """`type ... hook ... priority ...; policy ...;` of a base chain."""
+    comment: str = ""
+
+
+@dataclass(frozen=True)
 class RenderedRule:
     rule: Rule
     lines: tuple[str, ...]

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 
 from services.node_dataplane.nft.attribution import Claims, Counted, Denial
 from services.node_dataplane.nft.chains import Chain
@@ -23,6 +23,8 @@ from services.node_dataplane.nft.transaction import Command, Elements, Statement
 
 GUARD = Counted("", "egress", "deny")
 """What stands in the journal for a counter of the fixed part."""
+
+_NOTHING: Mapping[bytes, str] = {}
 
 
 class Ruleset:
@@ -39,10 +41,10 @@ class Ruleset:
 
     # --- sets and elements
 
-    def open(self, name: str, spec: SetSpec, keys: Set[bytes] = frozenset()) -> None:
+    def open(self, name: str, spec: SetSpec, rows: Mapping[bytes, str] = _NOTHING) -> None:
         """The set exists, with exactly these elements."""
         self._sets.put(name, spec)
-        self.fill(name, dict.fromkeys(keys, ""))
+        self.fill(name, rows)
 
     def fill(self, name: str, rows: Mapping[bytes, str]) -> None:
         elements = self._elements.setdefault(name, Journal())
@@ -172,7 +174,7 @@ class Ruleset:
             kind = self._sets.now[name].kind
             commands = dispatch if kind.verdicts else changed
             if kind.interval:
-                commands.append(Statement(f"flush set inet {TABLE} {name}"))
+                commands.append(Statement(f"flush {kind.word} inet {TABLE} {name}"))
                 rows: tuple[tuple[bytes, str], ...] = tuple(sorted(elements.now.items()))
                 if rows:
                     commands.append(Elements("add", name, kind, rows))

@@ -14,6 +14,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 LINK_BYTES = 16
 
@@ -74,6 +75,69 @@ SOURCES6 = SetKind("type ifname . ipv6_addr;", _spell_source6)
 DISPATCH = SetKind("type ifname : verdict;", _spell_link, verdicts=True)
 NETS4 = SetKind("type ipv4_addr; flags interval;", bytes.decode, interval=True)
 NETS6 = SetKind("type ipv6_addr; flags interval;", bytes.decode, interval=True)
+
+
+class Shape(NamedTuple):
+    """What a map of merged rules is looked up by."""
+
+    family: Literal[0, 4, 6]
+    """Of the address; 0: there is none."""
+    side: Literal["saddr", "daddr", ""]
+    protocol: bool
+    port: bool
+    """The destination port, never without the protocol."""
+
+    @property
+    def fields(self) -> str:
+        address = {0: "", 4: f"ip {self.side}", 6: f"ip6 {self.side}"}[self.family]
+        return " . ".join(
+            filter(None, (address, "meta l4proto" if self.protocol else "", "th dport" if self.port else ""))
+        )
+
+    @property
+    def kind(self) -> SetKind:
+        return _MERGED[self.family, self.protocol, self.port]
+
+    @property
+    def ranges(self) -> SetKind:
+        """Of the interval map; its keys are text."""
+        return _MERGED_RANGES[self.family, self.protocol, self.port]
+
+
+def suffix(protocol: int | None, port: int | None) -> bytes:
+    """What follows the address in the key of a merged map."""
+    return (b"" if protocol is None else bytes((protocol, 0, 0, 0))) + (
+        b"" if port is None else port.to_bytes(2, "big") + b"\0\0"
+    )
+
+
+def _merged(family: int, protocol: bool, port: bool, *, interval: bool) -> SetKind:
+    width = {0: 0, 4: 4, 6: 16}[family]
+
+    def spell(key: bytes) -> str:
+        parts = [] if not family else [_spell4(key[:4]) if family == 4 else _spell6(key[:16])]
+        if protocol:
+            parts.append(str(key[width]))
+        if port:
+            parts.append(str(int.from_bytes(key[width + 4 : width + 6], "big")))
+        return " . ".join(parts)
+
+    types = {0: "", 4: "ipv4_addr", 6: "ipv6_addr"}[family]
+    key = " . ".join(filter(None, (types, "inet_proto" if protocol else "", "inet_service" if port else "")))
+    flags = " flags interval;" if interval else ""
+    return SetKind(
+        f"type {key} : verdict;{flags}", bytes.decode if interval else spell, verdicts=True, interval=interval
+    )
+
+
+_SHAPES = [
+    (family, protocol, port)
+    for family in (0, 4, 6)
+    for protocol, port in ((True, True), (True, False), (False, False))
+    if family or protocol
+]
+_MERGED = {shape: _merged(*shape, interval=False) for shape in _SHAPES}
+_MERGED_RANGES = {shape: _merged(*shape, interval=True) for shape in _SHAPES}
 
 
 def link_key(link: str) -> bytes:

@@ -33,6 +33,8 @@ from services.node_dataplane.nft.chains import Chain, endpoint_chains
 from services.node_dataplane.nft.frame import NodeRules
 from services.node_dataplane.nft.governed import Devices, govern
 from services.node_dataplane.nft.groups import Delta, GroupState, MalformedGroup
+from services.node_dataplane.nft.lookups import Lookups
+from services.node_dataplane.nft.merge import Members
 from services.node_dataplane.nft.names import (
     WAYS,
     Way,
@@ -151,6 +153,8 @@ class PolicyTable:
         """Rule group -> policies whose rules it holds itself."""
         self._names: References[object, GroupId] = References()
         """Rule group, policy -> groups whose sets its lines name."""
+        self._leads: References[str, _Policy] = References()
+        """Rule group -> policies that its lookups of merged rules lead to."""
         self._policies: dict[_Policy, Policy] = {}
         self._written: dict[object, frozenset[str]] = {}
         """Rule group, policy -> the chains that it consists of."""
@@ -170,6 +174,7 @@ class PolicyTable:
         self._stale_groups: set[GroupId] = set()
         # What the kernel shall hold, what was told, and the flush under way
         self._ruleset = Ruleset()
+        self._lookups = Lookups(self._ruleset)
         self._wanted: Wanted | None = None
         self._unasked: set[RulesId | GroupId] = set()
         """Told of, though not wanted at that time."""
@@ -268,7 +273,7 @@ class PolicyTable:
         self._malformed.pop(id_, None)
         if state.facts != was:
             self._stale_groups.add(id_)
-        elif state.known and self._names.users(id_):
+        elif state.known:
             self._move(id_, state, delta)
         if state.empty:
             del self._groups[id_]
@@ -506,11 +511,11 @@ class PolicyTable:
         if made.rendered.faults:
             self._faulty.add(policy)
         self._stale_structures |= self._inlines.users(policy)
-        if made.rendered.passes and not (before is not None and before.rendered.passes):
+        if before is None or before.outline != made.outline:
             self._stale_structures |= self._enforces.users(policy)
 
     def _write_structure(self, name: str) -> set[_Policy]:
-        """The policies that began or ceased to be jumped to."""
+        """The policies that it began or ceased to jump to, or to lead to."""
         structure = self._structures[name]
         if not self._in_use(name):
             del self._structures[name]
@@ -518,7 +523,9 @@ class PolicyTable:
             self._ruleset.claim(name, Claims())
             self._inlines.set(name, frozenset())
             self._name(name, frozenset())
-            return set(self._jumps.set(name, frozenset()).lost)
+            self._lookups.set(name, ())
+            lost = self._jumps.set(name, frozenset()).lost, self._leads.set(name, frozenset()).lost
+            return set().union(*lost)
         way, direction, stage = structure
 
         def preview(rules: RulesId, tier: str, passing: str, claims: Claims) -> Rendered:
@@ -528,8 +535,9 @@ class PolicyTable:
             name,
             way,
             direction,
-            lambda rules: self._policies[way, rules].rendered,
+            lambda rules: self._policies[way, rules],
             preview,
+            self._members,
             undecided=stage.undecided if stage is not None else "",
         )
         if stage is not None:
@@ -538,8 +546,10 @@ class PolicyTable:
         self._ruleset.claim(name, made.claims)
         self._inlines.set(name, frozenset((way, rules) for rules in made.inlined))
         self._name(name, frozenset(made.groups))
-        shift = self._jumps.set(name, frozenset((way, rules) for rules in made.jumps))
-        return set(shift.gained | shift.lost)
+        self._lookups.set(name, made.merged)
+        jumps = self._jumps.set(name, frozenset((way, rules) for rules in made.jumps))
+        leads = self._leads.set(name, frozenset((way, rules) for rules in made.led_to))
+        return set(jumps.gained | jumps.lost | leads.gained | leads.lost)
 
     def _place_policy(self, policy: _Policy) -> None:
         """What a policy leads to exists while it is enforced, its chain while somebody jumps to it."""
@@ -550,6 +560,8 @@ class PolicyTable:
         groups: frozenset[GroupId] = frozenset()
         if made is not None:
             chains.update(made.denies)
+            if self._leads.users(policy):
+                chains.update(made.allows)
             if jumped:
                 chains[policy_chain(way, id_)] = Chain(made.rendered.lines, comment=f"{id_} {way}")
                 groups = frozenset(group for rule in made.rendered.rules for group in groups_of(rule.rule))
@@ -576,7 +588,8 @@ class PolicyTable:
         for name in (f(id_, family) for f in (address_set, port_set, net_set) for family in (4, 6)):
             if name in contents:
                 kind, keys = contents[name]
-                self._ruleset.open(name, SetSpec(kind, state.selector if state is not None else ""), keys)
+                spec = SetSpec(kind, state.selector if state is not None else "")
+                self._ruleset.open(name, spec, dict.fromkeys(keys, ""))
             else:
                 self._ruleset.close(name)
 
@@ -599,7 +612,16 @@ class PolicyTable:
         for map_ in _RULES_CHAINS.values():
             self._ruleset.discard(map_, link_key(endpoint.link))
 
+    def _members(self, group: GroupId) -> Members:
+        state = self._groups[group]
+        return Members(state.keys4, state.keys6, state.nets4, state.nets6)
+
     def _move(self, id_: GroupId, state: GroupState, delta: Delta) -> None:
+        self._stale_structures.update(self._lookups.move(id_, delta))
+        if delta.nets:
+            self._stale_structures |= self._lookups.watching(id_)
+        if not self._names.users(id_):
+            return
         for name, added, removed in (
             (_set_name(id_, state, 4), delta.added4, delta.removed4),
             (_set_name(id_, state, 6), delta.added6, delta.removed6),

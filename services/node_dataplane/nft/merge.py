@@ -1,0 +1,309 @@
+"""Many rules of one action as a few lookups.
+
+Consecutive rules of one tier that all allow, or all deny, are a union: a packet that any of them matches has the same
+fate. So those of the usual shapes become elements of maps, and the price of a packet does not grow with their number:
+
+    peers of a group           ip saddr . meta l4proto . th dport vmap @m..        hash map: member x protocol x port
+    any peer                   meta l4proto . th dport vmap @m..                   hash map
+    peers in networks          ip saddr . meta l4proto . th dport vmap @m..        interval map: exceptions cut out
+    a group too large for it   ip saddr @g.. meta l4proto . th dport vmap @m..     one lookup of the peer, one of ports
+
+An element leads to the chain of the first policy that it is due to, which counts, reports and decides. Rules of any
+other shape (named ports, negations, ICMP types) are written one by one as ever. Hash maps change with the groups'
+members, element by element (`lookup`). Interval maps change with policies and network sets alone; a kernel deletes from
+them at a price, so they are named after their content and replaced as a whole.
+
+A map has room for so many elements: an agent's memory is bounded. The smallest groups come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from bus_schemas.ids import GroupId
+from bus_schemas.policy import Match, Rule
+from services.node_dataplane.nft.lookup import Lookup
+from services.node_dataplane.nft.names import address_set, merged_map
+from services.node_dataplane.nft.ranges import (
+    Box,
+    Claim,
+    Range,
+    boxes,
+    difference,
+    merged,
+    of_cidrs,
+    of_packed,
+    spelled,
+)
+from services.node_dataplane.nft.render import WITH_PORTS
+from services.node_dataplane.nft.sets import SetSpec, Shape, suffix
+
+FROM = 5
+"""So many rules are worth a lookup."""
+MOST_PORTS = 32
+"""Of one rule in a hash map: more are left to a rule of its own."""
+ROWS = 65_536
+"""Elements of the hash maps of one run of rules."""
+CLAIMS = 524_288
+"""Of rules on those elements: several can claim one."""
+BOXES = 16_384
+"""Elements of an interval map, and steps to make it."""
+
+_FAMILIES: tuple[Literal[4, 6], ...] = (4, 6)
+
+
+class Mergeable(NamedTuple):
+    """A rule in one of the shapes that can be looked up."""
+
+    side: Literal["saddr", "daddr", ""]
+    """Of the peer; empty: any peer."""
+    group: GroupId | None
+    nets: Mapping[int, Sequence[Range]]
+    """Family -> ranges of the peer's addresses."""
+    families: tuple[Literal[4, 6], ...]
+    protocol: int | None
+    ports: tuple[Range, ...]
+    """Destination ports; empty: any."""
+
+
+class Entry(NamedTuple):
+    rule: Mergeable
+    verdict: str
+    """`goto <chain>`"""
+
+
+class Members(NamedTuple):
+    """Of a group whose members are known."""
+
+    keys4: Mapping[bytes, int]
+    keys6: Mapping[bytes, int]
+    nets4: Mapping[bytes, int]
+    nets6: Mapping[bytes, int]
+
+    def keys(self, family: int) -> Mapping[bytes, int]:
+        return self.keys4 if family == 4 else self.keys6
+
+    def nets(self, family: int) -> Mapping[bytes, int]:
+        return self.nets4 if family == 4 else self.nets6
+
+
+@dataclass
+class Merged:
+    """What stands for the rules of one run."""
+
+    lines: list[str] = field(default_factory=list)
+    maps: dict[str, tuple[SetSpec, dict[bytes, str]]] = field(default_factory=dict)
+    lookups: dict[str, tuple[Shape, Lookup]] = field(default_factory=dict)
+    """Those of the maps that change with members."""
+    named: set[GroupId] = field(default_factory=set)
+    """Groups whose sets the lines name."""
+    watched: set[GroupId] = field(default_factory=set)
+    """Groups whose networks are in a map."""
+    left: set[int] = field(default_factory=set)
+    """Entries that it does not stand for."""
+
+
+def mergeable(rule: Rule) -> Mergeable | None:
+    """None: the rule is of another shape."""
+    far = (rule.source.ports, rule.source.named_ports, rule.source.not_ports, rule.source.not_named_ports)
+    near = (rule.destination.named_ports, rule.destination.not_ports, rule.destination.not_named_ports)
+    if rule.action not in ("allow", "deny") or any(far) or any(near):
+        return None
+    if not (rule.not_protocol is None and rule.icmp is None and rule.not_icmp is None):
+        return None
+    ports = tuple(merged((p.first, p.last) for p in rule.destination.ports if p.first <= p.last))
+    if ports and rule.protocol not in WITH_PORTS:
+        return None
+    families = _FAMILIES if rule.ip_version is None else (rule.ip_version,)
+    source, destination = _concerned(rule.source), _concerned(rule.destination)
+    if not source and not destination:
+        any_peer = rule.ip_version is None and rule.protocol is not None and _size(ports) <= MOST_PORTS
+        return Mergeable("", None, {}, families, rule.protocol, ports) if any_peer else None
+    if source and destination:
+        return None
+    match, side = (rule.source, "saddr") if source else (rule.destination, "daddr")
+    if match.not_groups or len(match.groups) > 1 or (match.groups and (match.nets or match.not_nets)):
+        return None
+    if match.groups:
+        if _size(ports) > MOST_PORTS:
+            return None
+        return Mergeable(side, match.groups[0], {}, families, rule.protocol, ports)  # type: ignore[arg-type]
+    if not match.nets:
+        return None
+    nets = {family: difference(of_cidrs(match.nets, family), of_cidrs(match.not_nets, family)) for family in families}
+    return Mergeable(side, None, nets, families, rule.protocol, ports)  # type: ignore[arg-type]
+
+
+def _concerned(match: Match) -> bool:
+    return bool(match.groups or match.not_groups or match.nets or match.not_nets)
+
+
+def _size(ports: Iterable[Range]) -> int:
+    return sum(last - first + 1 for first, last in ports)
+
+
+def _suffixes(rule: Mergeable) -> list[bytes]:
+    if not rule.ports:
+        return [suffix(rule.protocol, None)]
+    return [suffix(rule.protocol, port) for first, last in rule.ports for port in range(first, last + 1)]
+
+
+def _shape(rule: Mergeable, family: Literal[0, 4, 6]) -> Shape:
+    return Shape(family, rule.side, rule.protocol is not None, bool(rule.ports))
+
+
+def merge(name: str, entries: Sequence[Entry], members: Callable[[GroupId], Members]) -> Merged:
+    """The lookups of one run of rules, in order. The names of its maps are derived from `name`."""
+    made = Merged()
+    peers = [index for index, entry in enumerate(entries) if entry.rule.group is not None]
+    anyone = [index for index, entry in enumerate(entries) if not entry.rule.side]
+    nets = [index for index, entry in enumerate(entries) if entry.rule.nets]
+    if len(peers) + len(anyone) < FROM:
+        made.left.update(peers, anyone)
+    else:
+        _any_peer(made, name, [entries[index] for index in anyone])
+        _groups(made, name, entries, peers, members)
+    nets += [index for index in peers if index not in made.left and _has_nets(entries[index], members)]
+    _networks(made, name, entries, nets, members)
+    return made
+
+
+def _has_nets(entry: Entry, members: Callable[[GroupId], Members]) -> bool:
+    found = members(entry.rule.group) if entry.rule.group is not None else None
+    return found is not None and bool(found.nets4 or found.nets6)
+
+
+def _any_peer(made: Merged, name: str, entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        shape = _shape(entry.rule, 0)
+        map_ = merged_map(name, "".join(map(str, shape)))
+        if map_ not in made.maps:
+            made.maps[map_] = SetSpec(shape.kind), {}
+            made.lines.append(f"{shape.fields} vmap @{map_}")
+        for key in _suffixes(entry.rule):
+            made.maps[map_][1].setdefault(key, entry.verdict)
+
+
+def _groups(
+    made: Merged, name: str, entries: Sequence[Entry], peers: Sequence[int], members: Callable[[GroupId], Members]
+) -> None:
+    by_group: dict[GroupId, list[int]] = {}
+    for index in peers:
+        group = entries[index].rule.group
+        assert group is not None
+        by_group.setdefault(group, []).append(index)
+
+    def claims(group: GroupId) -> int:
+        found = members(group)
+        return sum(
+            len(found.keys(family)) * max(1, _size(entries[index].rule.ports))
+            for index in by_group[group]
+            for family in entries[index].rule.families
+        )
+
+    room, claimed = ROWS, 0
+    for group in sorted(by_group, key=lambda group: (claims(group), group)):
+        wanted = claims(group)
+        if wanted > room - sum(len(made.maps[map_][1]) for map_ in made.lookups) or claimed + wanted > CLAIMS:
+            _factored(made, name, group, entries, by_group[group])
+            continue
+        claimed += wanted
+        for index in by_group[group]:
+            for family in entries[index].rule.families:
+                _claim(made, name, entries, peers, index, family, members(group).keys(family))
+
+
+def _claim(
+    made: Merged,
+    name: str,
+    entries: Sequence[Entry],
+    peers: Sequence[int],
+    index: int,
+    family: Literal[4, 6],
+    keys: Iterable[bytes],
+) -> None:
+    rule, verdict = entries[index]
+    assert rule.group is not None
+    shape = _shape(rule, family)
+    map_ = merged_map(name, "".join(map(str, shape)))
+    if map_ not in made.maps:
+        made.maps[map_] = SetSpec(shape.kind), {}
+        made.lines.append(f"{shape.fields} vmap @{map_}")
+        lookup = Lookup()
+        for each in peers:
+            lookup.order(entries[each].verdict)
+        made.lookups[map_] = shape, lookup
+    made.lookups[map_][1].add(rule.group, verdict, _suffixes(rule), keys, made.maps[map_][1])
+
+
+def _factored(made: Merged, name: str, group: GroupId, entries: Sequence[Entry], indexes: Sequence[int]) -> None:
+    """One lookup of the peer, and one of protocol and port."""
+    for side in ("saddr", "daddr"):
+        alike = [index for index in indexes if entries[index].rule.side == side and entries[index].rule.ports]
+        made.left.update(index for index in indexes if entries[index].rule.side == side and index not in alike)
+        if len(alike) < FROM:
+            made.left.update(alike)
+            continue
+        made.named.add(group)
+        ports = Shape(0, "", protocol=True, port=True)
+        for family in _FAMILIES:
+            map_ = merged_map(name, f"{group} {side} {family}")
+            rows: dict[bytes, str] = {}
+            for index in alike:
+                if family in entries[index].rule.families:
+                    for key in _suffixes(entries[index].rule):
+                        rows.setdefault(key, entries[index].verdict)
+            made.maps[map_] = SetSpec(ports.kind), rows
+            peer = Shape(family, side, protocol=False, port=False).fields
+            made.lines.append(f"{peer} @{address_set(group, family)} {ports.fields} vmap @{map_}")
+
+
+def _networks(
+    made: Merged, name: str, entries: Sequence[Entry], indexes: Sequence[int], members: Callable[[GroupId], Members]
+) -> None:
+    if not indexes:
+        return
+    by_shape: dict[Shape, dict[int | None, list[Claim]]] = {}
+    users: dict[Shape, list[int]] = {}
+    for index in sorted(indexes):
+        rule, verdict = entries[index]
+        for family in rule.families:
+            found = rule.nets.get(family, ()) if rule.group is None else of_packed(members(rule.group).nets(family))
+            if found:
+                shape = _shape(rule, family)
+                by_shape.setdefault(shape, {}).setdefault(rule.protocol, []).append(Claim(found, rule.ports, verdict))
+                users.setdefault(shape, []).append(index)
+    few = len(indexes) < FROM and all(entries[index].rule.group is None for index in indexes)
+    for shape, claims in by_shape.items():
+        rows = None if few else _rows(shape, claims)
+        if rows is None:
+            made.left.update(users[shape])
+            continue
+        content = "".join(f"{key.decode()} {verdict}\n" for key, verdict in rows.items())
+        map_ = merged_map(name, f"{shape} {content}")
+        made.maps[map_] = SetSpec(shape.ranges), rows
+        made.lines.append(f"{shape.fields} vmap @{map_}")
+    made.watched.update(group for index in indexes if (group := entries[index].rule.group) is not None)
+
+
+def _rows(shape: Shape, claims: Mapping[int | None, Sequence[Claim]]) -> dict[bytes, str] | None:
+    """None: there would be too many."""
+    rows: dict[bytes, str] = {}
+    for protocol, claimed in claims.items():
+        found = boxes(claimed, BOXES)
+        if found is None or len(rows) + len(found) > BOXES:
+            return None
+        rows.update((_key(shape, protocol, box), box.verdict) for box in found)
+    return rows
+
+
+def _key(shape: Shape, protocol: int | None, box: Box) -> bytes:
+    parts = [spelled(box.addresses, shape.family)]
+    if shape.protocol:
+        parts.append(str(protocol))
+    if shape.port:
+        first, last = box.ports
+        parts.append(str(first) if first == last else f"{first}-{last}")
+    return " . ".join(parts).encode()
