@@ -314,16 +314,28 @@ def test_all_devices_but_those_of_others(lab: Lab) -> None:
     assert lab.damage() == []
 
 
-def test_one_of_all_devices_leaves_pods_to_their_own_policy(lab: Lab) -> None:
-    lab.hosts(
-        host("all", "*", forward_ingress=by("none"), forward_egress=by("none"), pre_dnat=early("none"), ingress=OPEN)
-    )
+def test_one_of_all_devices_leaves_pods_and_their_node_to_the_pods_policy(lab: Lab) -> None:
+    lab.hosts(host("all", "*", ingress=by("none"), egress=by("none")))
     assert reaches(lab.pod, NODE)
     assert reaches(lab.node, POD)
-    assert refused(lab.world, POD)
-    assert refused(lab.pod, WORLD)
-    lab.pod_policy(egress="nothing")
+    assert reaches(lab.pod, WORLD)
+    lab.pod_policy(ingress="nothing", egress="nothing")
     assert refused(lab.pod, NODE)
+    assert reaches(lab.node, POD)
+
+
+def test_one_of_all_devices_governs_what_enters_and_leaves_by_pods(lab: Lab) -> None:
+    lab.hosts(host("all", "*", ingress=OPEN, egress=OPEN, pre_dnat=early("none")))
+    assert refused(lab.pod, NODE)
+    assert refused(lab.pod, WORLD)
+    assert reaches(lab.node, POD)
+    lab.hosts(host("all", "*", forward_ingress=by("none")), host("away", "away"), host("near", "near"))
+    assert refused(lab.pod, FAR), "it entered by the pod's link"
+    assert reaches(lab.world, POD), "it entered by a device with a host endpoint of its own"
+    lab.hosts(host("all", "*", forward_egress=by("none")))
+    assert refused(lab.world, POD)
+    assert reaches(lab.pod, FAR)
+    assert reaches(lab.node, POD)
 
 
 def test_a_named_device_is_not_asked_what_the_others_are(lab: Lab) -> None:

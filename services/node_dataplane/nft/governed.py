@@ -2,11 +2,11 @@
 
     interface `eth0`      the device of that name, whether it is there yet or not
     no interface          each device that carries one of its addresses
-    interface `*`         every device for which no other one stands
+    interface `*`         every device that no other one governs
 
 A device has one host endpoint. Of several that claim it, by name or by address, the one whose own name is first in the
-alphabet governs; so of several `*`. Neither the loopback nor a pod's link is ever governed: what a host's process says
-to itself is nobody's business, and a pod has policy of its own.
+alphabet governs; so of several `*`. Neither the loopback nor a pod's link can be named: what a host's process says to
+another is nobody's business, and a pod has policy of its own (what `*` means for pods is for `host` to say).
 """
 
 from __future__ import annotations

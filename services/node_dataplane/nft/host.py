@@ -19,9 +19,12 @@ which the node sends it by). The bit ACCEPTED of the packet's mark carries that.
 at once, so the bit is set before the policies are asked, and cleared when none of them decided; the base chain that
 follows the raw stage finds what is not to be tracked. Tiers have no default in these stages: others come.
 
-What no host endpoint is asked about: established connections (but by raw stages, which know of none), neighbour
-discovery, VXLAN between known nodes, failsafe ports, what a node sends to its own pods, what a pod sends to its node
-(that is for the pod's policy and the endpoint-to-host action).
+The host endpoint `*` stands for pods' links, too, in the stages where packets are forwarded or may yet be, as in Calico:
+what goes from pod to pod on one node has passed two devices of the node. Normal policy never concerns pods: a node
+reaches its own, and what they send to it is for their policy and the endpoint-to-host action.
+
+Nobody is asked about established connections (but in the raw stages, which know of none), neighbour discovery, VXLAN
+between known nodes, and failsafe ports, of which there are none for what is forwarded.
 """
 
 from __future__ import annotations
@@ -65,6 +68,8 @@ class Stage(NamedTuple):
     """Rules before the policies."""
     early: bool = False
     """Tiers have no default, and an allow holds for later stages."""
+    pods: bool = False
+    """The host endpoint of all other devices stands for pods' links, too."""
 
     @property
     def map(self) -> str:
@@ -102,16 +107,21 @@ def _untracked(said: Callable[[HostAttachment], Direction]) -> Callable[[HostAtt
 STAGES: tuple[Stage, ...] = (
     Stage("raw_in", "ingress", _untracked(lambda h: h.untracked_ingress), (f"jump {OPEN_RAW_IN}", _SET), early=True),
     Stage("raw_out", "egress", _untracked(lambda h: h.untracked_egress), (f"jump {OPEN_RAW_OUT}", _SET), early=True),
-    Stage("prednat", "ingress", lambda h: h.pre_dnat_ingress, (INVALID, f"jump {OPEN_IN}", _SET), early=True),
+    Stage(
+        "prednat", "ingress", lambda h: h.pre_dnat_ingress, (INVALID, f"jump {OPEN_IN}", _SET), early=True, pods=True
+    ),
     Stage("in", "ingress", lambda h: h.ingress, (INVALID, f"jump {OPEN_IN}")),
     Stage("out", "egress", lambda h: h.egress, (INVALID, f"jump {OPEN_OUT}")),
-    Stage("forward_in", "ingress", lambda h: h.forward_ingress, (INVALID,)),
-    Stage("forward_out", "egress", lambda h: h.forward_egress, (INVALID,)),
+    Stage("forward_in", "ingress", lambda h: h.forward_ingress, (INVALID,), pods=True),
+    Stage("forward_out", "egress", lambda h: h.forward_egress, (INVALID,), pods=True),
 )
 
 SETS: dict[str, SetSpec] = {
     stage.map: SetSpec(DISPATCH, f"device: host endpoint's rules, {stage.name}") for stage in STAGES
 }
+
+
+_STAGES: Mapping[StageName, Stage] = {stage.name: stage for stage in STAGES}
 
 
 class Group(NamedTuple):
@@ -165,7 +175,7 @@ def faults(host: HostAttachment) -> tuple[str, ...]:
 
 def _chains(node: NodeRules, by_stage: Mapping[StageName, Mapping[str, str]], others: str | None) -> dict[str, Chain]:
     def ask(stage: StageName) -> tuple[str, ...]:
-        return tuple(_ask(stage, by_stage[stage].get(others) if others is not None else None))
+        return tuple(_ask(_STAGES[stage], by_stage[stage].get(others) if others is not None else None))
 
     made = {
         OPEN_IN: Chain((*_always_in(node), *failsafe.inbound(node.failsafe_inbound))),
@@ -178,7 +188,7 @@ def _chains(node: NodeRules, by_stage: Mapping[StageName, Mapping[str, str]], ot
             (ESTABLISHED, f"{_IS_SET} accept", "ct status dnat accept", *ask("out")),
             hook("filter", "output", "filter"),
         ),
-        "host_forwarded": Chain((f"ct status dnat {_SET}",), hook("filter", "forward", "filter + 4")),
+        "host_forwarded": Chain((f"ct state new ct status dnat {_SET}",), hook("filter", "forward", "filter + 4")),
         "host_postrouting": Chain(
             (ESTABLISHED, f"ct status dnat goto {REDIRECTED}"), hook("filter", "postrouting", "mangle")
         ),
@@ -206,13 +216,14 @@ def _chains(node: NodeRules, by_stage: Mapping[StageName, Mapping[str, str]], ot
     return made
 
 
-def _ask(stage: StageName, others: str | None) -> Iterator[str]:
+def _ask(stage: Stage, others: str | None) -> Iterator[str]:
     """The device's own host endpoint, else that of all other devices."""
-    device = "oifname" if stage in ("out", "raw_out", "forward_out") else "iifname"
-    yield f"{device} vmap @hosts_{stage}"
+    device = "iifname" if stage.way == "ingress" else "oifname"
+    yield f"{device} vmap @{stage.map}"
     if others is not None:
         yield f'{device} "{LOOPBACK}" accept'
-        yield f"{device} {POD} accept"
+        if not stage.pods:
+            yield f"{device} {POD} accept"
         yield f"goto {others}"
 
 
