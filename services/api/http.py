@@ -18,9 +18,10 @@ from bus_schemas.manifests import Accepted, Read, Rejected, read
 from bus_schemas.resources import KINDS
 from chassis.bus import Bus
 from chassis.tail import LOOK_BACK
-from services.api import labels, log, views
+from services.api import compiled, explain, labels, log, views
 from services.api.answers import BODY_LIMIT, Handler, Problem, as_json, decided, document, encode, invalid, json
 from services.api.core import Apply, Delete, Planned, Put
+from services.api.hits import hits
 from services.api.kinds import Kind, kinds_named, unknown_kind
 from services.api.sse import EventStream
 from services.api.store import Store
@@ -50,6 +51,14 @@ class Rest:
             ),
             ("GET", "/v1/status", self.status, "components and nodes"),
             ("GET", "/v1/endpoints", self.endpoints, "pods on the network, with node and addresses"),
+            ("GET", "/v1/hits", self.hits, "connections that policies decided; ?policy= ?namespace= ?node="),
+            (
+                "GET",
+                "/v1/explain",
+                self.explain,
+                "whether policy allows a connection, and why; ?from= ?to= (NAMESPACE/POD, ADDRESS, node:NAME) "
+                "?traffic=TCP/80",
+            ),
             (
                 "GET",
                 "/v1/{kind}",
@@ -144,6 +153,25 @@ class Rest:
 
     async def endpoints(self, _: web.Request) -> web.Response:
         return json({"items": views.endpoints(self._store.core)}, self._store.readable())
+
+    async def hits(self, request: web.Request) -> web.Response:
+        asked = {name: request.query.get(name, "") for name in ("policy", "namespace", "node")}
+        return json({"items": hits(self._store.core.hits.values(), **asked)}, self._store.readable())
+
+    async def explain(self, request: web.Request) -> web.Response:
+        stale = self._store.readable()
+        core = self._store.core
+        given = {name: request.query.get(name, "") for name in ("from", "to", "traffic")}
+        if missing := [name for name, text in given.items() if not text]:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"{' and '.join(missing)} must be given")
+        try:
+            source, question = explain.find_end(core, given["from"]), explain.asked(given["traffic"])
+            destination, question = explain.find_service(core, explain.find_end(core, given["to"]), question)
+            known = await compiled.read(self._bus, *explain.wanted(core, source, destination))
+            answer = explain.explain(core, source, destination, question, known)
+        except explain.CannotTell as error:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        return json(answer, stale)
 
     # --- writing
 

@@ -1,0 +1,56 @@
+"""Reads, on demand, what the compiler says of some endpoints: attachments, then the rules and groups that they name.
+
+Nothing is followed for this: an explanation is asked for by a person, now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from bus_schemas.ids import GroupId, RulesId
+from bus_schemas.policy import Attachment, Direction, Group, HostAttachment
+from bus_schemas.policy_snapshot import groups_of
+from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, RULES, Fact, Family, Key
+from chassis.bus import Bus
+from services.api.explain import Compiled, EndpointKey, HostKey
+
+
+async def read(bus: Bus, pods: Sequence[EndpointKey], hosts: Sequence[HostKey]) -> Compiled:
+    """What cannot be read counts as absent, as it does for the nodes. Raises Unavailable."""
+    compiled = Compiled()
+    compiled.attachments |= dict.fromkeys(pods)
+    attachments = await _values(bus, [(ATTACHMENT, key) for key in pods] + [(HOST_ATTACHMENT, key) for key in hosts])
+    directions: list[Direction] = []
+    for key, value in attachments:
+        if isinstance(value, Attachment):
+            compiled.attachments[key[0], key[1], key[2]] = value
+            directions += [value.ingress, value.egress]
+        elif isinstance(value, HostAttachment):
+            compiled.hosts[key[0], key[1]] = value
+            directions += [value.ingress, value.egress]
+    groups: set[GroupId] = set()
+    for key, rules in await _values(bus, [(RULES, (id,)) for id in sorted(set(_named(directions)))]):
+        compiled.world.set_rules(RulesId(key[0]), rules)
+        groups.update(groups_of((*rules.ingress, *rules.egress)))
+    first = await _values(bus, [(GROUP, (id, "0")) for id in sorted(groups)])
+    more = [(GROUP, (key[0], str(at))) for key, group in first for at in range(1, group.segments)]
+    for key, group in (*first, *await _values(bus, more)):
+        assert isinstance(group, Group)
+        compiled.world.set_group(GroupId(key[0]), int(key[1]), group)
+    return compiled
+
+
+def _named(directions: Iterable[Direction]) -> Iterator[RulesId]:
+    for direction in directions:
+        for tier in (*direction.tiers, *(direction.preview or ())):
+            yield from tier.rules
+        yield from direction.profiles
+
+
+async def _values(bus: Bus, keys: Sequence[tuple[Family[Any], Key]]) -> list[tuple[Key, Any]]:
+    """The keys that have a value, with it."""
+    if not keys:
+        return []
+    found = await bus.get_many(keys)
+    return [(fact.key, fact.value) for fact in found if isinstance(fact, Fact) and fact.value is not None]

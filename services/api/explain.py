@@ -1,0 +1,327 @@
+"""May FROM speak to TO, and which rule says so: found in the mirror and in compiled policy. Pure.
+
+"shop/web"  --find_end--> End          a pod, a node, or an address that is nobody's; what stands in the way of asking
+"TCP/http"  --asked-----> Asked
+End, End    --wanted----> keys         the attachments to read      (the shell reads them: `compiled`)
+all of it   --explain---> Explanation
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_interface
+from typing import Literal, NamedTuple
+
+from bus_schemas.endpoints import Endpoint
+from bus_schemas.explanations import Explanation, WayReport, conclude, way_report
+from bus_schemas.policy import Attachment, Direction, HostAttachment, Way
+from bus_schemas.policy_snapshot import Snapshot
+from bus_schemas.resources import EndpointSlice, HostEndpoint, Node, Pod, Service
+from bus_schemas.verdict_words import NUMBERS
+from bus_schemas.verdicts import ICMP, ICMPV6, WITH_PORTS, Flow
+from services.api.core import Core
+
+EndpointKey = tuple[str, str, str]
+HostKey = tuple[str, str]
+
+SOURCE_PORT = 40000
+"""Of the packet that is judged: rules that ask for a source port are rare."""
+ECHO_REQUEST, ECHO_REQUEST6 = 8, 128
+
+
+class CannotTell(ValueError):
+    """The question has no answer; the message says why."""
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of the connection."""
+
+    kind: Literal["pod", "node", "address"]
+    name: str
+    """`shop/web`, `node:node1`, an address."""
+    addresses: tuple[str, ...]
+    node: str = ""
+    """Where it is; empty: outside."""
+    endpoint: Endpoint | None = None
+    host_network: bool = False
+    service: Service | None = None
+    """It is what this Service's address leads to."""
+    notes: tuple[str, ...] = ()
+
+
+class Asked(NamedTuple):
+    """`TCP/80`, `TCP/http`, `ICMP`, `ICMP/8/0`, `47`."""
+
+    text: str
+    protocol: int
+    port: int = 0
+    port_name: str = ""
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+
+
+@dataclass
+class Compiled:
+    """What was read of the compiler's words; None: there is none."""
+
+    attachments: dict[EndpointKey, Attachment | None] = field(default_factory=dict)
+    hosts: dict[HostKey, HostAttachment | None] = field(default_factory=dict)
+    world: Snapshot = field(default_factory=Snapshot)
+
+
+# --- the question
+
+
+def asked(text: str) -> Asked:
+    """Raises CannotTell."""
+    name, *rest = text.strip().split("/")
+    protocol = int(name) if name.isdecimal() else NUMBERS.get(name.upper(), 0)
+    if not 0 < protocol < 256 or len(rest) > (2 if protocol in (ICMP, ICMPV6) else 1):
+        raise CannotTell(f"{text!r} is not PROTOCOL/PORT, such as TCP/80, UDP/53, TCP/http, ICMP, ICMP/8")
+    if protocol in (ICMP, ICMPV6):
+        if not all(part.isdecimal() and int(part) < 256 for part in rest):
+            raise CannotTell(f"{text!r}: the type and code of ICMP are numbers from 0 to 255")
+        numbers = [int(part) for part in rest]
+        default = ECHO_REQUEST if protocol == ICMP else ECHO_REQUEST6
+        return Asked(text, protocol, icmp_type=(numbers or [default])[0], icmp_code=(*numbers, 0, 0)[1])
+    if protocol not in WITH_PORTS:
+        if rest:
+            raise CannotTell(f"{text!r}: this protocol has no ports")
+        return Asked(text, protocol)
+    if not rest:
+        raise CannotTell(f"{text!r}: which port? For example {name.upper()}/80")
+    if rest[0].isdecimal():
+        if not 0 < int(rest[0]) < 65536:
+            raise CannotTell(f"{text!r}: a port is a number from 1 to 65535")
+        return Asked(text, protocol, port=int(rest[0]))
+    return Asked(text, protocol, port_name=rest[0])
+
+
+_POD = re.compile(r"([a-z0-9][a-z0-9.-]*)/([a-z0-9][a-z0-9.-]*)")
+
+
+def find_end(core: Core, text: str) -> End:
+    """Raises CannotTell."""
+    if text.startswith("node:"):
+        return _node(core, text.removeprefix("node:"))
+    if named := _POD.fullmatch(text):
+        return _pod(core, named[1], named[2])
+    try:
+        address = str(ip_address(text.removeprefix("ip:")))
+    except ValueError:
+        hint = f" Is it default/{text}?" if re.fullmatch(r"[a-z0-9-]+", text) else ""
+        raise CannotTell(f"{text!r} is neither NAMESPACE/POD nor an address nor node:NAME.{hint}") from None
+    return _address(core, address)
+
+
+def find_service(core: Core, end: End, question: Asked) -> tuple[End, Asked]:
+    """Where a destination that is a Service's address leads: one of its endpoints, with the port there."""
+    found = next(_services(core, end.addresses[0]), None) if end.kind == "address" else None
+    if found is None:
+        return end, question
+    title = f"{found.metadata.namespace}/{found.metadata.name}"
+    told = (
+        f"{end.name} is the address of Service {title}: nodes replace it by an endpoint's address before policies are "
+        "asked, so nets that hold it never match"
+    )
+    port = next((p for p in found.spec.ports if p.port == question.port or p.name == question.port_name), None)
+    for stored in core.resources(EndpointSlice, found.metadata.namespace):
+        piece = stored.resource
+        if not isinstance(piece, EndpointSlice) or piece.service != found.metadata.name:
+            continue
+        for endpoint in piece.spec.endpoints:
+            backend = _address(core, endpoint.addresses[0])
+            target = next((p.port for p in piece.spec.ports if port is not None and p.name == port.name), None)
+            there = f"{backend.name} port {target}" if target else backend.name
+            note = f"{told}; judged is one of its endpoints, {there}"
+            changed = question._replace(port=target, port_name="") if target else question
+            return replace(backend, service=found, notes=(*backend.notes, note)), changed
+    return replace(end, service=found, notes=(*end.notes, f"{told}; it has no endpoints: ask for its pods instead")), (
+        question
+    )
+
+
+def _node(core: Core, name: str) -> End:
+    stored = core.resource(Node, ("", name))
+    if stored is None or not isinstance(stored.resource, Node):
+        raise CannotTell(f"there is no node {name!r}")
+    return End("node", f"node:{name}", _addresses(stored.resource), name)
+
+
+def _addresses(node: Node) -> tuple[str, ...]:
+    return tuple(str(ip_interface(text).ip) for family in (4, 6) if (text := node.address(family)))
+
+
+def _pod(core: Core, namespace: str, name: str) -> End:
+    for endpoint in core.endpoints.values():
+        if (endpoint.namespace, endpoint.name) == (namespace, name):
+            return End("pod", f"{namespace}/{name}", endpoint.addresses, endpoint.node, endpoint)
+    stored = core.resource(Pod, (namespace, name))
+    if stored is None or not isinstance(stored.resource, Pod):
+        raise CannotTell(f"there is no pod {namespace}/{name}")
+    pod = stored.resource
+    if not pod.spec.host_network:
+        raise CannotTell(
+            f"pod {namespace}/{name} is not on the network: no node has plugged it in, so nothing can be said of it yet"
+        )
+    node = core.resource(Node, ("", pod.spec.node_name))
+    addresses = _addresses(node.resource) if node is not None and isinstance(node.resource, Node) else ()
+    note = (
+        f"{namespace}/{name} is in the network of its node ({pod.spec.node_name or 'unknown'}): no policy applies to "
+        "it, no selector means it; what counts is the node's address"
+    )
+    return End(
+        "node",
+        f"{namespace}/{name}",
+        addresses or pod.status.pod_ips,
+        pod.spec.node_name,
+        host_network=True,
+        notes=(note,),
+    )
+
+
+def _address(core: Core, address: str) -> End:
+    for endpoint in core.endpoints.values():
+        if address in endpoint.addresses:
+            name = f"{endpoint.namespace}/{endpoint.name}"
+            note = f"{address} is pod {name}"
+            return End("pod", name, (address,), endpoint.node, endpoint, notes=(note,))
+    for stored in core.resources(Node):
+        if isinstance(stored.resource, Node) and address in _addresses(stored.resource):
+            name = stored.resource.metadata.name
+            return End("node", f"node:{name}", (address,), name, notes=(f"{address} is node {name}",))
+    return End("address", address, (address,))
+
+
+def _services(core: Core, address: str) -> Iterator[Service]:
+    for stored in core.resources(Service):
+        service = stored.resource
+        if isinstance(service, Service) and address in (*service.spec.cluster_ips, *service.spec.external_ips):
+            yield service
+
+
+# --- what must be read
+
+
+def wanted(core: Core, *ends: End) -> tuple[list[EndpointKey], list[HostKey]]:
+    """The attachments and host attachments that decide."""
+    plugged = [end.endpoint for end in ends if end.endpoint is not None]
+    pods: list[EndpointKey] = [(endpoint.node, endpoint.namespace, endpoint.name) for endpoint in plugged]
+    nodes = {end.node for end in ends if end.kind == "node"}
+    hosts = [
+        (stored.resource.spec.node, stored.resource.metadata.name)
+        for stored in core.resources(HostEndpoint)
+        if isinstance(stored.resource, HostEndpoint) and stored.resource.spec.node in nodes
+    ]
+    return pods, hosts
+
+
+# --- the answer
+
+
+def explain(core: Core, source: End, destination: End, question: Asked, compiled: Compiled) -> Explanation:
+    """Raises CannotTell when the two have no address family in common, or the named port is nobody's."""
+    ours, theirs = _pair(source, destination, question)
+    flow = _flow(ours, theirs, _numbered(core, destination, question))
+    notes = [*source.notes, *destination.notes]
+    local = source.node != "" and source.node == destination.node
+    egress = ingress = None
+    if source.endpoint is not None and destination.endpoint is source.endpoint:
+        notes.append("a pod's packets to itself never leave it: no policy is asked")
+    else:
+        egress = _way(source, "egress", flow, compiled, local=local)
+        if source.kind == "node" and local and destination.kind == "pod":
+            notes.append(f"node {source.node} always reaches its own pods: the ingress policies are not asked")
+        else:
+            ingress = _way(destination, "ingress", flow, compiled, local=local)
+    if source.kind == "node" and destination.kind == "pod" and not local:
+        notes.append("through a tunnel the source is the node's tunnel address: nets must hold that one, too")
+    action, because, staged = conclude(egress, ingress, otherwise="no policy governs either end")
+    if action == "deny":
+        notes.append("connections that were allowed when they began live on, unless the policy is told to cut them")
+        if any(report is not None and report.endpoint.startswith("host endpoint") for report in (egress, ingress)):
+            notes.append("failsafe ports of the node (FelixConfiguration) are open whatever its host endpoints say")
+    return Explanation(
+        source=source.name,
+        destination=destination.name,
+        traffic=question.text.upper() if not question.port_name else question.text,
+        source_address=ours,
+        destination_address=theirs,
+        action=action,
+        because=because,
+        egress=egress,
+        ingress=ingress,
+        preview_action=staged,
+        notes=tuple(notes),
+    )
+
+
+def _pair(source: End, destination: End, question: Asked) -> tuple[str, str]:
+    """An address of each end, of one family: that of the ICMP that is asked for, or else the first in common."""
+    for ours in source.addresses:
+        for theirs in destination.addresses:
+            family = 6 if ":" in ours else 4
+            if (":" in theirs) == (family == 6) and not (question.protocol == ICMPV6 and family == 4):
+                return ours, theirs
+    listed = f"{', '.join(source.addresses) or 'none'} and {', '.join(destination.addresses) or 'none'}"
+    raise CannotTell(f"the two have no address of one family ({listed})")
+
+
+def _numbered(core: Core, destination: End, question: Asked) -> Asked:
+    """The question with the number of a named port, as the destination calls it."""
+    if not question.port_name:
+        return question
+    names: Mapping[tuple[str, int], int] = {}
+    if destination.endpoint is not None:
+        key = (destination.endpoint.namespace, destination.endpoint.name)
+        stored = core.resource(Pod, key)
+        if stored is not None and isinstance(stored.resource, Pod):
+            names = {(p.name, NUMBERS.get(p.protocol, 0)): p.container_port for p in stored.resource.ports}
+        else:
+            names = {(p.name, NUMBERS.get(p.protocol, 0)): p.port for p in destination.endpoint.ports}
+    number = names.get((question.port_name, question.protocol))
+    if number is None:
+        known = ", ".join(sorted(name for name, _ in names if name)) or "none"
+        raise CannotTell(f"{destination.name} has no port named {question.port_name!r} for it (it has {known})")
+    return question._replace(port=number)
+
+
+def _flow(source: str, destination: str, question: Asked) -> Flow:
+    ours, theirs = ip_address(source), ip_address(destination)
+    protocol, icmp_type = question.protocol, question.icmp_type
+    if protocol == ICMP and ours.version == 6:
+        protocol, icmp_type = ICMPV6, ECHO_REQUEST6 if icmp_type == ECHO_REQUEST else icmp_type
+    source_port = SOURCE_PORT if protocol in WITH_PORTS else 0
+    return Flow(ours.packed, theirs.packed, protocol, source_port, question.port, icmp_type, question.icmp_code)
+
+
+def _way(end: End, way: Way, flow: Flow, compiled: Compiled, *, local: bool) -> WayReport | None:
+    if end.endpoint is not None:
+        return _pod_way(end.endpoint, way, flow, compiled)
+    if end.kind == "node" and not local:
+        return _host_way(end, way, flow, compiled)
+    return None
+
+
+def _pod_way(endpoint: Endpoint, way: Way, flow: Flow, compiled: Compiled) -> WayReport:
+    name = f"{endpoint.namespace}/{endpoint.name}"
+    attachment = compiled.attachments.get((endpoint.node, endpoint.namespace, endpoint.name))
+    if attachment is None or attachment.container != endpoint.container:
+        because = "nothing is compiled for it (yet), so its node drops everything"
+        return WayReport(way=way, endpoint=name, action="deny", because=because, steps=())
+    direction: Direction = getattr(attachment, way)
+    return way_report(name, direction, way, flow, compiled.world)
+
+
+def _host_way(end: End, way: Way, flow: Flow, compiled: Compiled) -> WayReport | None:
+    """By the host endpoint that has the address, or else the one for every device, or else any."""
+    address = str(ip_address(flow.source if way == "egress" else flow.destination))
+    known = [host for (node, _), host in sorted(compiled.hosts.items()) if node == end.node and host is not None]
+    known.sort(key=lambda host: (address not in host.addresses, host.interface != "*"))
+    if not known:
+        return None
+    direction: Direction = getattr(known[0], way)
+    return way_report(f"host endpoint {known[0].name}", direction, way, flow, compiled.world)

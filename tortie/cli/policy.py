@@ -1,0 +1,16 @@
+"""`tortie policy`: what policies mean, before and after they are applied. One module a command."""
+
+from __future__ import annotations
+
+import typer
+
+from tortie.cli import policy_explain, policy_hits
+
+app = typer.Typer()
+app.command("explain")(policy_explain.command)
+app.command("hits")(policy_hits.command)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps the commands below a group, however few they are."""
