@@ -239,7 +239,12 @@ class Core:
 
         def door(key: Key, value: Any) -> None:
             namespace, name = key
-            policy, faults = Translation(None) if value is None else translate(value)
+            if value is None:
+                policy, faults = Translation(None)
+            elif value.key == key and bool(namespace) == kind.NAMESPACED:
+                policy, faults = translate(value)
+            else:  # two could claim one id, and a policy without its namespace would govern all of them
+                policy, faults = Translation(None, (f"metadata: {value.display} is stored as {'/'.join(key)}",))
             self._translations[kind, namespace, name] = policy
             self._faults.found_in(kind, key, faults)
 
