@@ -1,13 +1,18 @@
-"""Connections per second through a pod's policy, against no filter, conntrack alone, and linear iptables.
+"""Connections per second through a pod's policy, against no filter, conntrack alone, and linear chains.
 
-    python -m benchmarks.connections [--rounds 80]
+    python -m benchmarks.connections [--rounds 40] [--sizes 1 10 100 1000 5000]
 
 Each variant has three namespaces of its own: a client, a node that forwards, a server behind the node's pod link. The
-table on the node is made by the agent's own model and driver. All policies allow one port from a group of addresses:
+table on the node is made by the agent's own model and driver. N rules apply to the pod, and only the last of them lets
+the client in: the worst order there is.
 
-    others, N    the pod has one policy; N others exist on the node and govern other pods
-    selects, N   N policies govern the pod, and only the last of them lets the client in: the worst order there is
-    iptables, N  the same N decisions as a linear chain of iptables-legacy, established connections accepted first
+    selectors     N policies, each allows a port from a group of its own, of ten members
+    same port     N policies, each allows port 80 from a group of its own, of ten members
+    blocks        N policies, each allows a port from a network without a part of it
+    one policy    the N rules of `selectors` in one policy
+    others        one policy governs the pod, and N other policies other pods of the node
+    linear sets   the N decisions of `selectors` as a chain of nft rules with two lookups each, as rules with ipsets are
+    iptables      the same N decisions as a linear chain of iptables-legacy, with plain addresses
 
 A round is a fraction of a second of connecting (handshake, then reset) in every variant, in an order that changes. The
 ratio is the median over rounds of the variant's rate over that of conntrack alone in the same round; "at its best"
@@ -26,28 +31,28 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.figures import p50, show
 from benchmarks.nft_member import NODE, members, policy
 from benchmarks.nft_member import pod as plug
-from bus_schemas.ids import PodKey, RulesId
-from bus_schemas.policy import Attachment, Direction, TierRules
-from bus_schemas.subjects import ATTACHMENT, Fact
+from bus_schemas.ids import GroupId, PodKey, RulesId
+from bus_schemas.policy import Attachment, Direction, Group, Match, PortRange, Rule, Rules, TierRules
+from bus_schemas.subjects import ATTACHMENT, GROUP, RULES, Fact
 from services.node_dataplane.nft.driver import NftDriver
 from services.node_dataplane.nft.table import PolicyTable
 from tests.support.netns import Namespace, namespaces, veth, wait_for
 
-SIZES = (1, 100, 1000)
-MEMBERS = 100
+SIZES = (1, 10, 100, 1000, 5000)
+MEMBERS = 10
 SLICE_S = 0.06
 PORT = 80
 LINK = "tor00000000aaa"
 SERVER = "10.200.2.2"
 CLIENT = "10.200.0.7"
-"""The seventh member of every group of `nft_member`; `stranger` groups leave it out."""
+"""In the last policy's group and network alone."""
 CONNTRACK = "conntrack alone"
 _RESET = struct.pack("ii", 1, 0)
 
@@ -76,28 +81,89 @@ def address_translation(node: Namespace) -> None:
     node.run("nft", "-f", "-", text=f"table inet t {{\n{chain}}}\n")
 
 
-def table(others: int, selecting: int) -> Callable[[Namespace], None]:
-    """The pod under `selecting` policies, and that many others elsewhere."""
+Shape = Callable[[int], tuple[list[Rules], list[Group]]]
+"""Number of rules -> policies, and the groups that their rules name."""
+
+
+def _rule(port: int, source: Match) -> Rule:
+    return Rule(action="allow", protocol=6, source=source, destination=Match(ports=(PortRange(first=port, last=port),)))
+
+
+def _policy(n: int, *rules: Rule) -> Rules:
+    return Rules(policy=f"NetworkPolicy/bench/policy-{n}", ingress=rules)
+
+
+def _port(n: int, size: int) -> int:
+    """Port 80 is the last one's."""
+    return PORT if n == size - 1 else 1000 + n
+
+
+def _group(n: int, size: int) -> Group:
+    numbers = range(n * MEMBERS, n * MEMBERS + MEMBERS)
+    packed = {bytes((10, 201 + (i >> 16), i >> 8 & 255, i & 255)) for i in numbers}
+    if n == size - 1:
+        packed.add(socket.inet_aton(CLIENT))
+    return Group(v4=b"".join(sorted(packed)), selector=f"app == '{n}'")
+
+
+def _selector(n: int) -> Match:
+    return Match(groups=(GroupId(f"s:{n}"),))
+
+
+def selectors(size: int) -> tuple[list[Rules], list[Group]]:
+    rules = [_policy(n, _rule(_port(n, size), _selector(n))) for n in range(size)]
+    return rules, [_group(n, size) for n in range(size)]
+
+
+def same_port(size: int) -> tuple[list[Rules], list[Group]]:
+    return [_policy(n, _rule(PORT, _selector(n))) for n in range(size)], [_group(n, size) for n in range(size)]
+
+
+def blocks(size: int) -> tuple[list[Rules], list[Group]]:
+    def source(n: int) -> Match:
+        if n == size - 1:
+            return Match(nets=("10.200.0.0/24",), not_nets=("10.200.0.128/25",))
+        return Match(nets=(f"10.{201 + (n >> 8)}.{n & 255}.0/24",), not_nets=(f"10.{201 + (n >> 8)}.{n & 255}.64/26",))
+
+    return [_policy(n, _rule(_port(n, size), source(n))) for n in range(size)], []
+
+
+def one_policy(size: int) -> tuple[list[Rules], list[Group]]:
+    rules = [_rule(_port(n, size), _selector(n)) for n in range(size)]
+    return [_policy(0, *rules)], [_group(n, size) for n in range(size)]
+
+
+SHAPES: dict[str, Shape] = {
+    "selectors": selectors,
+    "same port": same_port,
+    "blocks": blocks,
+    "one policy": one_policy,
+}
+
+
+def table(shape: Shape, size: int, others: int) -> Callable[[Namespace], None]:
+    """The pod under the policies of a shape, and that many others elsewhere."""
 
     def prepare(node: Namespace) -> None:
         model = PolicyTable()
-        for n in range(selecting):
-            last = n == selecting - 1
-            model.apply(policy(n))
-            model.apply(members(n, range(MEMBERS) if last else range(1000, 1000 + MEMBERS)))
+        policies, named = shape(size)
+        ids = [RulesId(f"chosen-{n}") for n in range(len(policies))]
+        for id_, rules in zip(ids, policies, strict=True):
+            model.apply(Fact(RULES, (id_,), rules))
+        for n, group in enumerate(named):
+            model.apply(Fact(GROUP, (f"s:{n}", "0"), group))
         pod = PodKey("bench", "server")
         model.set_endpoint(pod, LINK, (SERVER,), "container")
-        tier = TierRules(tier="default", rules=tuple(RulesId(f"policy-{n}") for n in range(selecting)))
         message = Attachment(
             node=NODE,
             namespace=pod.namespace,
             name=pod.name,
             container="container",
-            ingress=Direction(tiers=(tier,), default="allow"),
+            ingress=Direction(tiers=(TierRules(tier="default", rules=tuple(ids)),), default="allow"),
             egress=Direction(default="allow"),
         )
         model.apply(Fact(ATTACHMENT, (NODE, *pod), message))
-        for n in range(selecting, selecting + others):
+        for n in range(size, size + others):
             model.apply(policy(n))
             model.apply(members(n, range(MEMBERS)))
             plug(model, n, n)
@@ -108,12 +174,29 @@ def table(others: int, selecting: int) -> Callable[[Namespace], None]:
     return prepare
 
 
-def iptables(rules: int) -> Callable[[Namespace], None]:
+def linear_sets(size: int) -> Callable[[Namespace], None]:
+    def prepare(node: Namespace) -> None:
+        _, named = selectors(size)
+        lines = ["table inet t {"]
+        for n, group in enumerate(named):
+            packed = [socket.inet_ntoa(group.v4[i : i + 4]) for i in range(0, len(group.v4), 4)]
+            lines.append(f"set s{n} {{ type ipv4_addr; elements = {{ {', '.join(packed)} }}; }}")
+            lines.append(f"set p{n} {{ type inet_service; elements = {{ {_port(n, size)} }}; }}")
+        lines.append("chain pod {")
+        lines += [f"ip saddr @s{n} tcp dport @p{n} accept" for n in range(size)]
+        lines += ["drop", "}", "chain f { type filter hook forward priority 0; ct state established,related accept;"]
+        lines += [f'oifname "{LINK}" jump pod; }}', "}", ""]
+        node.run("nft", "-f", "-", text="\n".join(lines))
+
+    return prepare
+
+
+def iptables(size: int) -> Callable[[Namespace], None]:
     def prepare(node: Namespace) -> None:
         lines = ["-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT", f"-A FORWARD -o {LINK} -j pod"]
         lines += [
-            f"-A pod -s 10.{201 + (n >> 8)}.{n & 255}.0/28 -p tcp -m tcp --dport {PORT} -j ACCEPT"
-            for n in range(rules - 1)
+            f"-A pod -s 10.{201 + (n >> 8)}.{n & 255}.0/28 -p tcp -m tcp --dport {_port(n, size)} -j ACCEPT"
+            for n in range(size - 1)
         ]
         lines += [f"-A pod -s {CLIENT}/32 -p tcp -m tcp --dport {PORT} -j ACCEPT", "-A pod -j DROP"]
         text = "\n".join(["*filter", ":FORWARD ACCEPT [0:0]", ":pod - [0:0]", *lines, "COMMIT", ""])
@@ -122,13 +205,15 @@ def iptables(rules: int) -> Callable[[Namespace], None]:
     return prepare
 
 
-def variants() -> list[Variant]:
+def variants(sizes: Sequence[int]) -> list[Variant]:
     made = [Variant("no rules, no conntrack", None, nothing), Variant(CONNTRACK, None, conntrack)]
     made.append(Variant("conntrack and a masquerade rule", None, address_translation))
-    made += [Variant("tortie, others", n, table(n, 1)) for n in SIZES]
-    made += [Variant("tortie, selects", n, table(0, n)) for n in SIZES]
+    for name, shape in SHAPES.items():
+        made += [Variant(f"tortie, {name}", n, table(shape, n, 0)) for n in sizes]
+    made += [Variant("tortie, others", n, table(selectors, 1, n)) for n in sizes if n in (100, 1000)]
+    made += [Variant("nft, linear sets", n, linear_sets(n)) for n in sizes]
     if shutil.which("iptables-legacy-restore"):
-        made += [Variant("iptables-legacy, selects", n, iptables(n)) for n in SIZES]
+        made += [Variant("iptables-legacy, addresses", n, iptables(n)) for n in sizes]
     return made
 
 
@@ -207,9 +292,9 @@ def best(rates: list[float]) -> float:
     return sorted(rates)[len(rates) * 9 // 10]
 
 
-def run(rounds: int) -> None:
+def run(rounds: int, sizes: Sequence[int]) -> None:
     with ExitStack() as stack:
-        todo = variants()
+        todo = variants(sizes)
         built = [build(variant, stack) for variant in todo]
         stack.enter_context(accepting([listener for _, listener in built]))
         for client, _ in built:
@@ -229,7 +314,7 @@ def run(rounds: int) -> None:
         rows.append(
             {
                 "what": variant.name,
-                "policies": "" if variant.policies is None else variant.policies,
+                "rules": "" if variant.policies is None else variant.policies,
                 "connections/s": round(p50(variant.rates)),
                 "of conntrack alone": f"{p50(ratios):.2f}x",
                 "quartiles": f"{ratios[len(ratios) // 4]:.2f} - {ratios[len(ratios) * 3 // 4]:.2f}",
@@ -242,13 +327,14 @@ def run(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=80)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--accept", type=int, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.accept:
         accept(options.accept)
     assert os.geteuid() == 0, "network namespaces need root"
-    run(options.rounds)
+    run(options.rounds, options.sizes)
 
 
 if __name__ == "__main__":

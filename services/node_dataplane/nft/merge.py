@@ -284,7 +284,7 @@ def _networks(
         content = "".join(f"{key.decode()} {verdict}\n" for key, verdict in rows.items())
         map_ = merged_map(name, f"{shape} {content}")
         made.maps[map_] = SetSpec(shape.ranges), rows
-        made.lines.append(f"{shape.fields} vmap @{map_}")
+        made.lines.append(f"{shape.ranged_fields} vmap @{map_}")
     made.watched.update(group for index in indexes if (group := entries[index].rule.group) is not None)
 
 
@@ -300,9 +300,7 @@ def _rows(shape: Shape, claims: Mapping[int | None, Sequence[Claim]]) -> dict[by
 
 
 def _key(shape: Shape, protocol: int | None, box: Box) -> bytes:
-    parts = [spelled(box.addresses, shape.family)]
-    if shape.protocol:
-        parts.append(str(protocol))
+    parts = [spelled(box.addresses, shape.family), "0-255" if protocol is None else str(protocol)]
     if shape.port:
         first, last = box.ports
         parts.append(str(first) if first == last else f"{first}-{last}")

@@ -100,8 +100,13 @@ class Shape(NamedTuple):
 
     @property
     def ranges(self) -> SetKind:
-        """Of the interval map; its keys are text."""
-        return _MERGED_RANGES[self.family, self.protocol, self.port]
+        """Of the interval map; its keys are text. It always has the protocol, all of them if need be: nft 1.0.6 does not
+        find the chains of a map with intervals of a single field in the transaction that makes them."""
+        return _MERGED_RANGES[self.family, True, self.port]
+
+    @property
+    def ranged_fields(self) -> str:
+        return self._replace(protocol=True).fields
 
 
 def suffix(protocol: int | None, port: int | None) -> bytes:
