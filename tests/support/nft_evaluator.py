@@ -20,6 +20,7 @@ from typing import Any, Literal
 Path = Literal["forward", "input", "output"]
 
 _PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "srcnat": 100}
+_DSTNAT = -100
 _HOOKS: dict[Path, tuple[str, ...]] = {
     "forward": ("prerouting", "forward", "postrouting"),
     "input": ("prerouting", "input"),
@@ -52,6 +53,9 @@ class Packet:
     status: str = ""
     """`dnat`: somebody replaced the destination, before what is evaluated here saw it."""
     mark: int = 0
+    original: tuple[str, int] | None = None
+    """The destination and its port until somebody replaces them: behind the raw and mangle priorities of the first
+    hook. Then the status is `dnat`."""
 
 
 @dataclass
@@ -116,9 +120,19 @@ class _Seen:
         self.packet = packet
         self.source = ip_address(packet.source)
         self.destination = ip_address(packet.destination)
+        self.port = packet.port
         self.family = self.source.version
         self.state = packet.state
+        self.status = packet.status
         self.mark = packet.mark
+        if packet.original is not None:
+            self.destination, self.port = ip_address(packet.original[0]), packet.original[1]
+
+    def translate(self) -> None:
+        """The destination NAT."""
+        if self.packet.original is not None:
+            self.destination, self.port = ip_address(self.packet.destination), self.packet.port
+            self.status = "dnat"
 
 
 class Nftables:
@@ -281,6 +295,9 @@ class Nftables:
                     return True
 
                 rule.conditions.append(log)
+            case "limit" if rest[:1] == ["rate"]:
+                _must(rest[2] == "burst" and rest[4] == "packets", "a limit without burst")
+                del rest[:5]
             case "limit":
                 _must(rest.pop(0) == "name", "a limit of its own")
                 rule.uses.append(rest.pop(0).strip('"'))
@@ -371,9 +388,12 @@ class Nftables:
         seen, outcome = _Seen(packet), Outcome()
         for hook in _HOOKS[packet.path]:
             for chain in sorted((c for c in self.chains.values() if c.hook == hook), key=lambda c: c.priority):
+                if chain.priority > _DSTNAT:
+                    seen.translate()
                 if self._walk(chain, seen, outcome, 0) == "drop":
                     outcome.accepted = False
                     return outcome
+            seen.translate()
         return outcome
 
     def _walk(self, chain: _Chain, seen: _Seen, outcome: Outcome, depth: int) -> str | None:
@@ -478,14 +498,14 @@ _READ: dict[str, Callable[[_Seen], object]] = {
     "ip6 saddr": lambda s: s.source if s.family == 6 else None,
     "ip6 daddr": lambda s: s.destination if s.family == 6 else None,
     "th sport": lambda s: s.packet.source_port,
-    "th dport": lambda s: s.packet.port,
-    "udp dport": lambda s: s.packet.port if s.packet.protocol == 17 else None,
+    "th dport": lambda s: s.port,
+    "udp dport": lambda s: s.port if s.packet.protocol == 17 else None,
     "icmp type": lambda s: s.packet.icmp_type if (s.family, s.packet.protocol) == (4, 1) else None,
     "icmp code": lambda s: s.packet.icmp_code if (s.family, s.packet.protocol) == (4, 1) else None,
     "icmpv6 type": lambda s: s.packet.icmp_type if (s.family, s.packet.protocol) == (6, 58) else None,
     "icmpv6 code": lambda s: s.packet.icmp_code if (s.family, s.packet.protocol) == (6, 58) else None,
     "ct state": lambda s: s.state,
-    "ct status": lambda s: s.packet.status,
+    "ct status": lambda s: s.status,
 }
 
 

@@ -1,4 +1,4 @@
-"""The rendered rules against those who know the answer: the naive verdict, and other projects' tables.
+"""The rendered rules against who knows the answer: the naive verdict.
 
 The rules that the kernel would hold are evaluated (`tests.support.nft_evaluator`), the naive verdict walks the very
 messages of the bus (`tests.support.compiled_policy`); hypothesis makes both up. And whatever is told, in whatever order
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +16,6 @@ from bus_schemas.ids import GroupId
 from bus_schemas.policy import Direction, Icmp, Match, PortRange, Rule, TierRules
 from bus_schemas.subjects import Fact
 from services.node_dataplane.nft.table import PolicyTable
-from tests.support import truth_tables
 from tests.support.compiled_policy import CompiledPolicy
 from tests.support.compiled_policy import Packet as Naive
 from tests.support.nft_evaluator import Nftables, Packet
@@ -33,9 +31,7 @@ from tests.support.nft_worlds import (
     pod,
     rules,
     settle,
-    tier,
 )
-from tests.support.policy_judges import RenderedJudge
 
 # --- made-up policy
 
@@ -218,113 +214,3 @@ def test_however_it_is_told_the_table_is_what_it_would_be_at_once(history: list[
     fresh = Nftables()
     fresh.run(str(table.whole()))
     assert nft.snapshot() == fresh.snapshot()
-
-
-# --- other projects' tables
-
-
-@pytest.mark.parametrize("case", [p for file in truth_tables.FILES for p in truth_tables.parameters(file)])
-def test_truth_table(case: truth_tables.Case) -> None:
-    judge = RenderedJudge()
-    for resource in case.start:
-        judge.put(resource)
-    for step in case.steps:
-        for resource in step.delete:
-            judge.delete(resource)
-        for resource in step.put:
-            judge.put(resource)
-        judge.settle()
-        for table in step.tables:
-            complaint = table.difference(lambda s, d, table=table: judge.reaches(table, s, d))  # type: ignore[misc]
-            assert not complaint, complaint
-
-
-def _programs() -> list[Any]:
-    file = "calico_rules.json"
-    if not (truth_tables.directory() / file).is_file():
-        reason = f"{truth_tables.directory() / file} is absent"
-        return [pytest.param(None, id=file, marks=pytest.mark.skip(reason=reason))]
-    return [
-        pytest.param(case, id=case["base_id"] + f"-{n}")
-        for n, case in enumerate(truth_tables.document(file)["cases"])
-        if case["suite"] == "workload"
-    ]
-
-
-NAMES = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58}
-
-
-@pytest.mark.parametrize("case", _programs())
-def test_calico_rule_program(case: dict[str, Any]) -> None:
-    """One direction of one workload, as Calico's own compiler understands it."""
-    sets, policy = case["ip_sets"], case["policy"]
-    facts: list[Fact] = []
-
-    def add(written: list[dict[str, Any]]) -> str:
-        facts.append(rules(f"r{len(facts)}", ingress=[_rule(rule, sets) for rule in written]))
-        return str(facts[-1].key[0])
-
-    tiers = [
-        tier(*(add(p["rules"]) for p in raw["policies"]), name=raw["name"], default=raw["end_action"] or "deny")
-        for raw in policy["tiers"]
-    ]
-    tiers += [tier(add(profile["rules"]), name="profile", default="pass") for profile in policy["profiles"]]
-    for id_, members in sets.items():
-        if not any("," not in member for member in members):
-            facts.append(group(f"p:{id_}" if members else id_, *map(_member, members)))
-    table, nft = PolicyTable(), Nftables()
-    plug(table, "a")
-    for fact in (*facts, attach("a", ingress=Direction(tiers=tuple(tiers), default="deny"))):
-        table.apply(fact)
-    assert not settle(table, nft).blocked
-    for sent in case["packets"]:
-        packet = Packet(
-            sent["src"],
-            sent["dst"],
-            sent["protocol"],
-            sent["dport"],
-            sent["sport"],
-            out_link=link("a"),
-            icmp_type=sent["dport"] & 255,
-            icmp_code=sent["dport"] >> 8,
-        )
-        assert nft.send(packet).accepted is (sent["expect"] == "allow"), sent
-
-
-def _rule(raw: dict[str, Any], sets: dict[str, list[str]]) -> Rule:
-    def protocol(key: str) -> int | None:
-        named = raw.get(key)
-        return None if named is None else named.get("number") or NAMES[named["name"]]
-
-    def end(way: str, other: str) -> Match:
-        """Sets of nets are nets here; sets of addresses with ports are groups."""
-        within, without = raw.get(f"{way}IpSetIds", []), raw.get(f"not{other}IpSetIds", [])
-        return Match(
-            groups=tuple(GroupId(id_) for id_ in within if not sets[id_]),
-            nets=(*raw.get(f"{way}Net", []), *(net for id_ in within for net in sets[id_])),
-            not_nets=(*raw.get(f"not{other}Net", []), *(net for id_ in without for net in sets[id_])),
-            ports=_ranges(raw.get(f"{way}Ports", [])),
-            not_ports=_ranges(raw.get(f"not{other}Ports", [])),
-            named_ports=tuple(GroupId(f"p:{id_}") for id_ in raw.get(f"{way}NamedPortIpSetIds", [])),
-        )
-
-    icmp = raw.get("notIcmpTypeCode")
-    return Rule(
-        action=raw["action"].lower(),
-        protocol=protocol("protocol"),
-        not_protocol=protocol("notProtocol"),
-        not_icmp=Icmp(type=icmp["type"], code=icmp["code"]) if icmp else None,
-        source=end("src", "Src"),
-        destination=end("dst", "Dst"),
-    )
-
-
-def _ranges(raw: list[dict[str, int]]) -> tuple[PortRange, ...]:
-    return tuple(PortRange(first=r["first"], last=r["last"]) for r in raw)
-
-
-def _member(text: str) -> str:
-    """`10.0.0.2/32,tcp:80` in the builder's words."""
-    net, port = text.split(",")
-    protocol, number = port.split(":")
-    return f"{net.partition('/')[0]} {NAMES[protocol]} {number}"
