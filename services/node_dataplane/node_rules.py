@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from services.node_dataplane.turns import FIELDS
 
 _BUS_PORTS = {"ws": 80, "wss": 443}
 """Where a server's URL names none; of all other schemes it is 4222."""
+_RATE = re.compile("[1-9][0-9]{0,3}/(second|minute|hour|day)")
+_LOG_BURST = 5
 _INBOUND, _OUTBOUND = "failsafe_inbound_host_ports", "failsafe_outbound_host_ports"
 _TO_HOST: dict[str, Literal["accept", "drop", "return"]] = {"Accept": "accept", "Drop": "drop", "Return": "return"}
 
@@ -36,6 +39,7 @@ def node_rules(around: Surroundings, bus: tuple[int, ...] = ()) -> NodeRules:
         endpoint_to_host=_TO_HOST.get(_setting(around, "default_endpoint_to_host_action") or "", "accept"),
         spoofing=_setting(around, "workload_source_spoofing") == "Any",
         log_prefix=_setting(around, "log_prefix") or "calico-packet",
+        log_limit=_log_limit(around),
         failsafe_inbound=_failsafe(_setting(around, _INBOUND), failsafe.INBOUND, bus),
         failsafe_outbound=_failsafe(_setting(around, _OUTBOUND), failsafe.OUTBOUND, bus),
     )
@@ -47,14 +51,22 @@ def bus_ports(servers: str) -> tuple[int, ...]:
     return tuple(sorted({url.port or _BUS_PORTS.get(url.scheme, 4222) for url in urls}))
 
 
-def failsafe_faults(around: Surroundings) -> tuple[str, ...]:
-    """Entries of the configuration's lists that mean nothing, and are left out."""
-    return tuple(
+def faults(around: Surroundings) -> tuple[str, ...]:
+    """What the configuration says that means nothing, and is left out."""
+    ports = [
         f"{field}: {fault}"
         for field in (_INBOUND, _OUTBOUND)
         for entry in _setting(around, field) or ()
         if (fault := _fault(entry))
-    )
+    ]
+    rate = _setting(around, "log_action_rate_limit")
+    return (*ports, *([f"log_action_rate_limit: {rate!r} is not a rate"] if rate and not _log_limit(around) else ()))
+
+
+def _log_limit(around: Surroundings) -> str:
+    rate = _setting(around, "log_action_rate_limit") or ""
+    burst = _setting(around, "log_action_rate_limit_burst") or _LOG_BURST
+    return f"{rate} burst {burst} packets" if _RATE.fullmatch(rate) and burst > 0 else ""
 
 
 def _failsafe(

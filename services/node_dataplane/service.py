@@ -54,7 +54,7 @@ from services.node_dataplane.nft.errors import NftUnavailable
 from services.node_dataplane.node_rules import (
     bus_ports,
     cuts_connections,
-    failsafe_faults,
+    faults,
     node_rules,
     refresh_intervals,
 )
@@ -126,6 +126,7 @@ class Agent:
             meaning=table.denial,
             title=self.enforcement.title,
             store=self.store,
+            host_endpoint=table.host_endpoint,
             health=health,
             tell=self._tell,
             most_per_s=settings.denied_events_per_s,
@@ -217,7 +218,7 @@ class Agent:
             sysctl.write(sysctl.of_node(self.core.uplinks(6), ipv6=ipv6))
             cut = cuts_connections(desired.surroundings, self._cut)
             self.enforcement.set_node(node_rules(desired.surroundings, self._bus_ports), cut=cut)
-            self._health.note("failsafe ports", "; ".join(failsafe_faults(desired.surroundings)) or None)
+            self._health.note("configuration", "; ".join(faults(desired.surroundings)) or None)
             self.self_check.turns.pace(refresh_intervals(desired.surroundings))
         self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools), registered=self.core.registered)
         self.fabric.apply(desired)

@@ -303,3 +303,15 @@ def test_the_tunnel_port(lab: Lab) -> None:
     lab.table.set_node(_changed(allow_vxlan_from_workloads=True))
     lab.settle()
     assert udp(lab.a, outside, WORLD, 4789) == NODE
+
+
+def test_the_kernel_takes_a_limit_on_what_is_logged(lab: Lab) -> None:
+    tell(lab.table, rules("probe", ingress=[Rule(action="log"), Rule(action="allow")]))
+    lab.policy(b=("probe", ""))
+    lab.table.set_node(_changed(log_limit="10/second burst 5 packets"))
+    lab.settle()
+    assert ping(lab.a, B)
+    expected = lab.table.expected()
+    assert expected is not None
+    with lab.node.inside():
+        assert lab.driver.verify(expected) == []

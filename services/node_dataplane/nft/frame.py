@@ -96,6 +96,8 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     spoofing: bool = False
     """Pods may send from any address."""
     log_prefix: str = "calico-packet"
+    log_limit: str = ""
+    """Of each rule that logs, `<n>/<unit> burst <n> packets`; empty: as often as a packet comes."""
     tcp_by_syn_only: bool = False
     """Pods' TCP connections begin with a SYN or not at all. So what was cut stays cut: else the next packet of
     whichever end may call the other would take it up again."""

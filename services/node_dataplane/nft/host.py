@@ -19,9 +19,9 @@ which the node sends it by). The bit ACCEPTED of the packet's mark carries that.
 at once, so the bit is set before the policies are asked, and cleared when none of them decided; the base chain that
 follows the raw stage finds what is not to be tracked. Tiers have no default in these stages: others come.
 
-The host endpoint `*` stands for pods' links, too, in the stages where packets are forwarded or may yet be, as in Calico:
-what goes from pod to pod on one node has passed two devices of the node. Normal policy never concerns pods: a node
-reaches its own, and what they send to it is for their policy and the endpoint-to-host action.
+The host endpoint `*` stands for pods' links, too, where packets are forwarded or may yet be, as in Calico: what goes
+from pod to pod on one node has passed two devices of the node. Normal policy never concerns pods: a node reaches its
+own, and what they send to it is for their policy and the endpoint-to-host action.
 
 Nobody is asked about established connections (but in the raw stages, which know of none), neighbour discovery, VXLAN
 between known nodes, and failsafe ports, of which there are none for what is forwarded.

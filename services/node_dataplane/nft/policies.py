@@ -40,8 +40,11 @@ class Policy:
         )
 
 
-def policy_of(way: Way, id_: RulesId, rules: Sequence[Rule] | None, known: Known, log_prefix: str) -> Policy:
-    """`rules` None: they are not known, so they deny."""
+def policy_of(
+    way: Way, id_: RulesId, rules: Sequence[Rule] | None, known: Known, log_prefix: str, log_limit: str = ""
+) -> Policy:
+    """`rules` None: they are not known, so they deny. `log_limit` (in nft's words; empty: none) is for the kernel's log
+    of a rule that logs, not for the message to the group."""
     claims = Claims()
     denies: dict[str, Chain] = {}
 
@@ -57,7 +60,8 @@ def policy_of(way: Way, id_: RulesId, rules: Sequence[Rule] | None, known: Known
             return (f"goto {name}",)
         if rule.action == "log":
             message = claims.report(Denial("log", way, id_, rule.index, rule.name))
-            return (f"log prefix {quoted(log_prefix)} {message}",)
+            logged = f"log prefix {quoted(log_prefix)}"
+            return (f"limit rate {log_limit} {logged}", message) if log_limit else (f"{logged} {message}",)
         return (f"{claims.count(way, id_, rule.action)} {'accept' if rule.action == 'allow' else 'return'}",)
 
     if rules is None:

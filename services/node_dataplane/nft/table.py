@@ -31,7 +31,7 @@ from services.node_dataplane.nft import frame, host
 from services.node_dataplane.nft.attribution import GUARDS, Claims, Counted, Denial
 from services.node_dataplane.nft.chains import Chain, endpoint_chains
 from services.node_dataplane.nft.frame import NodeRules
-from services.node_dataplane.nft.governed import Devices, govern
+from services.node_dataplane.nft.governed import Devices, Governed, govern
 from services.node_dataplane.nft.groups import Delta, GroupState, MalformedGroup
 from services.node_dataplane.nft.lookups import Lookups
 from services.node_dataplane.nft.merge import Members
@@ -138,6 +138,7 @@ class PolicyTable:
         self._structures: dict[str, _Structure] = {}
         self._pod_uses: References[PodKey, str] = References()
         self._host_uses: References[str, str] = References()
+        self._governed = Governed({}, None, {})
         self._governing: frozenset[str] = frozenset()
         """Host endpoints that govern a device."""
         self._idle: Mapping[str, str] = {}
@@ -221,7 +222,7 @@ class PolicyTable:
     def set_node(self, node: NodeRules) -> None:
         if node == self._node:
             return
-        if node.log_prefix != self._node.log_prefix:
+        if (node.log_prefix, node.log_limit) != (self._node.log_prefix, self._node.log_limit):
             self._stale_policies.update(self._structure_uses.used)
         self._node = node
         self._stale_hosts = bool(self._hosts)
@@ -324,6 +325,10 @@ class PolicyTable:
         kinds = self._ruleset.hash_sets()
         elements = {name: dict(self._ruleset.elements(name)) for name in kinds}
         return Expected(self._revision, tuple(self._ruleset.script(with_elements=False)), elements, kinds)
+
+    def host_endpoint(self, device: str) -> str:
+        """The name of the one that governs a device; empty: none."""
+        return self._governed.by_device.get(device) or self._governed.others or ""
 
     def rules(self, id: RulesId) -> Rules | None:
         """What is known of a policy that is wanted."""
@@ -471,6 +476,7 @@ class PolicyTable:
             shift = self._host_uses.set(name, plan.uses.get(name, frozenset()))
             self._stale_structures |= shift.gained | shift.lost
         self._governing, self._idle = frozenset(plan.uses), governed.idle
+        self._governed = governed
         for map_, rows in plan.maps.items():
             self._ruleset.fill(map_, {link_key(device): f"goto {chain}" for device, chain in rows.items()})
         self._place("hosts", plan.chains)
@@ -503,7 +509,8 @@ class PolicyTable:
         if not self._structure_uses.users(policy):
             return
         rules = self._rules_of(policy)
-        made = self._policies[policy] = policy_of(way, id_, rules, self._known, self._node.log_prefix)
+        node = self._node
+        made = self._policies[policy] = policy_of(way, id_, rules, self._known, node.log_prefix, node.log_limit)
         if rules is None:
             self._lacking[policy] = f"{UNKNOWN}: {id_}"
         elif made.rendered.missing:

@@ -17,7 +17,7 @@ from bus_schemas.resources.pools import IPPoolSpec
 from bus_schemas.routes import Encapsulation, Route, Tunnel, vtep_mac_of
 from bus_schemas.subjects import DESIRED, ROUTE, Fact
 from services.node_dataplane.core import NodeCore
-from services.node_dataplane.node_rules import node_rules
+from services.node_dataplane.node_rules import faults, node_rules
 from services.node_dataplane.routes import BLACKHOLE, Destination, Row, destination
 from services.node_dataplane.uplink import Interface
 
@@ -189,6 +189,22 @@ def test_node_rules() -> None:
     assert rules.all_pools == ("10.244.0.0/16", "10.250.0.0/16")
     assert rules.nodes == ("10.0.0.15", "10.0.0.16", "10.0.1.17")
     assert (rules.vxlan_port, rules.spoofing, rules.exclude_nodes) == (8472, True, False)
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "limit"),
+    [
+        (None, None, ""),
+        ("10/second", None, "10/second burst 5 packets"),
+        ("9999/day", 1, "9999/day burst 1 packets"),
+        ("0/second", None, ""),
+        ("10 a second", None, ""),
+    ],
+)
+def test_the_rate_of_logging(rate: str | None, burst: int | None, limit: str) -> None:
+    kernel = Kernel([felix("default", log_action_rate_limit=rate, log_action_rate_limit_burst=burst)])
+    assert node_rules(kernel.surroundings).log_limit == limit
+    assert bool(faults(kernel.surroundings)) is bool(rate and not limit)
 
 
 def test_an_uplink_that_is_down_for_a_moment_costs_nothing_but_a_word() -> None:

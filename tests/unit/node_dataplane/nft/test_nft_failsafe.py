@@ -10,7 +10,7 @@ from bus_schemas.resources.metadata import Metadata
 from services.node_dataplane.core import Surroundings
 from services.node_dataplane.nft import failsafe
 from services.node_dataplane.nft.failsafe import TCP, UDP, Failsafe
-from services.node_dataplane.node_rules import bus_ports, failsafe_faults, node_rules
+from services.node_dataplane.node_rules import bus_ports, faults, node_rules
 
 SSH = ProtoPort(protocol="TCP", port=22, net="10.0.0.0/8")
 
@@ -70,7 +70,7 @@ def test_an_empty_list_is_a_list() -> None:
 def test_what_means_nothing_is_left_out_and_named(entry: ProtoPort) -> None:
     surroundings = around(FelixConfigurationSpec(failsafe_outbound_host_ports=(entry, SSH)))
     assert node_rules(surroundings).failsafe_outbound == (Failsafe(TCP, 22, "10.0.0.0/8"),)
-    assert len(failsafe_faults(surroundings)) == 1
+    assert len(faults(surroundings)) == 1
 
 
 def test_ports_of_the_bus() -> None:

@@ -7,7 +7,7 @@ import pytest
 from bus_schemas.ids import GroupId, RulesId
 from bus_schemas.policy import Match, Rule
 from services.node_dataplane.nft.names import address_set, counter, policy_chain
-from services.node_dataplane.nft.table import PolicyTable
+from services.node_dataplane.nft.table import NodeRules, PolicyTable
 from tests.support.nft_evaluator import Nftables, Outcome, Packet
 from tests.support.nft_worlds import (
     TCP,
@@ -358,3 +358,13 @@ def test_a_segment_that_is_no_number_is_named_and_changes_nothing(world: World) 
     assert world.settle() == []
     assert world.kernel.snapshot() == before
     assert "there is no segment 'first'" in world.table.faults()[0]
+
+
+def test_the_log_of_a_rule_has_the_configured_limit(world: World) -> None:
+    tell(world.table, rules("web", ingress=[Rule(action="log")]))
+    world.settle()
+    before = world.to_server()
+    world.table.set_node(NodeRules(log_limit="10/minute burst 5 packets"))
+    assert any("limit rate 10/minute burst 5 packets log prefix" in line for line in world.settle())
+    after = world.to_server()
+    assert (after.logged, after.reported) == (before.logged, before.reported), "the message to the group has its own"
