@@ -253,7 +253,18 @@ def test_rules(rule: str) -> None:
         ("{action: Allow, protcol: TCP}", "protcol: unknown field, did you mean 'protocol'?"),
         ("{action: Allow, metadata: {annotations: {'...': x}}}", "metadata.annotations[...]"),
         ("{action: Allow, http: {methods: [GET]}}", "http: matching of HTTP requests is not supported"),
-        ("{action: Deny, source: {services: {name: a}}}", "source.services: matching by services is not supported yet"),
+        (
+            "{action: Deny, destination: {services: {name: a, namespace: b}}}",
+            "can only be used in the source of an ingress",
+        ),
+        (
+            "{action: Deny, source: {services: {name: a}}}",
+            "source.services.namespace: is required in a policy that is in no",
+        ),
+        (
+            "{action: Deny, source: {services: {name: a, namespace: b}, selector: has(a)}}",
+            "source.selector: cannot be used together with services",
+        ),
     ],
 )
 def test_rules_that_are_refused(rule: str, fault: str) -> None:
@@ -264,9 +275,15 @@ def test_rules_that_are_refused(rule: str, fault: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "fault"),
     [
-        ("{tier: security}", "spec.tier: tiers other than 'default' are not supported yet"),
-        ("{preDNAT: true, applyOnForward: true}", "spec.preDNAT: policy before destination NAT"),
-        ("{doNotTrack: true}", "spec.doNotTrack: policy without connection tracking"),
+        ("{tier: a.b}", "spec.tier: must be lower-case letters"),
+        ("{preDNAT: true}", "spec.applyOnForward: must be true with preDNAT"),
+        ("{doNotTrack: true}", "spec.applyOnForward: must be true with doNotTrack"),
+        (
+            "{doNotTrack: true, preDNAT: true, applyOnForward: true}",
+            "spec.preDNAT: cannot be used together with doNotTrack",
+        ),
+        ("{preDNAT: true, applyOnForward: true, egress: [{action: Deny}]}", "spec.egress: cannot be used with preDNAT"),
+        ("{preDNAT: true, applyOnForward: true, types: [Egress]}", "spec.types: cannot be Egress with preDNAT"),
         ("{types: [Ingress, Ingress]}", "spec.types: names a direction twice"),
         ("{types: [ingress]}", "spec.types[0]: must be one of Ingress, Egress"),
         ("{order: '5'}", "spec.order: must be a number, not '5'"),
@@ -290,9 +307,6 @@ def test_too_many_rules() -> None:
 
 
 def test_what_has_no_effect_is_a_warning() -> None:
-    assert warnings(global_policy("{applyOnForward: true, doNotTrack: false}")) == [
-        "spec.applyOnForward: has no effect here: there are no host endpoints"
-    ]
     assert warnings(global_policy("{types: [Ingress], egress: [{action: Deny}]}")) == [
         "spec.egress: has no effect: types does not name Egress"
     ]

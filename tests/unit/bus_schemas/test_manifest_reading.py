@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from bus_schemas.manifests import Accepted, Fault, Rejected, read, read_object
-from bus_schemas.resources import KINDS, GlobalNetworkPolicy, IPPool, Namespace, NetworkPolicy, Pod
+from bus_schemas.manifests import Accepted, Fault, Rejected, read, read_object, to_manifest
+from bus_schemas.resources import (
+    KINDS,
+    AdminNetworkPolicy,
+    BaselineAdminNetworkPolicy,
+    ClusterNetworkPolicy,
+    EndpointSlice,
+    GlobalNetworkPolicy,
+    HostEndpoint,
+    IPPool,
+    Namespace,
+    NetworkPolicy,
+    Pod,
+    Resource,
+)
 from tests.support.manifests import accepted, calico_rule, faults, global_policy, manifest, pool, warnings
 
 
@@ -81,7 +95,7 @@ def test_items_of_a_typed_list_need_not_say_what_they_are() -> None:
             "{apiVersion: v1, kind: IPPool}",
             "kind: IPPool is known with the apiVersion crd.projectcalico.org/v1 or projectcalico.org/v3, not 'v1'",
         ),
-        ("{apiVersion: projectcalico.org/v3, kind: HostEndpoint}", "kind: HostEndpoint is not supported yet"),
+        ("{apiVersion: projectcalico.org/v3, kind: BGPFilter}", "kind: BGPFilter is not supported yet"),
     ],
 )
 def test_objects_that_are_none(text: str, fault: str) -> None:
@@ -93,14 +107,26 @@ def test_an_unknown_kind_is_told_what_is_known() -> None:
     assert fault.startswith("kind: Deployment of 'apps/v1' is no kind known here (Namespace, ")
 
 
-def test_every_kind_has_a_reader() -> None:
-    spec = {"cidr": "10.0.0.0/24"}
-    for kind in KINDS.values():
-        value = {"apiVersion": kind.API_VERSION, "kind": kind.KIND, "metadata": {"name": "a"}}
-        outcome = read_object(value | ({"spec": spec} if kind is IPPool else {}))
-        assert isinstance(outcome, Accepted)
-        assert type(outcome.resource) is kind
-        assert outcome.resource.key == ("default" if kind.NAMESPACED else "", "a")
+REQUIRED: dict[type[Resource], dict[str, Any]] = {
+    IPPool: {"spec": {"cidr": "10.0.0.0/24"}},
+    EndpointSlice: {"addressType": "IPv4"},
+    HostEndpoint: {"spec": {"node": "a", "interfaceName": "*"}},
+    ClusterNetworkPolicy: {"spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}}},
+    AdminNetworkPolicy: {"spec": {"priority": 1, "subject": {"namespaces": {}}}},
+    BaselineAdminNetworkPolicy: {"spec": {"subject": {"namespaces": {}}}},
+}
+"""What an object must have beside apiVersion, kind and a name."""
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_every_kind_has_a_reader(kind: type[Resource]) -> None:
+    name = "default" if kind is BaselineAdminNetworkPolicy else "a"
+    value = {"apiVersion": kind.API_VERSION, "kind": kind.KIND, "metadata": {"name": name}}
+    outcome = read_object(value | REQUIRED.get(kind, {}))
+    assert isinstance(outcome, Accepted)
+    assert type(outcome.resource) is kind
+    assert outcome.resource.key == ("default" if kind.NAMESPACED else "", name)
+    assert read_object(to_manifest(outcome.resource)) == outcome
 
 
 # --- metadata
