@@ -75,7 +75,7 @@ class Derivation:
             if rests_on != self._rests_on:
                 self._rests_on = rests_on
                 self.lease.became_fit()
-            await self.publication.flush()
+            await self.publication.write()
 
         self.publication.on_equal = settled
         async with self.publication, asyncio.TaskGroup() as tasks:

@@ -43,6 +43,9 @@ FEW = 4
 """So many writes go one by one. It is as fast as a batch where a batch is fast, and three times as fast where it is not
 (`benchmarks.atomic_batch`); readers see the same order, of which a batch too is only a piece."""
 
+ORDERING_PART = 4
+"""What waits for other replicas is looked at again so many times later than the looking takes."""
+
 _Id = tuple[int, Key]
 """A key, and its family by its place in the interests."""
 
@@ -95,8 +98,12 @@ class Publication:
         self._lease = lease
         self._independent = independent
         self._names = names
+        self._moved = False
+        """Something was wanted since the order of writing was made."""
         self._waits = False
         """Something of ours waits for another replica."""
+        self._ordering_s = 0.0
+        """How long it took to find out."""
         self._interests = list(interests)
         self._place = {interest.family.name: i for i, interest in enumerate(self._interests)}
         self._wanted: dict[_Id, Message | None] = {}
@@ -125,9 +132,10 @@ class Publication:
     # --- what is wanted
 
     def want(self, family: Family[Any], key: Key, message: Message | None) -> None:
-        """The value that the key shall have; None: it shall not exist. Takes effect with the next flush.
+        """The value that the key shall have; None: it shall not exist. Takes effect with the next flush or the present one.
 
-        Keys of one interest are written in the order in which they were last wanted."""
+        Keys of the first interest are written in the order in which they were last wanted; where very many are to be
+        written, of the others the latest first, so that one change does not wait for a hundred thousand."""
         id_ = (self._place[family.name], tuple(key))
         self._refused.pop(id_, None)
         if message is None and self._complete:
@@ -135,6 +143,7 @@ class Publication:
         else:
             self._wanted[id_] = message
         self._dirty.pop(id_, None)  # written in the order in which the keys were last wanted
+        self._moved = True
         self._compare(id_)
 
     def complete(self) -> None:
@@ -228,11 +237,20 @@ class Publication:
         await self._synced.wait()
         while True:
             await self._due.wait()
+            if self._waits:
+                await asyncio.sleep(ORDERING_PART * self._ordering_s)
             self._due.clear()
             if self._complete or self._wanted:
                 await self.flush()
 
     # --- writing
+
+    async def write(self) -> None:
+        """As `flush`, but what takes long is left to `run`: whoever wants more meanwhile can say so."""
+        if len(self._dirty) > MAX_BATCH:
+            self._due.set()
+        else:
+            await self.flush()
 
     async def flush(self) -> None:
         """Writes what differs, and returns when it is written, or at once while it is not ours to write.
@@ -260,6 +278,7 @@ class Publication:
 
     def _ours(self) -> list[_Id]:
         """What differs, is ours, and waits for nobody; in the order in which it is to be written."""
+        self._moved = False
         if self._lease is None:
             return self._ordered(self._dirty)
         covers = self._lease.covers()
@@ -267,9 +286,12 @@ class Publication:
         others: list[_Id] = []
         for id_ in self._dirty:
             (ours if covers(id_[1]) else others).append(id_)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         ordered = self._ordered(ours)
         ready = self._ready(ordered, others) if others else ordered
         self._waits = len(ready) < len(ordered)
+        self._ordering_s = loop.time() - began
         return ready
 
     def _ordered(self, ids: Iterable[_Id]) -> list[_Id]:
@@ -277,6 +299,9 @@ class Publication:
         removals: list[_Id] = []
         for id_ in ids:
             (writes if self._wanted.get(id_) is not None else removals).append(id_)
+        if len(writes) > MAX_BATCH:
+            first = [id_ for id_ in writes if id_[0] == 0]
+            writes = [*first, *(id_ for id_ in reversed(writes) if id_[0] > 0)]
         writes.sort(key=lambda id_: id_[0])
         removals.sort(key=lambda id_: -id_[0])
         return writes + removals
@@ -328,6 +353,8 @@ class Publication:
                 return
             for id_, write, sequence in zip(ids, writes, sequences, strict=True):
                 self._written(id_, write, sequence)
+            if self._moved:
+                return
 
     def _written(self, id_: _Id, write: Write, sequence: int) -> None:
         if self._known.get(id_, _NOTHING).sequence < sequence:

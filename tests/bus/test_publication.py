@@ -100,6 +100,23 @@ async def test_keys_are_written_in_the_order_in_which_they_were_last_wanted(nats
         assert await stored(bus, Stream.POLICY) == ["policy.group.g.1", "policy.group.g.0"]
 
 
+async def test_one_change_does_not_wait_for_a_great_many(nats: Nats) -> None:
+    interests = [Interest(GROUP), Interest(RULES)]
+    async with nats.bus() as bus, published(bus, interests) as subject, mirror(bus, *interests) as seen:
+        for n in range(12_000):
+            subject.want(RULES, (f"r{n}",), Rules(policy="many"))
+        subject.complete()
+        await subject.write()
+        await eventually(lambda: seen.values)
+        subject.want(RULES, ("one",), Rules(policy="one"))
+        subject.want(GROUP, ("g", "0"), Group())
+        await subject.write()
+        await eventually(lambda: len(seen.values) == 12_002)
+        after = [key for key, sequence in seen.sequences.items() if sequence > seen.sequences["one",]]
+        assert len(after) > 1000
+        assert seen.sequences["g", "0"] < seen.sequences["one",]
+
+
 async def test_only_differences_are_written(nats: Nats) -> None:
     async with nats.bus() as bus:
         await bus.put(ROUTE, ("a",), route("n1"))
