@@ -44,14 +44,16 @@ class DenialLog:
         meaning: Callable[[str], Denial | None],
         title: Callable[[RulesId], str],
         store: EndpointStore,
+        host_endpoint: Callable[[str], str],
         health: Health,
         tell: Callable[[Told], None],
         most_per_s: int,
     ) -> None:
-        """`meaning` of a log prefix, None: not ours; `title` of a policy. `most_per_s` 0: nothing is listened to."""
+        """`meaning` of a log prefix, None: not ours; `title` of a policy; `host_endpoint` of a device,
+        empty: none. `most_per_s` 0: nothing is listened to."""
         self._node = node
         self._meaning = meaning
-        self._owners = owners(store)
+        self._owners = owners(store, host_endpoint)
         self._health = health
         self._tell_one = tell
         self._denials = Denials(title, most_per_s)
@@ -116,8 +118,8 @@ class DenialLog:
             self._tell_one(one)
 
 
-def owners(store: EndpointStore) -> Owners:
-    """The pods that are plugged in."""
+def owners(store: EndpointStore, host_endpoint: Callable[[str], str]) -> Owners:
+    """The pods that are plugged in, and the host endpoints."""
 
     def of_link(link: str) -> str:
         plugin = store.of_link(link)
@@ -127,7 +129,11 @@ def owners(store: EndpointStore) -> Owners:
         found = (str(plugin.pod) for plugin in store.all() if address in plugin.endpoint.addresses)
         return next(found, "")
 
-    return Owners(of_link, of_address)
+    def of_device(device: str) -> str:
+        name = host_endpoint(device) if device else ""
+        return f"HostEndpoint/{name}" if name else ""
+
+    return Owners(of_link, of_address, of_device)
 
 
 def _bind(heard: NetlinkSocket) -> str:

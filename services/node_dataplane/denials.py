@@ -45,6 +45,8 @@ class Owners(NamedTuple):
 
     of_link: Callable[[str], str]
     of_address: Callable[[str], str]
+    of_device: Callable[[str], str]
+    """The host endpoint of one of the node's own devices."""
 
 
 class Sighting(NamedTuple):
@@ -83,9 +85,11 @@ def recognise(logged: Logged, denial: Denial, indev: str, outdev: str, owners: O
     own, peer = (source, destination) if egress else (destination, source)
     object_ = owners.of_link(device) or (owners.of_address(own) if own else "")
     other = owners.of_address(peer) if peer else ""
+    guard = denial.kind == "guard"
+    if not (object_ or guard):
+        object_ = owners.of_device(outdev if egress else indev)
     if not object_:
         object_ = f"{node}:{device or indev or outdev}".rstrip(":")
-    guard = denial.kind == "guard"
     return Sighting(
         denial,
         object_,

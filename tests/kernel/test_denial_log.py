@@ -67,6 +67,7 @@ class Node:
             meaning={PREFIX: DENIAL}.get,
             title=lambda rules: "NetworkPolicy/default/web",
             store=self.store,
+            host_endpoint=lambda device: "",
             health=self.health,
             tell=self.events.append,
             most_per_s=most_per_s,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bus_schemas.ids import RulesId
 from services.node_dataplane.denials import UNTOLD, Denials, Owners, Sighting, Told, describe, recognise
 from services.node_dataplane.netlink.nflog import Logged
@@ -11,7 +13,8 @@ WEB = RulesId("networkpolicy/default/web")
 CLIENT, SERVER, STRANGER = bytes((10, 244, 0, 5)), bytes((10, 244, 0, 6)), bytes((192, 0, 2, 1))
 LINKS = {"torclient": "default/client", "torserver": "default/server"}
 ADDRESSES = {"10.244.0.5": "default/client", "10.244.0.6": "default/server"}
-OWNERS = Owners(lambda link: LINKS.get(link, ""), lambda address: ADDRESSES.get(address, ""))
+HOSTS = {"eth1": "HostEndpoint/uplink"}
+OWNERS = Owners(*(lambda name, known=known: known.get(name, "") for known in (LINKS, ADDRESSES, HOSTS)))
 BY_RULE = Denial("denied", "ingress", WEB, index=2, name="no-http", tier="default")
 
 
@@ -65,8 +68,8 @@ def test_the_end_of_a_tier_at_egress() -> None:
 
 
 def test_a_staged_policy_and_a_rule_that_logs() -> None:
-    assert describe(seen(BY_RULE._replace(kind="would_deny")), 1, title).what == "would_be_denied"
-    assert describe(seen(BY_RULE._replace(kind="log")), 1, title).what == "logged"
+    assert describe(seen(replace(BY_RULE, kind="would_deny")), 1, title).what == "would_be_denied"
+    assert describe(seen(replace(BY_RULE, kind="log")), 1, title).what == "logged"
 
 
 def test_a_spoofed_source_is_the_pods_by_its_link() -> None:
@@ -84,6 +87,13 @@ def test_what_is_no_pods_is_the_device_of_the_node() -> None:
     sighting = seen(BY_RULE, packet(STRANGER, STRANGER), indev="eth0", outdev="")
     assert sighting.object == "node1:eth0"
     assert seen(BY_RULE, b"\0", indev="", outdev="").object == "node1"
+
+
+def test_what_a_node_receives_or_sends_is_its_host_endpoints() -> None:
+    outside = packet(STRANGER, STRANGER)
+    assert seen(BY_RULE, outside, indev="eth1", outdev="").object == "HostEndpoint/uplink"
+    assert seen(replace(BY_RULE, way="egress"), outside, indev="", outdev="eth1").object == "HostEndpoint/uplink"
+    assert seen(replace(BY_RULE, kind="guard"), outside, indev="eth1", outdev="").object == "node1:eth1"
 
 
 def counts(told: list[Told]) -> list[str]:
@@ -104,7 +114,7 @@ def test_the_same_news_is_told_at_once_and_then_once_a_window() -> None:
 
 def test_other_peers_ports_and_rules_are_other_news() -> None:
     log = denials()
-    others = [seen(payload=packet(port=81)), seen(payload=packet(source=STRANGER)), seen(BY_RULE._replace(index=3))]
+    others = [seen(payload=packet(port=81)), seen(payload=packet(source=STRANGER)), seen(replace(BY_RULE, index=3))]
     told = [log.see(sighting, 0.0) for sighting in (seen(), *others)]
     assert list(map(len, told)) == [1, 1, 1, 1]
 
