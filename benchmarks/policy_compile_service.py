@@ -135,6 +135,8 @@ class Bench:
         self._fresh = self.pods
         """The first pod that does not exist yet."""
         self._turn = 0
+        self._expected = 0
+        """How many messages of policy there are when all of it is compiled."""
         self._moved: set[int] = set()
         """Pods that have another application than they began with."""
 
@@ -159,15 +161,17 @@ class Bench:
     async def stored(self) -> int:
         return (await self._connection.jetstream().stream_info(Stream.POLICY)).state.messages or 0
 
-    async def settled(self, began: float, patience_s: float = QUIET_S) -> tuple[float, int]:
-        """(seconds from `began` until the last message of policy was stored, how many there are)."""
+    async def settled(self, began: float) -> tuple[float, int]:
+        """(seconds from `began` until the last message of policy was stored, how many there are). The first time all is
+        quiet says how many there have to be."""
         last, count = time.perf_counter(), -1
-        while time.perf_counter() - last < patience_s or count <= 0:
+        while count < max(1, self._expected) or (time.perf_counter() - last < QUIET_S and not self._expected):
             now = await self.stored()
             if now != count:
                 last, count = time.perf_counter(), now
             assert last - began < COLD_LIMIT_S, "the compiler does not come to an end"
             await asyncio.sleep(0.05)
+        self._expected = count
         return last - began, count
 
     async def hop(self, ear: Ear) -> float:
@@ -197,6 +201,7 @@ class Bench:
         await asyncio.sleep(PAUSE_S)
         fact, subject = endpoint(self._fresh, self.spaces), self.attachment(self._fresh)
         self._fresh += 1
+        self._expected += 1
         return await self.change(ear, fact, subject)
 
     def moved(self, n: int) -> Fact:

@@ -132,7 +132,7 @@ class Publication:
     # --- what is wanted
 
     def want(self, family: Family[Any], key: Key, message: Message | None) -> None:
-        """The value that the key shall have; None: it shall not exist. Takes effect with the next flush or the present one.
+        """The value that the key shall have; None: it shall not exist. Takes effect with the present or the next flush.
 
         Keys of the first interest are written in the order in which they were last wanted; where very many are to be
         written, of the others the latest first, so that one change does not wait for a hundred thousand."""
