@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from tortie.cli import policy_explain, policy_hits
+from tortie.cli import policy_explain, policy_hits, policy_test
 
 app = typer.Typer()
 app.command("explain")(policy_explain.command)
+app.command("test")(policy_test.command)
 app.command("hits")(policy_hits.command)
 
 

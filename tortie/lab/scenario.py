@@ -266,12 +266,17 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
 
 
-def read(text: str, source: str = "scenario") -> Scenario:
-    """The scenario in a file's text. Raises ScenarioFault, which begins with `source`."""
+def load(text: str, source: str) -> Any:
+    """The file's plain values. Raises ScenarioFault."""
     try:
-        document = yaml.load(text, _Loader)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ScenarioFault(f"{source}: not YAML: {error}") from error
+
+
+def read(text: str, source: str = "scenario") -> Scenario:
+    """The scenario in a file's text. Raises ScenarioFault, which begins with `source`."""
+    document = load(text, source)
     try:
         file = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
