@@ -9,7 +9,7 @@ is none.
 from __future__ import annotations
 
 import struct
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from services.node_dataplane.netlink.framing import (
     NLA_F_NESTED,
@@ -17,7 +17,6 @@ from services.node_dataplane.netlink.framing import (
     NLM_F_DUMP,
     NLM_F_REQUEST,
     attribute,
-    attributes,
     message,
 )
 
@@ -26,7 +25,7 @@ _SUBSYSTEM = 1
 _GET, _DELETE = 1, 2
 _AF_INET, _AF_INET6 = 2, 10
 _TUPLE_ORIGINAL, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
-_TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
+_TUPLE_IP = 1
 _SOURCE_PORT = 2
 _ICMP = {4: (5, 6), 6: (8, 9)}
 """CTA_PROTO_ICMP_TYPE and _CODE, CTA_PROTO_ICMPV6_TYPE and _CODE."""
@@ -78,46 +77,53 @@ def _having(packed: bytes, tuple_: int, side: int) -> bytes:
 
 
 def ends(body: bytes | memoryview) -> tuple[bytes, bytes]:
-    """(who began, who answers) of one entry of a dump: the addresses alone, at the places where the kernel always
-    writes them, for whoever looks for a few among hundreds of thousands. Both tuples begin alike:
-
-    header 4 | tuple 4 | addresses 4 | source 4 + n | destination 4 + n | ...
-    """
+    """(who began, who answers) of one entry of a dump: the addresses alone, for whoever looks for a few among hundreds
+    of thousands."""
     size = 4 if body[0] == _AF_INET else 16
-    reply = 4 + (int.from_bytes(body[4:6], _NATIVE) + 3 & ~3)
+    reply = 4 + _padded(body, 4)
     return bytes(body[16 : 16 + size]), bytes(body[reply + 12 : reply + 12 + size])
 
 
-_NATIVE: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
-
-
 def read(body: bytes | memoryview) -> Tracked:
-    """One entry of a dump."""
-    found = dict(attributes(body[4:]))
-    version = 4 if body[0] == _AF_INET else 6
-    source, _, protocol, numbers = _tuple(found[_TUPLE_ORIGINAL])
-    destination, _, _, replied = _tuple(found[_TUPLE_REPLY])
-    types = [numbers[kind][0] if kind in numbers else None for kind in _ICMP[version]]
-    return Tracked(
-        source,
-        destination,
-        protocol,
-        int.from_bytes(numbers.get(_SOURCE_PORT, b""), "big"),
-        int.from_bytes(replied.get(_SOURCE_PORT, b""), "big"),
-        types[0],
-        types[1],
-        bytes(body[:4])
-        + attribute(_TUPLE_ORIGINAL | NLA_F_NESTED, found[_TUPLE_ORIGINAL])
-        + b"".join(attribute(kind, found[kind]) for kind in (_ID, _ZONE) if kind in found),
-    )
+    """One entry of a dump.
+
+    Walked in place, as there are many. The kernel always writes the two tuples first, and each of them as
+
+        tuple 4 | addresses 4 | source 4 + n | destination 4 + n | protocol 4 | number 4 + 4 | ports, or type and code
+    """
+    size, version = (4, 4) if body[0] == _AF_INET else (16, 6)
+    numbers = 24 + 2 * size  # From the begin of a tuple to the number of its protocol, and from there:
+    reply = 4 + _padded(body, 4)
+    end = reply + _padded(body, reply)
+    protocol = body[4 + numbers]
+    ports, types = [0, 0], list[int | None]((None, None))
+    for place, begin, until in ((0, 4, reply), (1, reply, end)):
+        at = begin + numbers + 4
+        while at + 4 <= until:
+            kind = _HEADER.unpack_from(body, at)[1]
+            if kind == _SOURCE_PORT:
+                ports[place] = body[at + 4] << 8 | body[at + 5]
+            elif not place and kind in _ICMP[version]:
+                types[_ICMP[version].index(kind)] = body[at + 4]
+            at += _padded(body, at)
+    entry = bytes(body[:reply])
+    at = end
+    while at + 4 <= len(body):
+        length = _padded(body, at)
+        if _HEADER.unpack_from(body, at)[1] in (_ID, _ZONE):
+            entry += bytes(body[at : at + length])
+        at += length
+    source, destination = bytes(body[16 : 16 + size]), bytes(body[reply + 12 : reply + 12 + size])
+    return Tracked(source, destination, protocol, ports[0], ports[1], types[0], types[1], entry)
 
 
-def _tuple(payload: bytes) -> tuple[bytes, bytes, int, dict[int, bytes]]:
-    """(source, destination, protocol, the other attributes of the protocol)."""
-    parts = dict(attributes(payload))
-    addresses = [address for _, address in sorted(attributes(parts[_TUPLE_IP]))]
-    protocol = dict(attributes(parts[_TUPLE_PROTOCOL]))
-    return addresses[0], addresses[1], protocol[1][0], protocol
+_HEADER = struct.Struct("=HH")
+
+
+def _padded(body: bytes | memoryview, at: int) -> int:
+    """The length of the attribute there; at least its header's, so that a walk comes to its end."""
+    length: int = _HEADER.unpack_from(body, at)[0]
+    return max(4, length + 3 & ~3)
 
 
 def cut(connection: Tracked) -> bytes:
