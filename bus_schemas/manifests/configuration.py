@@ -6,16 +6,21 @@ configuration from a Calico cluster can be applied as it is.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
+from bus_schemas.manifests.addresses import net
+from bus_schemas.manifests.calico_policy import check_cut
 from bus_schemas.manifests.envelope import Envelope, metadata
-from bus_schemas.manifests.fields import At, Fields, Unknown
+from bus_schemas.manifests.felix_parameters import check_unused
+from bus_schemas.manifests.fields import At, Fields, Unknown, said
 from bus_schemas.manifests.numbers import as_number, duration
 from bus_schemas.resources.configuration import (
     BGPConfiguration,
     BGPConfigurationSpec,
     FelixConfiguration,
     FelixConfigurationSpec,
+    ProtoPort,
 )
 
 MAX_VNI = (1 << 24) - 1
@@ -24,6 +29,8 @@ MAX_MTU = 65535
 _TO_HOST: tuple[Literal["Drop", "Return", "Accept"], ...] = ("Drop", "Return", "Accept")
 _EXCLUSIONS: tuple[Literal["IPPoolsOnly", "IPPoolsAndHostIPs"], ...] = ("IPPoolsOnly", "IPPoolsAndHostIPs")
 _SPOOFING: tuple[Literal["Disabled", "Any"], ...] = ("Disabled", "Any")
+_PORT_PROTOCOLS = ("tcp", "udp", "sctp")
+_RATE = re.compile(r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)")
 _SEVERITIES = ("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
 
 
@@ -43,9 +50,40 @@ def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration
         allow_vxlan_packets_from_workloads=fields.maybe("allowVXLANPacketsFromWorkloads", At.boolean),
         route_refresh_interval=fields.maybe("routeRefreshInterval", duration),
         nftables_refresh_interval=fields.maybe("nftablesRefreshInterval", duration),
+        failsafe_inbound_host_ports=fields.maybe("failsafeInboundHostPorts", _proto_ports),
+        failsafe_outbound_host_ports=fields.maybe("failsafeOutboundHostPorts", _proto_ports),
+        log_action_rate_limit=fields.maybe("logActionRateLimit", _rate),
+        log_action_rate_limit_burst=fields.integer("logActionRateLimitBurst", 1, 9999),
     )
+    check_cut(document, meta)
+    check_unused(fields)
     fields.close(Unknown.WARNED)
     return FelixConfiguration(metadata=meta, spec=spec)
+
+
+def _proto_ports(at: At) -> tuple[ProtoPort, ...]:
+    return tuple(_proto_port(item.fields()) for item in at.items())
+
+
+def _proto_port(fields: Fields) -> ProtoPort:
+    read = ProtoPort(
+        protocol=fields.required("protocol", _port_protocol, "tcp"),
+        port=fields.required("port", lambda at: at.integer(0, 65535), 0),
+        net=fields.read("net", lambda at: net(at) if at.value else "", ""),
+    )
+    fields.close(Unknown.REFUSED)
+    return read
+
+
+def _port_protocol(at: At) -> str:
+    return at.choice(_PORT_PROTOCOLS, any_case=True)
+
+
+def _rate(at: At) -> str:
+    text = at.string()
+    if text and not _RATE.fullmatch(text):
+        at.fault(f"must be a number per second, minute, hour or day (like 10/second), not {said(text)}")
+    return text
 
 
 def bgp_configuration(document: Fields, *, stored: bool) -> BGPConfiguration:

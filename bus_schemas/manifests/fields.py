@@ -153,6 +153,11 @@ class Fields:
     def path(self) -> str:
         return self.at.path
 
+    @property
+    def taken(self) -> frozenset[str]:
+        """The names that are known so far."""
+        return frozenset(self._known)
+
     def take(self, name: str) -> At | None:
         """The field; None when it is not there or null. It is known from now on."""
         self._known.add(name)

@@ -54,6 +54,10 @@ TYPES = {
     "v3.HostEndpointSpec": _spec("HostEndpoint"),
     "v3.ProfileSpec": _spec("Profile"),
     "v3.HTTPMatch": lambda value: _rule({"action": "Allow", "protocol": "TCP", "http": value}),
+    "v3.ProtoPort": lambda value: (
+        "FelixConfiguration",
+        {"metadata": {"name": "default"}, "spec": {"failsafeInboundHostPorts": [value]}},
+    ),
     "numorstring.Protocol": lambda value: _rule({"action": "Allow", "protocol": value}),
 }
 """By the type of a case: the kind and the object that its value is put into."""

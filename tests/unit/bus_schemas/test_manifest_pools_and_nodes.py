@@ -219,7 +219,7 @@ def test_felix_configuration() -> None:
 def test_parameters_that_are_not_used_are_named() -> None:
     text = manifest("projectcalico.org/v3", "FelixConfiguration", "{bpfEnabled: false, vxlanport: 1}")
     assert warnings(text) == [
-        "spec.bpfEnabled: not used here, ignored",
+        "spec.bpfEnabled: has no effect here",
         "spec.vxlanport: not used here, ignored (did you mean 'vxlanPort'?)",
     ]
 

@@ -1,0 +1,211 @@
+"""What Calico's agent can be told and this one does not need: checked as Calico checks it, then passed over.
+
+A configuration of a Calico cluster can be applied as it is. Each parameter that is known has a warning that it has no
+effect here, and a wrong value of one is refused: whoever mistyped it should hear of it in either system. The rules are
+those of libcalico-go's validator and of the FelixConfiguration CRD.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
+
+from bus_schemas.manifests.fields import At, Fields, said
+from bus_schemas.manifests.numbers import duration
+
+MAX_PORT_RANGES = 7
+MAX_ROUTE_TABLES = 65535
+"""How many routing tables the ranges may hold together."""
+
+Check = Callable[[At], object]
+
+
+def words(*choices: str) -> Check:
+    """One of these, however it is spelt."""
+    return lambda at: at.choice(choices, any_case=True)
+
+
+def whole(low: int, high: int) -> Check:
+    return lambda at: at.integer(low, high)
+
+
+def pattern(regex: str, what: str, *, may_be_empty: bool = False) -> Check:
+    compiled = re.compile(regex)
+
+    def check(at: At) -> None:
+        text = at.string()
+        if at.value == text and not compiled.fullmatch(text) and not (may_be_empty and not text):
+            at.fault(f"must be {what}, not {said(text)}")
+
+    return check
+
+
+def each(check: Check, *, most: int | None = None) -> Check:
+    return lambda at: [check(item) for item in at.items(most=most)]
+
+
+def _regular_expression(at: At) -> None:
+    text = at.string()
+    try:
+        re.compile(text)
+    except re.error as error:
+        at.fault(f"must be a regular expression, not {said(text)}: {error}")
+
+
+def _address4(at: At) -> None:
+    try:
+        IPv4Address(at.string())
+    except AddressValueError:
+        at.fault(f"must be an IPv4 address, not {said(at.value)}")
+
+
+def _address6(at: At) -> None:
+    try:
+        IPv6Address(at.string())
+    except AddressValueError:
+        at.fault(f"must be an IPv6 address, not {said(at.value)}")
+
+
+def _network4(at: At) -> None:
+    try:
+        IPv4Network(at.string(), strict=False)
+    except ValueError:
+        at.fault(f"must be an IPv4 address or CIDR, not {said(at.value)}")
+
+
+def _port_range(at: At) -> None:
+    first, _, last = str(at.value).partition(":")
+    if isinstance(at.value, bool) or not all(part.isascii() and part.isdecimal() for part in (first, last or first)):
+        at.fault(f"must be a port or a range of ports (like 30000:32767), not {said(at.value)}")
+    elif not 0 <= int(first) <= int(last or first) <= 65535:
+        at.fault(f"must be a range of ports up to 65535, the smaller first, not {said(at.value)}")
+
+
+def _tables(low: int, high: int) -> Callable[[At], int]:
+    """How many tables the range {min, max} holds."""
+
+    def check(at: At) -> int:
+        fields = at.fields()
+        first = fields.required("min", lambda end: end.integer(low, high), low)
+        last = fields.required("max", lambda end: end.integer(low, high), high)
+        if last < first:
+            fields.place("max").fault(f"must not be smaller than min, {first}")
+        return last - first + 1
+
+    return check
+
+
+def _table_ranges(at: At) -> None:
+    count = _tables(1, 0xFFFFFFFF)
+    if sum(count(item) for item in at.items()) > MAX_ROUTE_TABLES:
+        at.fault(f"must not hold more than {MAX_ROUTE_TABLES} tables")
+
+
+_HEALTH_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def _health_override(at: At) -> None:
+    fields = at.fields()
+    name = fields.string("name")
+    if not _HEALTH_NAME.fullmatch(name):
+        fields.place("name").fault(f"must be a component's name, not {said(name)}")
+    fields.required("timeout", _any_duration, "")
+
+
+_GO_DURATION = re.compile(r"[+]?(?:[0-9]+(?:\.[0-9]*)?(?:ns|us|µs|ms|s|m|h))+|0")
+
+
+def _any_duration(at: At) -> str:
+    text = at.string()
+    if at.value == text and not _GO_DURATION.fullmatch(text):
+        at.fault(f"must be a duration that is not negative (like 90s), not {said(text)}")
+    return text
+
+
+_LEVEL = words("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
+_INTERFACE = pattern(r"[A-Za-z0-9_.-]{1,15}", "a device's name")
+_INTERFACE_FILTER = pattern(r"[A-Za-z0-9:._+-]{1,15}", "a device's name, perhaps with a '+' at its end")
+_ON_OFF = words("Enabled", "Disabled")
+_MARK = whole(0, 0xFFFFFFFF)
+_PORT = whole(1, 65535)
+_PORT_OR_NONE = whole(0, 65535)
+_PRIORITY = whole(1, 0x7FFFFFFE)
+
+PARAMETERS: dict[str, Check] = {
+    "awsSrcDstCheck": words("DoNothing", "Enable", "Disable"),
+    "bpfConnectTimeLoadBalancing": words("TCP", "Enabled", "Disabled"),
+    "bpfDataIfacePattern": _regular_expression,
+    "bpfExtToServiceConnmark": _MARK,
+    "bpfExternalServiceMode": words("Tunnel", "DSR"),
+    "bpfForceTrackPacketsFromIfaces": each(_INTERFACE_FILTER),
+    "bpfHostNetworkedNATWithoutCTLB": _ON_OFF,
+    "bpfL3IfacePattern": _regular_expression,
+    "bpfLogLevel": lambda at: at.value == "" or at.choice(("Debug", "Info", "Off"), any_case=True),
+    "chainInsertMode": words("Insert", "Append"),
+    "deviceRouteProtocol": whole(0, 255),
+    "deviceRouteSourceAddress": _address4,
+    "deviceRouteSourceAddressIPv6": _address6,
+    "externalNodesList": each(_network4),
+    "floatingIPs": _ON_OFF,
+    "healthPort": _PORT_OR_NONE,
+    "healthTimeoutOverrides": each(_health_override),
+    "ipForwarding": _ON_OFF,
+    "iptablesBackend": words("Auto", "Legacy", "NFT"),
+    "iptablesFilterAllowAction": words("Accept", "Return"),
+    "iptablesFilterDenyAction": words("Drop", "Reject"),
+    "iptablesMangleAllowAction": words("Accept", "Return"),
+    "iptablesMarkMask": _MARK,
+    "iptablesNATOutgoingInterfaceFilter": _INTERFACE_FILTER,
+    "ipv4ElevatedRoutePriority": _PRIORITY,
+    "ipv4NormalRoutePriority": _PRIORITY,
+    "ipv6ElevatedRoutePriority": _PRIORITY,
+    "ipv6NormalRoutePriority": _PRIORITY,
+    "kubeNodePortRanges": each(_port_range, most=MAX_PORT_RANGES),
+    "logSeverityFile": _LEVEL,
+    "logSeverityScreen": _LEVEL,
+    "logSeveritySys": _LEVEL,
+    "mtuIfacePattern": _regular_expression,
+    "natOutgoingAddress": _address4,
+    "natPortRange": _port_range,
+    "nftablesFilterAllowAction": words("Accept", "Return"),
+    "nftablesFilterDenyAction": words("Drop", "Reject"),
+    "nftablesMangleAllowAction": words("Accept", "Return"),
+    "nftablesMarkMask": _MARK,
+    "nftablesMode": words("Auto", "Enabled", "Disabled"),
+    "openstackRegion": pattern(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", "a DNS label", may_be_empty=True),
+    "prometheusMetricsHost": pattern(r"[A-Za-z0-9:._+-]{1,64}", "a host's name or address"),
+    "prometheusMetricsPort": _PORT_OR_NONE,
+    "programClusterRoutes": words("Enabled", "Disabled", "EnabledIPIPOnly"),
+    "routeTableRange": _tables(1, 250),
+    "routeTableRanges": _table_ranges,
+    "serviceLoopPrevention": words("Drop", "Reject", "Disabled"),
+    "windowsManageFirewallRules": _ON_OFF,
+    "windowsNetworkName": _regular_expression,
+    "wireguardInterfaceName": _INTERFACE,
+    "wireguardInterfaceNameV6": _INTERFACE,
+    "wireguardListeningPort": _PORT,
+    "wireguardListeningPortV6": _PORT,
+    "wireguardRoutingRulePriority": whole(1, 32765),
+}
+
+_BY_ENDING: tuple[tuple[re.Pattern[str], Check], ...] = (
+    (re.compile(r"(?:Enabled|EnabledV6)$"), At.boolean),
+    (re.compile(r"(?:Interval|Timeout|Period)(?:Secs)?$"), duration),
+)
+"""For the parameters that are not in the table: what their names promise."""
+
+
+def check_unused(fields: Fields) -> None:
+    """Judges every parameter that has not been taken yet."""
+    used = fields.taken
+    if fields.has("routeTableRange") and fields.has("routeTableRanges"):
+        fields.place("routeTableRange").fault("cannot be used together with routeTableRanges")
+    for name in list(fields.at.value):
+        check = PARAMETERS.get(name) or next((c for ending, c in _BY_ENDING if ending.search(name)), None)
+        if check is None or name in used:
+            continue
+        at = fields.take(name)
+        if at is not None:
+            check(at)
+            at.warn("has no effect here")
