@@ -30,6 +30,8 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "atomic_batch": (),
     "ipam": (),
     "bus": (),
+    "hits": (),
+    "cutting": (),
     "nft_member": ("--repeat", "200"),
     "policy_compile": (),
 }

@@ -222,8 +222,9 @@ class Denials:
 
     def due(self) -> float | None:
         """When there will be something to settle."""
-        first = next(iter(self._windows.values()), None)
-        return min((at for at in (first and first.until, self._summary_at) if at is not None), default=None)
+        windows = (window.until for window in self._windows.values())
+        moments = [at for at in (next(windows, None), self._summary_at) if at is not None]
+        return min(moments, default=None)
 
     def _tell(self, sighting: Sighting, count: int, now: float) -> list[Told]:
         if self._may(now):

@@ -22,7 +22,9 @@ _CFG_CMD, _CFG_MODE, _CFG_NLBUFSIZ, _CFG_TIMEOUT, _CFG_QTHRESH, _CFG_FLAGS = 1, 
 _CMD_BIND = 1
 _COPY_PACKET = 2
 _FLAG_SEQ = 1
-_IFINDEX_INDEV, _IFINDEX_OUTDEV, _PAYLOAD, _PREFIX, _SEQ = 4, 5, 9, 10, 12
+_PAYLOAD, _PREFIX = 9, 10
+_NUMBERS = (4, 5, 12)
+"""NFULA_IFINDEX_INDEV, NFULA_IFINDEX_OUTDEV, NFULA_SEQ."""
 
 GROUP = 84
 COPY = 128
@@ -69,9 +71,6 @@ def read(type_: int, body: bytes | memoryview) -> Logged | None:
     if type_ != SUBSYSTEM << 8 | PACKET:
         return None
     found = dict(attributes(body[4:]))
-    return Logged(
-        found.get(_PREFIX, b"").rstrip(b"\0").decode("utf-8", "replace"),
-        *(_U32.unpack(found.get(kind, bytes(4)))[0] for kind in (_IFINDEX_INDEV, _IFINDEX_OUTDEV)),
-        found.get(_PAYLOAD, b""),
-        _U32.unpack(found.get(_SEQ, bytes(4)))[0],
-    )
+    indev, outdev, sequence = (int.from_bytes(found.get(kind, b""), "big") for kind in _NUMBERS)
+    prefix = found.get(_PREFIX, b"").rstrip(b"\0").decode("utf-8", "replace")
+    return Logged(prefix, indev, outdev, found.get(_PAYLOAD, b""), sequence)
