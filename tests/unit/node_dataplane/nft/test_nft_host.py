@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from itertools import permutations
 
@@ -235,3 +236,80 @@ def test_pods_and_host_endpoints_share_policies(world: World) -> None:
     world.tell(unhosted("a"))
     assert world.accepts(IN)
     assert not world.accepts(TO_POD)
+
+
+@pytest.mark.parametrize("stage", ["ingress", "forward_ingress", "pre_dnat", "untracked_ingress"])
+def test_a_staged_policy_is_only_reported(world: World, stage: str) -> None:
+    staged = Direction(tiers=(), default="allow", preview=(tier("none"),))
+    world.hosts(host("a", "eth0", **{"ingress": OPEN, stage: staged}))
+    packet = THROUGH if stage == "forward_ingress" else IN
+    outcome = world.send(packet)
+    assert outcome.accepted
+    assert outcome.tracked
+    counted = [world.table.counted()[name] for name in outcome.counted if name in world.table.counted()]
+    assert ("none", "ingress", "would_deny") in counted
+
+
+def test_what_a_host_endpoint_denies_is_counted_and_told(world: World) -> None:
+    world.hosts(host("a", "eth0", ingress=by("none")), host("b", "*", egress=by("nothing")))
+    outcome = world.send(IN)
+    assert [world.table.counted()[name] for name in outcome.counted] == [("none", "ingress", "deny")]
+    denial = world.table.denial(outcome.reported[0])
+    assert denial is not None
+    assert (denial.kind, denial.way, denial.rules, denial.tier) == ("denied", "ingress", "none", "default")
+    assert world.table.host_endpoint("eth0") == "a"
+    assert world.table.host_endpoint("eth7") == "b"
+
+
+SIDES = ("ingress", "egress", "forward_ingress", "forward_egress", "pre_dnat", "untracked_ingress", "untracked_egress")
+SAID = (OPEN, by("web"), by("none", "web"), direction(tier("pass", "web"), tier("all", name="b"), default="deny"))
+CONFIGURATIONS = (NodeRules(), NodeRules(failsafe_inbound=()), NodeRules(vxlan_port=4789, nodes=(NODE,)))
+PLACES = (("*",), ("eth0",), ("eth1",), ("", NODE), ("", "192.168.1.1", NODE))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_came_before_the_table_is_that_of_what_holds_now(seed: int) -> None:
+    rng = random.Random(seed)
+    sides = (
+        "ingress",
+        "egress",
+        "forward_ingress",
+        "forward_egress",
+        "pre_dnat",
+        "untracked_ingress",
+        "untracked_egress",
+    )
+    said = [OPEN, by("web"), by("none", "web"), direction(tier("pass", "web"), tier("all", name="b"), default="deny")]
+    lived, facts, devices, node = World(), {}, DEVICES, NodeRules()
+    for _ in range(60):
+        match rng.randrange(5):
+            case 0:
+                devices = {name: carried for name, carried in DEVICES.items() if rng.random() < 0.7}
+                lived.table.set_devices(devices)
+            case 1:
+                node = rng.choice(
+                    [NodeRules(), NodeRules(failsafe_inbound=()), NodeRules(vxlan_port=4789, nodes=(NODE,))]
+                )
+                lived.table.set_node(node)
+            case 2:
+                fact = rng.choice([rules("web"), no_rules("web"), POLICIES[4]])
+                facts["web"] = fact
+                tell(lived.table, fact)
+            case _:
+                name = rng.choice("abc")
+                interface, *addresses = rng.choice(
+                    [("*",), ("eth0",), ("eth1",), ("", NODE), ("", "192.168.1.1", NODE)]
+                )
+                directions = {side: rng.choice(SAID) for side in SIDES}
+                fact = unhosted(name) if rng.random() < 0.3 else hosted(host(name, interface, *addresses, **directions))
+                facts[name] = fact
+                tell(lived.table, fact)
+        if rng.random() < 0.6:
+            lived.settle()
+    lived.settle()
+    fresh = World(node)
+    fresh.table.set_devices(devices)
+    fresh.tell(*facts.values())
+    assert lived.kernel.snapshot() == fresh.kernel.snapshot()
+    assert lived.table.wanted() == fresh.table.wanted()
+    assert lived.table.host_faults() == fresh.table.host_faults()
