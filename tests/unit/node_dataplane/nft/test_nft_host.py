@@ -270,16 +270,6 @@ PLACES = (("*",), ("eth0",), ("eth1",), ("", NODE), ("", "192.168.1.1", NODE))
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_came_before_the_table_is_that_of_what_holds_now(seed: int) -> None:
     rng = random.Random(seed)
-    sides = (
-        "ingress",
-        "egress",
-        "forward_ingress",
-        "forward_egress",
-        "pre_dnat",
-        "untracked_ingress",
-        "untracked_egress",
-    )
-    said = [OPEN, by("web"), by("none", "web"), direction(tier("pass", "web"), tier("all", name="b"), default="deny")]
     lived, facts, devices, node = World(), {}, DEVICES, NodeRules()
     for _ in range(60):
         match rng.randrange(5):
