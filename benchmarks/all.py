@@ -34,6 +34,8 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "cutting": (),
     "nft_member": ("--repeat", "200"),
     "policy_compile": (),
+    "policy_compile_service": ("--shards", "1", "2"),
+    "policy_compile_worst": (),
 }
 """Module -> arguments."""
 

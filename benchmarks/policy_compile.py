@@ -30,7 +30,7 @@ from bus_schemas.resources.network_policy import (
 )
 from bus_schemas.subjects import DESIRED, ENDPOINT, Fact
 from services.policy_compiler.core import Changes, Core
-from services.policy_compiler.longevity import first_flush, settle
+from services.policy_compiler.longevity import Longevity
 
 APPS = 4
 BATCH = 4096
@@ -104,8 +104,9 @@ def compiled_from_cold(core: Core, facts: list[Fact]) -> tuple[float, float, Cha
             core.apply(fact)
         gc.freeze()
     applied = time.perf_counter()
-    changes = first_flush(core)
-    settle()
+    longevity = Longevity()
+    changes = longevity.first_flush(core)
+    longevity.settle()
     return applied - start, time.perf_counter() - applied, changes
 
 

@@ -1,8 +1,10 @@
-"""What is read at the start lives as long as the process: the cyclic collector is kept from walking it again and again.
+"""What the compiler keeps is kept for long: the cyclic collector is prevented from walking it again and again.
 
-The collector's full runs cost half as much again as all of the compiling when a large cluster is read, and each of them
-stops everything for a third of a second. Nothing that the core or the publication keeps is a cycle, so nothing is lost:
-`keep` after every batch of the snapshot, `first_flush` once it is whole, `settle` when what came of it is written.
+The collector's full runs cost half as much again as all of the compiling when a large cluster is read, and once it is
+read each of them stops everything for a third of a second. Nothing that the core or the publication keeps is a cycle:
+counting references frees it. So what exists is taken out of the collector's sight: after every batch of the snapshot
+(`keep`), when what was made of it is on the bus (`settle`), and then whenever some hundred facts have replaced others
+(`renew`). Before the last, the young are collected, as what is kept while it is garbage in a cycle stays for ever.
 """
 
 from __future__ import annotations
@@ -11,22 +13,39 @@ import gc
 
 from services.policy_compiler.core import Changes, Core
 
-
-def keep() -> None:
-    """What exists now stays: it is not walked again."""
-    gc.freeze()
-
-
-def first_flush(core: Core) -> Changes:
-    """The flush that makes everything. The collector does not run from here on until things have settled."""
-    gc.disable()
-    changes = core.flush()
-    keep()
-    return changes
+RENEW_FACTS = 500
+"""After so many facts: some ten thousand objects, which are walked in a millisecond."""
+YOUNG = 1
+"""The generations of the collector that hold what is new."""
 
 
-def settle() -> None:
-    """What the first flush made is on the bus, and was heard from there. At any later time: nothing."""
-    if not gc.isenabled():
-        keep()
-        gc.enable()
+class Longevity:
+    """Of one process: there is one collector."""
+
+    def __init__(self) -> None:
+        self._facts = 0
+
+    def keep(self) -> None:
+        """What exists now stays: it is not walked again."""
+        gc.freeze()
+
+    def first_flush(self, core: Core) -> Changes:
+        """The flush that makes everything. The collector rests from here on until `settle`."""
+        gc.disable()
+        changes = core.flush()
+        gc.freeze()
+        return changes
+
+    def settle(self) -> None:
+        """What the first flush made is on the bus, and was heard from there. At any later time: nothing."""
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+
+    def renew(self, facts: int) -> None:
+        """So many facts came in after the snapshot."""
+        self._facts += facts
+        if self._facts >= RENEW_FACTS and gc.isenabled():
+            self._facts = 0
+            gc.collect(YOUNG)
+            gc.freeze()

@@ -20,9 +20,10 @@ from chassis.feed import Batch, Interest
 from chassis.pacing import Pacer
 from chassis.publication import Publication
 from chassis.runner import Context
-from services.policy_compiler import longevity, metrics
+from services.policy_compiler import metrics
 from services.policy_compiler.core import READS, WRITES, Changes, Core
 from services.policy_compiler.faults import Fault
+from services.policy_compiler.longevity import Longevity
 from services.policy_compiler.references import names
 from services.policy_compiler.settings import Settings
 
@@ -36,6 +37,7 @@ NOTED_FAULTS = 10
 async def serve(context: Context[Settings]) -> None:
     settings = context.settings
     core = Core()
+    longevity = Longevity()
     pacer = Pacer(settings.policy_flush_min_s, settings.policy_flush_max_s, settings.policy_retry_s)
     derivation = Derivation(
         context, SERVICE, reads=READS, writes=WRITES, pacer=pacer, shards=settings.policy_shards, names=names
@@ -45,7 +47,9 @@ async def serve(context: Context[Settings]) -> None:
     def hear(batch: Batch) -> None:
         for fact in batch.facts:
             core.apply(fact)
-        if not batch.in_sync:
+        if batch.in_sync:
+            longevity.renew(len(batch.facts))
+        else:
             longevity.keep()
 
     async def derive() -> None:
