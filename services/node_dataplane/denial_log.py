@@ -18,7 +18,7 @@ from prometheus_client import Counter
 
 from bus_schemas.ids import NodeName, RulesId
 from chassis.health import Health
-from services.node_dataplane.denials import Denials, Owners, Told, recognise
+from services.node_dataplane.denials import Denials, Owners, Told, is_news, recognise
 from services.node_dataplane.endpoint_store import EndpointStore
 from services.node_dataplane.netlink import nflog
 from services.node_dataplane.netlink.wire import NETLINK_NETFILTER, NetlinkSocket
@@ -107,6 +107,8 @@ class DenialLog:
         denial = self._meaning(logged.prefix)
         if denial is None:
             STRANGE.inc()
+            return
+        if not is_news(denial):
             return
         sighting = recognise(logged, denial, _device(logged.indev), _device(logged.outdev), self._owners, self._node)
         self._tell(self._denials.see(sighting, now))

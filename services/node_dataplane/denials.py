@@ -28,12 +28,13 @@ EVENTS: Mapping[str, str] = {
 }
 """What an event is called, by the kind of the denial."""
 UNTOLD = "denials_untold"
+QUIET = frozenset({"invalid"})
+"""Guards that are counted and not told: late packets of connections that ended are everyday."""
 
 _GUARDS: Mapping[str, str] = {
     "spoofed": "the source address is not one of its own",
     "no_policy_egress": "no policy is in place for it yet",
     "no_policy_ingress": "no policy is in place for it yet",
-    "invalid": "it belongs to no connection that the kernel knows of",
     "vxlan_from_pod": "a pod may not send into the node's tunnels",
     "vxlan_from_stranger": "its sender is not a known node",
     "to_host": "pods may not reach this node",
@@ -73,6 +74,10 @@ class Told(NamedTuple):
     object: str
     message: str
     detail: dict[str, str]
+
+
+def is_news(denial: Denial) -> bool:
+    return not (denial.kind == "guard" and denial.reason in QUIET)
 
 
 def recognise(logged: Logged, denial: Denial, indev: str, outdev: str, owners: Owners, node: str) -> Sighting:

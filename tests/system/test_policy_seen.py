@@ -44,6 +44,7 @@ from chassis.settings import ServiceSettings
 from chassis.tail import Tail
 from tests.support import netns
 from tests.support.agent import AgentProcess, ServiceProcess
+from tests.support.api import resource
 from tests.support.netns import connect, listen, namespaces, tcp
 from tests.support.waiting import within
 
@@ -75,6 +76,7 @@ class Seen:
 
     def __init__(self, directory: Path, node: netns.Namespace, client: netns.Namespace, web: netns.Namespace) -> None:
         self.directory = directory
+        self.nats_url = ""
         self.node, self.client, self.web = node, client, web
         self.bus: Bus
         self.agent: AgentProcess
@@ -175,6 +177,7 @@ async def seen(spaces: tuple[netns.Namespace, ...], settings: dict[str, str], tm
     made = Seen(tmp_path, *spaces)
     async with AsyncExitStack() as stack:
         nats = await stack.enter_async_context(EmbeddedNats(tmp_path / "nats", host=HUB))
+        made.nats_url = nats.url
         bus = Bus.connect(ServiceSettings(nats_url=nats.url, health_listen=""), name="test", health=Health())
         made.bus = await stack.enter_async_context(bus)
         await made.bus.connected()
@@ -389,3 +392,35 @@ async def test_a_policy_that_changed_while_the_agent_was_away(seen: Seen, talks:
     await seen.told("cut")
     assert not await asyncio.to_thread(talk.passes)
     assert other.passes()
+
+
+CUTTING = """\
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: web, namespace: default, annotations: {tortie.io/existing-connections: cut}}
+spec: {selector: role == 'web', ingress: [{action: Allow, source: {selector: role == 'friend'}}]}
+"""
+
+
+async def test_a_label_that_goes_with_the_real_compiler(seen: Seen, talks: Callable[[int], Talk]) -> None:
+    async def label(pod: PodKey, **labels: str) -> None:
+        await seen.apply(Pod(metadata=Metadata(name=pod.name, namespace=pod.namespace, labels=labels)))
+
+    settings = {"nats_url": seen.nats_url, "health_listen": ""}
+    compiler = ServiceProcess("policy_compiler", seen.directory / "policy_compiler.log", **settings)
+    compiler.start()
+    try:
+        await label(WEB, role="web")
+        await label(CLIENT, role="friend")
+        await seen.apply(resource(CUTTING))
+        seen.address = await seen.add(WEB, seen.web)
+        talk = talks(80)
+        await label(CLIENT)
+        event = await seen.told("cut")
+        assert event.detail["policy"] == TITLE
+        assert not await asyncio.to_thread(talk.passes)
+        assert await asyncio.to_thread(seen.refused, 80)
+        event = await seen.told("denied")
+        assert (event.object, event.detail["peer_pod"]) == ("default/web", "default/client")
+    finally:
+        compiler.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bus_schemas.ids import RulesId
-from services.node_dataplane.denials import UNTOLD, Denials, Owners, Sighting, Told, describe, recognise
+from services.node_dataplane.denials import UNTOLD, Denials, Owners, Sighting, Told, describe, is_news, recognise
 from services.node_dataplane.netlink.nflog import Logged
 from services.node_dataplane.nft.attribution import Denial
 
@@ -77,6 +77,12 @@ def test_a_spoofed_source_is_the_pods_by_its_link() -> None:
     told = describe(seen(guard, packet(source=STRANGER), outdev=""), 1, title)
     assert (told.what, told.object, told.detail["source"]) == ("guarded", "default/client", "192.0.2.1")
     assert "the source address is not one of its own" in told.message
+
+
+def test_everyday_drops_are_no_news() -> None:
+    assert not is_news(Denial("guard", "egress", RulesId(""), reason="invalid"))
+    assert is_news(Denial("guard", "egress", RulesId(""), reason="spoofed"))
+    assert is_news(BY_RULE)
 
 
 def test_a_pod_is_found_by_its_address_when_its_link_is_gone() -> None:
