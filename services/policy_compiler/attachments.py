@@ -228,9 +228,10 @@ class Attachments:
         profiles: tuple[RulesId, ...],
         tiers_pass: bool,
     ) -> Direction:
-        here = [policy for policy in governing if hook in policy.hooks]
-        enforced = [policy for policy in here if not policy.staged]
-        tried = [policy for policy in here if policy.staged or policy.id not in self._withdrawn]
+        enforced = tried = [policy for policy in governing if hook in policy.hooks]
+        if self._withdrawn:  # every staged policy withdraws something
+            tried = [policy for policy in enforced if policy.staged or policy.id not in self._withdrawn]
+            enforced = [policy for policy in enforced if not policy.staged]
         return Direction(
             tiers=self._in_tiers(enforced, tiers_pass),
             profiles=profiles,

@@ -113,12 +113,11 @@ class Core:
         #        |
         #    members -- contents changed --> indexes <-- subject, groups' selections -- policies <-- translate -- Policy
         #        |                               |                                         |
-        #        |             who gained, lost, kept which selection                      |            Tier
-        #        |                    |                    |                               |              |
-        #        +-- addresses --> groups            attachments <---- order, directions --+            tiers
-        #                             |                 |     |  ^                            |              |
-        #                          Group       Attachment     |  +----------------------------|--------------+
-        #                                          HostAttachment                           Rules
+        #        |             who gained, lost, kept which selection                      |
+        #        |                    |                    |                               |
+        #        +-- addresses --> groups            attachments <---- order, directions --+
+        #                             |                |       ^                            |
+        #                          Group   (Host)Attachment    +-- tiers <-- Tier         Rules
         self._parents = Parents()
         self._endpoints = Endpoints(self._parents)
         self._network_sets = NetworkSets(self._parents)
