@@ -1,0 +1,286 @@
+"""The inputs and outputs of Calico's converter, compared by meaning: what Kubernetes' object does here must be what the
+Calico object that it becomes there does here, and, where the file has verdicts, what those say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import msgspec
+import pytest
+
+from bus_schemas.manifests import Accepted, Rejected, read_object
+from bus_schemas.resources import GlobalNetworkPolicy, Metadata, NetworkPolicy, Pod, Resource
+from bus_schemas.resources.calico_policy import CalicoRule, EntityRule, GlobalNetworkPolicySpec, NetworkPolicySpec
+from bus_schemas.resources.core import PodStatus
+from services.node_dataplane.identity import link_name
+from tests.support import stored_policies, truth_tables
+from tests.support.compiled_policy import NUMBERS
+from tests.support.conversions import PORTS, cluster, label_sets, says, words
+from tests.support.oracle_world import evaluate
+from tests.support.policy_judges import FORGIVING, Connection, MemoryJudge, OracleJudge, Way
+
+FILE = "calico_np.json"
+CLIENT, SERVER = "10.99.0.1", "10.99.0.2"
+
+Raw = Mapping[str, Any]
+NewJudge = Callable[[], MemoryJudge]
+
+
+@pytest.mark.parametrize("judge", FORGIVING)
+@pytest.mark.parametrize("case", truth_tables.raw_cases(FILE))
+def test_conversion(case: Raw, judge: str) -> None:
+    KINDS[case["kind"]](case, FORGIVING[judge])
+
+
+def settled(judge: NewJudge, *resources: Resource) -> MemoryJudge:
+    made = judge()
+    for resource in resources:
+        made.put(resource)
+    made.settle()
+    return made
+
+
+def calico(case: Raw) -> Resource:
+    return stored_policies.applied(case["expected"]["value"])
+
+
+# --- policies
+
+
+def np(case: Raw, judge: NewJudge) -> None:
+    manifest = {"apiVersion": stored_policies.KUBERNETES, "kind": "NetworkPolicy", **case["input"]}
+    policy = stored_policies.stored(manifest)  # some of them would be refused on the way in
+    if "semantic" not in case:
+        _mean_the_same(case, policy, judge)
+        return
+    semantic = case["semantic"]
+    world: list[Resource] = [truth_tables.namespace(name, labels) for name, labels in semantic["namespaces"].items()]
+    for at, end in enumerate(semantic["endpoints"]):
+        if end["namespace"] is not None:
+            world.append(
+                truth_tables.pod(
+                    end["namespace"], f"pod-{at}", end.get("labels") or {}, end["ip"], end.get("ports") or ()
+                )
+            )
+    for governing in (policy, calico(case)):
+        seen = settled(judge, *world, governing)
+        wrong = []
+        for probe in semantic["probes"]:
+            source, destination = (semantic["endpoints"][probe[end]]["ip"] for end in ("src", "dst"))
+            packet = Connection(source, destination, NUMBERS[probe["protocol"]], probe["port"])
+            ways: tuple[Way, Way] = ("ingress", "egress")
+            wrong += [(probe, way) for way in ways if seen.passes(packet, (way,)) != probe[way]]
+        assert not wrong, governing.display
+
+
+def cnp(case: Raw, judge: NewJudge) -> None:
+    manifest = {"apiVersion": stored_policies.CLUSTER, "kind": "ClusterNetworkPolicy", **case["input"]}
+    manifest.pop("status", None)
+    if case["expected"] is None:
+        outcome = read_object(manifest)
+        assert isinstance(outcome, Rejected)
+        assert all(fault.path.startswith("spec") for fault in outcome.faults), outcome
+        return
+    _mean_the_same(case, stored_policies.applied(manifest), judge)
+
+
+def _mean_the_same(case: Raw, policy: Resource, judge: NewJudge) -> None:
+    """What is malformed has a meaning only where it is compiled; what the manifest says, the oracle knows of the rest."""
+    among = cluster(
+        words(case["input"], case["expected"]["value"]), case["input"]["metadata"].get("namespace") or "ns-0"
+    )
+    expected = says(OracleJudge(), calico(case), among)
+    assert says(judge(), calico(case), among) == expected
+    if not case.get("expected_error") or judge is not FORGIVING["oracle"]:
+        seen = says(judge(), policy, among)
+        assert seen == expected, [key for key in expected if seen[key] != expected[key]][:5]
+
+
+# --- parts of policies
+
+
+def selector(case: Raw, judge: NewJudge) -> None:
+    """As whom a policy governs, or as whose namespaces it names."""
+    given, of_pods = case["input"]["selector"], case["input"]["scope"] == "pod"
+    assert case["input"]["scope"] in ("pod", "namespace")
+    sets = label_sets(words({"in": given}).labels or {"some": "label"})
+    governed = (given if of_pods else {"matchLabels": {"is": "governed"}}) or {}
+    peer = {"podSelector": {}} if given is None else {"namespaceSelector": given}
+    rules = [] if of_pods else [{"from": [peer]}]
+    policy = stored_policies.applied(
+        {
+            "apiVersion": stored_policies.KUBERNETES,
+            "kind": "NetworkPolicy",
+            "metadata": {"namespace": "here", "name": "p"},
+            "spec": {"podSelector": governed, "policyTypes": ["Ingress"], "ingress": rules},
+        }
+    )
+    world = [truth_tables.namespace("here", {}), truth_tables.pod("here", "target", {"is": "governed"}, SERVER, ())]
+    for at, labels in enumerate(sets):
+        space, own = ("here", labels) if of_pods else (f"ns-{at}", {})
+        world += [truth_tables.namespace(space, {} if of_pods else labels)] if not of_pods else []
+        world.append(truth_tables.pod(space, f"pod-{at}", own, f"10.99.1.{at + 1}", ()))
+    seen = settled(judge, *world, policy)
+    for at, labels in enumerate(sets):
+        expected = case["expected"] != "" and evaluate(
+            case["expected"], {**labels, **({"projectcalico.org/orchestrator": "k8s"} if of_pods else {})}
+        )
+        if of_pods:
+            assert seen.passes(Connection(CLIENT, f"10.99.1.{at + 1}", 6, 80)) != expected, labels
+        else:
+            assert seen.passes(Connection(f"10.99.1.{at + 1}", SERVER, 6, 80)) == expected, labels
+
+
+def simplify_ports(case: Raw, judge: NewJudge) -> None:
+    """Two lists of ports that open the same."""
+    lists = [tuple(case[key] or ()) for key in ("input", "expected")]
+    numbers = {int(n) for ports in lists for port in ports for n in re.findall(r"\d+", str(port))}
+    numbers |= {p["port"] for p in PORTS} | {12345}
+    opened = [
+        {
+            n
+            for m in numbers
+            for n in (m - 1, m, m + 1)
+            if 0 < n < 65536 and seen.passes(Connection(CLIENT, SERVER, 6, n))
+        }
+        for seen in (settled(judge, *_with_ports(ports)) for ports in lists)
+    ]
+    assert opened[0] == opened[1]
+    assert opened[0]
+
+
+def _with_ports(ports: tuple[int | str, ...]) -> list[Resource]:
+    rule = CalicoRule(action="Allow", protocol="TCP", destination=EntityRule(ports=ports))
+    return [
+        truth_tables.namespace("here", {}),
+        truth_tables.pod("here", "server", {}, SERVER, PORTS),
+        NetworkPolicy(metadata=Metadata(namespace="here", name="p"), spec=NetworkPolicySpec(ingress=(rule,))),
+    ]
+
+
+def peer(case: Raw, judge: NewJudge) -> None:
+    """A peer of Kubernetes against the nets that it becomes."""
+    expected = case["expected"]
+    assert not expected["selector"] and not expected["namespaceSelector"], "only blocks of addresses are expected here"
+    policy = stored_policies.applied(
+        {
+            "apiVersion": stored_policies.KUBERNETES,
+            "kind": "NetworkPolicy",
+            "metadata": {"namespace": "here", "name": "p"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [case["input"]]}]},
+        }
+    )
+    seen = settled(
+        judge, truth_tables.namespace("here", {}), truth_tables.pod("here", "server", {}, SERVER, ()), policy
+    )
+    nets, without = expected["nets"] or [], expected["notNets"] or []
+    for text in (*nets, *without):
+        net = ip_network(text)
+        for address in (net.network_address - 1, net[0], net[-1], net.broadcast_address + 1):
+            inside = any(address in ip_network(n) for n in nets) and not any(address in ip_network(n) for n in without)
+            assert seen.passes(Connection(str(address), SERVER, 6, 80)) == inside, address
+
+
+# --- what becomes of namespaces, service accounts and pods: labels, ports, an open profile
+
+
+def namespace_profile(case: Raw, judge: NewJudge) -> None:
+    space = _read("v1", "Namespace", case["input"])
+    value = case["expected"]["value"]["spec"]
+    allowed = [rule["action"] for way in ("ingress", "egress") for rule in value.get(way) or ()]
+    assert allowed == ["Allow", "Allow"]
+    server = truth_tables.pod(space.metadata.name, "server", {}, SERVER, ())
+    assert settled(judge, space, server).passes(Connection(CLIENT, SERVER, 6, 80))
+    assert settled(judge, space, server).passes(Connection(SERVER, CLIENT, 6, 80))
+    _shows(judge, [space, server], value["labelsToApply"])
+
+
+def service_account_profile(case: Raw, judge: NewJudge) -> None:
+    account = _read("v1", "ServiceAccount", case["input"])
+    value = case["expected"]["value"]["spec"]
+    assert not value.get("ingress") and not value.get("egress")
+    space, name = account.key
+    server = truth_tables.pod(space, "server", {}, SERVER, ())
+    spec = msgspec.structs.replace(server.spec, service_account_name=name)
+    world = [truth_tables.namespace(space, {}), account, msgspec.structs.replace(server, spec=spec)]
+    _shows(judge, world, value["labelsToApply"])
+
+
+def pod_wep(case: Raw, judge: NewJudge) -> None:
+    """A pod's addresses and devices are its agent's word here; with those, it must show the same labels and ports."""
+    if case["expected"] is None:
+        pytest.skip("an annotation about the pod's addresses, which nobody asks here: they come from the agent")
+    pod = _read("v1", "Pod", {key: value for key, value in case["input"].items() if value is not None})
+    assert isinstance(pod, Pod)
+    (endpoint,) = (entry["value"] for entry in case["expected"])
+    assert link_name(pod.key[0], pod.key[1])[3:] == endpoint["spec"]["interfaceName"][4:]
+    addresses = tuple(net.partition("/")[0] for net in endpoint["spec"].get("ipNetworks") or ())
+    world: list[Resource] = [truth_tables.namespace(pod.metadata.namespace, {})]
+    phase = pod.status.phase
+    if not addresses:
+        # Nothing can be reached; of a pod that has finished there is no endpoint even if its agent still has one.
+        addresses = (SERVER,)
+        finished = phase in ("Succeeded", "Failed")
+        world.append(msgspec.structs.replace(pod, status=PodStatus(phase=phase, pod_ips=addresses)))
+        if not finished:
+            _shows(judge, world, endpoint["metadata"]["labels"])
+        return
+    world.append(msgspec.structs.replace(pod, status=PodStatus(phase=phase, pod_ips=addresses)))
+    for address in addresses:
+        _shows(judge, world, endpoint["metadata"]["labels"], address)
+    client = "2001:db8::1" if ":" in addresses[0] else CLIENT
+    declared = {
+        (p["name"], p.get("protocol") or "TCP", p["containerPort"])
+        for c in _containers(case)
+        for p in c
+        if p.get("name")
+    }
+    expected = {(p["name"], p["protocol"], p["port"]) for p in endpoint["spec"].get("ports") or () if p["name"]}
+    for name, protocol, port in declared | expected:
+        known = protocol if protocol in ("TCP", "UDP", "SCTP") else "TCP"
+        rule = CalicoRule(action="Allow", protocol=known, destination=EntityRule(ports=(name,)))
+        policy = GlobalNetworkPolicy(
+            metadata=Metadata(name="p"), spec=GlobalNetworkPolicySpec(selector="all()", ingress=(rule,))
+        )
+        seen = settled(judge, *world, policy)
+        packet = Connection(client, addresses[0], NUMBERS[known], port)
+        assert seen.passes(packet) == ((name, protocol, port) in expected), (name, protocol, port)
+
+
+def _containers(case: Raw) -> list[list[Raw]]:
+    spec = case["input"].get("spec") or {}
+    return [c.get("ports") or [] for key in ("containers", "initContainers") for c in spec.get(key) or ()]
+
+
+def _shows(judge: NewJudge, world: list[Resource], labels: Mapping[str, str], address: str = SERVER) -> None:
+    """A selector that asks for all these labels selects the pod at the address, and its negation does not."""
+    client = "2001:db8::1" if ip_address(address).version == 6 else CLIENT
+    wanted = " && ".join(f"{key} == '{value}'" for key, value in labels.items())
+    for text, selected in ((wanted, True), (f"!({wanted})", False)):
+        rule = CalicoRule(action="Deny")
+        policy = GlobalNetworkPolicy(
+            metadata=Metadata(name="p"), spec=GlobalNetworkPolicySpec(selector=text, ingress=(rule,))
+        )
+        assert settled(judge, *world, policy).passes(Connection(client, address, 6, 80)) != selected, text
+
+
+def _read(version: str, kind: str, manifest: Raw) -> Resource:
+    outcome = read_object({"apiVersion": version, "kind": kind, **manifest})
+    assert isinstance(outcome, Accepted), outcome
+    return outcome.resource
+
+
+KINDS: dict[str, Callable[[Raw, NewJudge], None]] = {
+    "np": np,
+    "cnp": cnp,
+    "selector": selector,
+    "simplify-ports": simplify_ports,
+    "peer": peer,
+    "namespace-profile": namespace_profile,
+    "serviceaccount-profile": service_account_profile,
+    "pod-wep": pod_wep,
+}
