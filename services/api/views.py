@@ -75,9 +75,18 @@ def endpoints(core: Core) -> list[Json]:
             "node": endpoint.node,
             "addresses": list(endpoint.addresses),
             "link": endpoint.link,
+            **_described(endpoint),
         }
         for endpoint in sorted(core.endpoints.values(), key=order)
     ]
+
+
+def _described(endpoint: Endpoint) -> Json:
+    """What an endpoint says of itself that otherwise a Pod says."""
+    if endpoint.labels is None:
+        return {}
+    ports = [{"name": port.name, "protocol": port.protocol, "port": port.port} for port in endpoint.ports]
+    return {"labels": endpoint.labels, "serviceAccount": endpoint.service_account, "ports": ports}
 
 
 def _pool(pool: Any, core: Core) -> Json:
