@@ -21,6 +21,8 @@ from services.node_dataplane.nft.sets import LINK_BYTES
 
 LOOPBACK = "lo"
 EVERY = "*"
+_UNSPEAKABLE = frozenset(' /:"*\\')
+"""What the kernel does not take in a name, and what nft would read as something else."""
 
 Devices = Mapping[str, frozenset[str]]
 """Name -> plain addresses, as Python spells them."""
@@ -82,6 +84,8 @@ def _impossible(device: str) -> str:
         return "the loopback is never governed"
     if device.startswith(LINK_PREFIX):
         return f"{device} would be a pod's link"
-    if len(device.encode()) >= LINK_BYTES:
+    if not (device.isascii() and device.isprintable()) or _UNSPEAKABLE & set(device):
+        return f"{device!r} is not a name that a device has"
+    if len(device) >= LINK_BYTES:
         return f"{device!r} is longer than any device's name"
     return ""

@@ -39,6 +39,7 @@ CASES: dict[str, tuple[list[HostAttachment], dict[str, str], str | None]] = {
     "the loopback": ([host("a", "lo"), host("b", "", "127.0.0.1")], {}, None),
     "a pod's link": ([host("a", "tora"), host("b", "", "169.254.1.1")], {}, None),
     "no device's name": ([host("a", "a-name-of-sixteen")], {}, None),
+    "no name at all": ([host("a", "eth*"), host("b", 'e"0'), host("c", "e 0"), host("d", "eth\n0")], {}, None),
 }
 
 
