@@ -90,6 +90,8 @@ def _fault(entry: ProtoPort) -> str:
         return f"{entry.protocol!r} is none of {', '.join(failsafe.PROTOCOLS)}"
     if not 0 < entry.port < 1 << 16:
         return f"{entry.port} is not a port"
+    if "%" in entry.net:
+        return f"{entry.net!r} is of one link only"
     if entry.net:
         try:
             ip_network(entry.net, strict=False)

@@ -65,6 +65,7 @@ def test_an_empty_list_is_a_list() -> None:
         ProtoPort(protocol="tcp", port=0),
         ProtoPort(protocol="tcp", port=65536),
         ProtoPort(protocol="tcp", port=1, net="here"),
+        ProtoPort(protocol="tcp", port=1, net="fe80::%eth0/64"),
     ],
 )
 def test_what_means_nothing_is_left_out_and_named(entry: ProtoPort) -> None:
