@@ -136,7 +136,7 @@ class Attachments:
             return
         if after is None:
             del self._told[workload]
-            changed.setdefault(workload.key, None)  # unless a new incarnation of the key has one already
+            changed[workload.key] = None
         else:
             self._told[workload] = after
             changed[workload.key] = after

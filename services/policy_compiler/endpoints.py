@@ -95,8 +95,7 @@ class Endpoints:
         if endpoint is None:
             if workload is not None:
                 self._dirty.add(workload)
-                del self._plugs[workload]
-                self._forget(workload)
+                self._plugs.pop(workload, None)
             return None
         if workload is None:
             workload = self._workloads[key] = Workload(key)
@@ -141,6 +140,8 @@ class Endpoints:
         dirty, self._dirty = self._dirty, set()
         for workload in dirty:
             before, after = workload.now, self._contents(workload)
+            if workload not in self._plugs:
+                self._forget(workload)
             if before != after:
                 workload.now = after
                 yield Change(workload, before, after)
@@ -162,8 +163,8 @@ class Endpoints:
         return Contents(labels, plug.addresses, ports, plug.container, from_namespace is not None)
 
     def _account(self, workload: Workload) -> str:
-        plug = self._plugs[workload]
-        if plug.labels is not None:
+        plug = self._plugs.get(workload)
+        if plug is not None and plug.labels is not None:
             return plug.account
         pod = self._pods.get(PodKey(workload.key.namespace, workload.key.name))
         return pod.account if pod is not None else ""

@@ -121,8 +121,9 @@ class LabelIndex(Generic[Item]):
         else:
             for key in keys:
                 self._waiting.setdefault(label, {}).setdefault(key, {})[selection.uid] = selection
-        # Whoever waits under its namespace finds only items of that namespace.
-        matches = selection.selector.matches if selection.namespace and label == NAMESPACE else selection.matches
+        # Who waits under its namespace (and not under another that its selector names) finds only items of it.
+        found_there = label == NAMESPACE and keys == (selection.namespace,)
+        matches = selection.selector.matches if found_there else selection.matches
         for item in self._carriers(label, keys):
             if matches(self._labels[item]):
                 entry.members.add(item)

@@ -5,15 +5,15 @@ Every peer and every protocol of a rule make one rule; a named port is one of th
 the way in, of the peer's on the way out (networks and nodes have none).
 
 Of the rules that cannot be compiled an Accept is left out (the next tiers decide), while Deny and Pass become a deny of
-all that they could have covered: of a peer that cannot be read everybody, of a port that cannot be read every port.
+everything, as in Calico: what such a rule would have kept from whom is anybody's guess.
 
 https://network-policy-api.sigs.k8s.io/ (v1alpha2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 from bus_schemas import selectors
 from bus_schemas.policy import Match, PortRange, Rule
@@ -27,7 +27,7 @@ from bus_schemas.resources.cluster_policy import (
 from services.policy_compiler.errors import Uncompilable
 from services.policy_compiler.members import PROTOCOLS
 from services.policy_compiler.nets import by_family, net
-from services.policy_compiler.pod_selectors import PODS, pods_in
+from services.policy_compiler.pod_selectors import pods_in
 from services.policy_compiler.policies import Draft, Translation, attaching, hooks
 from services.policy_compiler.ports import merged, ports, span
 from services.policy_compiler.selection import Selection, nodes
@@ -35,8 +35,6 @@ from services.policy_compiler.tiers import ADMIN, BASELINE
 
 ACTIONS: dict[str, Literal["allow", "deny", "pass"]] = {"Accept": "allow", "Deny": "deny", "Pass": "pass"}
 TIERS = {"Admin": ADMIN, "Baseline": BASELINE}
-
-T = TypeVar("T")
 
 
 class _Peer(NamedTuple):
@@ -55,7 +53,6 @@ class _Service(NamedTuple):
     name: str = ""
 
 
-ANYBODY = (_Peer(owners=Selection("", PODS)),)
 ANYTHING = (_Service(),)
 
 ClusterPolicy = ClusterNetworkPolicy | AdminNetworkPolicy | BaselineAdminNetworkPolicy
@@ -80,12 +77,14 @@ def _rules(
     draft: Draft, subject: Selection, way: Literal["ingress", "egress"], rules: Sequence[ClusterPolicyRule]
 ) -> Iterator[Rule]:
     for at, rule in enumerate(rules):
-        where = f"spec.{way}[{at}]"
-        before = len(draft.faults)
-        peers = _read(draft, where, lambda: [_peer(peer, way) for peer in rule.peers], ANYBODY)  # noqa: B023
-        services = _read(draft, where, lambda: _services(rule.ports), ANYTHING)  # noqa: B023
-        never = draft.faults[before] if len(draft.faults) > before else ""
-        if never and rule.action == "Accept":
+        try:
+            peers = [_peer(peer, way) for peer in rule.peers]
+            services = _services(rule.ports)
+        except Uncompilable as error:
+            fault = f"spec.{way}[{at}]: {error}"
+            draft.faults.append(fault)
+            if rule.action != "Accept":
+                yield Rule(action="deny", never=fault, index=at, name=rule.name)
             continue
         for peer in peers:
             match = _match(draft, peer)
@@ -96,23 +95,14 @@ def _rules(
                 source, destination = (match, Match()) if way == "ingress" else (Match(), match)
                 yield from by_family(
                     Rule(
-                        action="deny" if never else ACTIONS[rule.action],
+                        action=ACTIONS[rule.action],
                         protocol=service.protocol,
                         source=source,
                         destination=_with_ports(draft, destination, service, owners),
-                        never=never,
                         index=at,
                         name=rule.name,
                     )
                 )
-
-
-def _read(draft: Draft, where: str, field: Callable[[], Sequence[T]], otherwise: Sequence[T]) -> Sequence[T]:
-    try:
-        return field()
-    except Uncompilable as error:
-        draft.faults.append(f"{where}: {error}")
-        return otherwise
 
 
 def _pods(either: ClusterPolicySubject | ClusterPolicyPeer) -> selectors.Selector:

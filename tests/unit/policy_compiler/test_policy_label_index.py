@@ -89,3 +89,14 @@ def test_a_selection_is_known_as_the_selector_written_out(namespace: str, text: 
         return  # `all_of` leaves out repetitions; the identity only has to be stable
     assert selection.canonical == whole.canonical
     assert selection.uid == whole.uid == identity(whole.canonical)
+
+
+def test_a_selector_that_names_another_namespace_finds_nobody() -> None:
+    """Found by chance once: it waited under the other namespace, and was not asked for its own any more."""
+    index: LabelIndex[int] = LabelIndex(small_namespace=0)
+    index.relabel(1, {NAMESPACE: "mine"})
+    index.relabel(2, {NAMESPACE: "mine"})
+    index.relabel(3, {NAMESPACE: "theirs"})
+    selection = Selection("mine", selectors.equals(NAMESPACE, "theirs"))
+    index.hold(selection)
+    assert index.members(selection.uid) == set()
