@@ -87,14 +87,16 @@ class ConnectionCutter:
         changes: Changes,
         known: Known,
         pods: Callable[[], Mapping[PodKey, Iterable[str]]],
+        programmed: Callable[[], Set[PodKey]],
         *,
         health: Health,
         tell: Callable[[Told], None],
     ) -> None:
-        """`pods`: those whose policy is in the kernel, with their addresses."""
+        """`pods` are plugged in, with their addresses; of `programmed` ones the whole policy is in the kernel."""
         self._changes = changes
         self._known = known
         self._pods = pods
+        self._programmed = programmed
         self._health = health
         self._tell = tell
         self._kernel = Kernel()
@@ -124,7 +126,7 @@ class ConnectionCutter:
             await asyncio.sleep(PAUSE_S)
 
     async def _cut(self, changed: Changed) -> None:
-        pods = cutting.concerned(changed, self._known.attachments, self._pods())
+        pods = self._enforced(cutting.concerned(changed, self._known.attachments, self._pods()))
         if not pods:
             return
         connections, node = await asyncio.to_thread(self._kernel.connections, pods.keys())
@@ -135,6 +137,15 @@ class ConnectionCutter:
         CUTS.inc(len(cuts))
         for told in cutting.describe(cuts, self._known):
             self._tell(told)
+
+    def _enforced(self, pods: Mapping[bytes, Concerned]) -> dict[bytes, Concerned]:
+        """Without those of whose policy something is still missing, which would seem to deny everything: their turn
+        comes with what is missing."""
+        programmed = self._programmed()
+        waiting = {entry.pod: set(entry.policies) for entry in pods.values() if entry.pod not in programmed}
+        if waiting:
+            self._changes.give_back(Changed(pods=waiting))
+        return {address: entry for address, entry in pods.items() if entry.pod in programmed}
 
     async def _judge(
         self, connections: Sequence[Tracked], pods: Mapping[bytes, Concerned], node: Set[bytes]

@@ -24,7 +24,7 @@ from pathlib import Path
 from prometheus_client import Counter
 
 from bus_schemas.events import Event
-from bus_schemas.ids import NodeName, PodKey
+from bus_schemas.ids import NodeName
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
 from bus_schemas.subjects import DESIRED, ENDPOINT, ROUTE
 from chassis.bus import Bus
@@ -140,7 +140,14 @@ class Agent:
             interval_s=settings.hits_interval_s,
             metrics=settings.policy_metrics,
         )
-        self.cutter = ConnectionCutter(self.enforcement.changes, table, self._protected, health=health, tell=self._tell)
+        self.cutter = ConnectionCutter(
+            self.enforcement.changes,
+            table,
+            lambda: {plugin.pod: plugin.endpoint.addresses for plugin in self.store.all()},
+            lambda: self.enforcement.programmed,
+            health=health,
+            tell=self._tell,
+        )
         self.enforcement.cut_due = self.cutter.wake
         self._cut = settings.existing_connections == "cut"
         self._synced = False
@@ -240,11 +247,6 @@ class Agent:
         """Returns when pods can be taken."""
         await self._settled.wait()
         await self.enforcement.ready()
-
-    def _protected(self) -> dict[PodKey, tuple[str, ...]]:
-        """The addresses of the pods whose policy is in the kernel."""
-        programmed = self.enforcement.programmed
-        return {plugin.pod: plugin.endpoint.addresses for plugin in self.store.all() if plugin.pod in programmed}
 
     # --- words
 
