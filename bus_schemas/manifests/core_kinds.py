@@ -39,6 +39,7 @@ def pod(document: Fields) -> Pod:
             host_network=spec.boolean("hostNetwork"),
             service_account_name=spec.string("serviceAccountName") or spec.string("serviceAccount") or "default",
             containers=tuple(_container(at.fields()) for at in spec.items("containers")),
+            init_containers=tuple(_container(at.fields()) for at in spec.items("initContainers")),
         ),
         status=_status(document.fields("status")),
     )

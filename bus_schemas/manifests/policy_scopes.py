@@ -13,6 +13,8 @@ from bus_schemas.manifests.names import dns_label, dns_subdomain, label_map
 from bus_schemas.manifests.ports import port_number, protocol
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.resources.policy_scopes import (
+    ALLOW_ALL,
+    DEFAULT_ALLOW,
     FIXED_TIERS,
     GlobalNetworkSet,
     HostEndpoint,
@@ -134,4 +136,6 @@ def profile(document: Fields, *, stored: bool) -> Profile:
         labels_to_apply=fields.maybe("labelsToApply", label_map) or {},
     )
     fields.close(Unknown.REFUSED)
+    if meta.name == DEFAULT_ALLOW and spec != ALLOW_ALL:
+        fields.at.fault(f"the profile {DEFAULT_ALLOW} allows everything and cannot be changed")
     return Profile(metadata=meta, spec=spec)

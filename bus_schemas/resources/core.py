@@ -48,6 +48,8 @@ class PodSpec(_Part, frozen=True, kw_only=True):
     host_network: bool = False
     service_account_name: str = "default"
     containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+    """Some of them go on running beside the others; their ports count as well."""
 
 
 class PodStatus(_Part, frozen=True, kw_only=True):
@@ -70,7 +72,7 @@ class Pod(Resource, tag="pod/1", frozen=True, kw_only=True):
     @property
     def ports(self) -> Iterator[ContainerPort]:
         """Every declared port of every container."""
-        for container in self.spec.containers:
+        for container in (*self.spec.containers, *self.spec.init_containers):
             yield from container.ports
 
 

@@ -101,6 +101,10 @@ class ProfileSpec(_Part, frozen=True, kw_only=True):
     labels_to_apply: dict[str, str] = {}
 
 
+DEFAULT_ALLOW = "projectcalico-default-allow"
+"""The profile that always exists and allows everything."""
+
+
 class Profile(Resource, tag="profile/1", frozen=True, kw_only=True):
     """Rules that decide after the last tier, and labels, for the host endpoints that name it.
 
@@ -116,3 +120,7 @@ class Profile(Resource, tag="profile/1", frozen=True, kw_only=True):
     NAMESPACED: ClassVar[bool] = False
 
     spec: ProfileSpec = ProfileSpec()
+
+
+ALLOW_ALL = ProfileSpec(ingress=(CalicoRule(action="Allow"),), egress=(CalicoRule(action="Allow"),))
+"""What `projectcalico-default-allow` says."""

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from bus_schemas.manifests import Fault, Read, Rejected, to_manifest
+from bus_schemas.policy import PolicyStatus
 from chassis.errors import Conflict, Unavailable
 from chassis.errors import Rejected as BusRejected
 from services.api.core import Decision, Refused, Stored
@@ -38,9 +39,11 @@ class Problem(Exception):
         self.faults = list(faults)
 
 
-def document(stored: Stored) -> dict[str, Any]:
-    """The manifest of a stored resource, with its resourceVersion."""
+def document(stored: Stored, status: PolicyStatus | None = None) -> dict[str, Any]:
+    """The manifest of a stored resource, with its resourceVersion and what the compiler says of it."""
     manifest = to_manifest(stored.resource)
+    if status is not None:
+        manifest["status"] = {"faults": list(status.faults)}
     return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": str(stored.sequence)}}
 
 

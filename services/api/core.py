@@ -20,14 +20,26 @@ import msgspec
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ipam import Block, Handle
 from bus_schemas.manifests import Accepted, Fault, Read, Rejected, validate_against
-from bus_schemas.policy import Hits
+from bus_schemas.policy import Hits, PolicyStatus
 from bus_schemas.resources import KINDS, Resource
 from bus_schemas.status import Status
-from bus_schemas.subjects import BLOCK, DESIRED, ENDPOINT, HANDLE, HITS, STATUS, Fact, Family, Key
+from bus_schemas.subjects import (
+    BLOCK,
+    DESIRED,
+    ENDPOINT,
+    HANDLE,
+    HITS,
+    POLICY_STATUS,
+    STATUS,
+    Fact,
+    Family,
+    Key,
+)
 from services.api.dependants import dependants
 from services.api.kinds import Kind
+from services.api.standing import why_kept
 
-READS: tuple[Family[Any], ...] = (*DESIRED.values(), BLOCK, HANDLE, ENDPOINT, STATUS, HITS)
+READS: tuple[Family[Any], ...] = (*DESIRED.values(), BLOCK, HANDLE, ENDPOINT, STATUS, HITS, POLICY_STATUS)
 
 MAX_WRITES = 1000
 """Changed objects of one request: what the bus takes as one atomic batch."""
@@ -126,10 +138,13 @@ class Core:
         """By (component, instance)."""
         self.hits: dict[str, Hits] = {}
         """By node."""
+        self.policy_statuses: dict[tuple[str, str, str], PolicyStatus] = {}
+        """By (kind token, namespace, name): what the compiler could not carry out."""
         self._desired: dict[Kind, dict[tuple[str, str], Stored]] = {kind: {} for kind in KINDS.values()}
         self._kinds: dict[Family[Any], Kind] = {DESIRED[kind]: kind for kind in KINDS.values()}
         self._views: dict[Family[Any], dict[Any, Any]] = {BLOCK: self.blocks, HANDLE: self.handles}
         self._views |= {ENDPOINT: self.endpoints, STATUS: self.statuses, HITS: self.hits}
+        self._views |= {POLICY_STATUS: self.policy_statuses}
 
     # --- the mirror
 
@@ -160,6 +175,9 @@ class Core:
 
     def resource(self, kind: Kind, key: tuple[str, str]) -> Stored | None:
         return self._desired[kind].get(key)
+
+    def policy_status(self, resource: Resource) -> PolicyStatus | None:
+        return self.policy_statuses.get((resource.TOKEN, *resource.key))
 
     def current(self, kind: Kind, key: tuple[str, str]) -> Fact:
         stored = self._desired[kind].get(key)
@@ -229,6 +247,9 @@ class Core:
             stale = _stale(before, request.only_if)
             if stale is not None:
                 return stale
+            kept = why_kept(before.value, self._staying(leaving))
+            if kept:
+                return Refused("conflict", kept)
             results.append(Result(kind, key, "deleted", tuple(self._dependants(before.value, leaving))))
             writes.append(Write(kind, key, None, before.sequence))
         writes.sort(key=lambda write: _ORDER[write.kind], reverse=True)
@@ -251,8 +272,10 @@ class Core:
                 yield replace(fault, document=read.document)
 
     def _dependants(self, resource: Resource, leaving: set[tuple[Kind, tuple[str, str]]]) -> Iterator[str]:
-        staying = (other for other in self._everything() if (type(other), other.key) not in leaving)
-        return dependants(resource, staying, self.blocks.values(), self.endpoints.values())
+        return dependants(resource, self._staying(leaving), self.blocks.values(), self.endpoints.values())
+
+    def _staying(self, leaving: set[tuple[Kind, tuple[str, str]]]) -> Iterator[Resource]:
+        return (other for other in self._everything() if (type(other), other.key) not in leaving)
 
     def _everything(self) -> Iterator[Resource]:
         return (stored.resource for stored in chain.from_iterable(map(dict.values, self._desired.values())))

@@ -20,7 +20,7 @@ from chassis.bus import Bus
 from chassis.tail import LOOK_BACK
 from services.api import compiled, explain, labels, log, views
 from services.api.answers import BODY_LIMIT, Handler, Problem, as_json, decided, document, encode, invalid, json
-from services.api.core import Apply, Delete, Planned, Put
+from services.api.core import Apply, Delete, Planned, Put, Stored
 from services.api.hits import hits
 from services.api.kinds import Kind, kinds_named, unknown_kind
 from services.api.sse import EventStream
@@ -102,7 +102,10 @@ class Rest:
         if _flag(request, "watch"):
             return await self._watch(request, kinds, wanted)
         found = [s for kind in kinds for s in self._store.core.resources(kind) if wanted(kind, s.resource)]
-        return json({"apiVersion": "v1", "kind": "List", "items": [document(stored) for stored in found]}, stale)
+        return json({"apiVersion": "v1", "kind": "List", "items": [self._document(stored) for stored in found]}, stale)
+
+    def _document(self, stored: Stored) -> dict[str, Any]:
+        return document(stored, self._store.core.policy_status(stored.resource))
 
     async def _watch(self, request: web.Request, kinds: Sequence[Kind], wanted: Any) -> web.StreamResponse:
         with self._store.watching(kinds, wanted) as watcher:
@@ -122,7 +125,7 @@ class Rest:
         kind, key = self._existing(request)
         stored = self._store.core.resource(kind, key)
         assert stored is not None
-        return json(document(stored), stale, etag=stored.sequence)
+        return json(self._document(stored), stale, etag=stored.sequence)
 
     async def ipam(self, request: web.Request) -> web.Response:
         stale = self._store.readable()

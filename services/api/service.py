@@ -30,6 +30,7 @@ async def serve(context: Context[Settings]) -> None:
             running = [
                 tasks.create_task(store.mirror(), name="mirror"),
                 tasks.create_task(store.restore(), name="restore"),
+                tasks.create_task(store.stand(), name="stand"),
             ]
             await context.stopping.wait()
             store.wake()

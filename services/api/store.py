@@ -17,19 +17,23 @@ from random import uniform
 from typing import Any
 from uuid import uuid4
 
+from bus_schemas.manifests import Accepted
 from bus_schemas.resources import Resource
 from bus_schemas.subjects import DESIRED, Fact, Family, Key
 from chassis.bus import Bus, Interest
 from chassis.bus import Write as BusWrite
 from chassis.errors import Conflict, Unavailable
 from chassis.health import Health
-from services.api.core import READS, Core, Decision, Planned, Request, Stamp, Stored, Write
+from services.api.core import READS, Apply, Core, Decision, Planned, Request, Stamp, Stored, Write
 from services.api.kinds import Kind
+from services.api.standing import STANDING
 from services.api.watch import Watch
 
 ATTEMPTS = 8
 """How often a commit is decided anew when other writers are faster."""
 BACKOFF_S = 0.01
+STANDING_RETRY_S = 1.0
+STANDING_NOTE = "standing objects"
 MIRROR_TIMEOUT_S = 2.0
 """How long a commit waits to see itself in the mirror; what it wrote stands even if that takes longer."""
 
@@ -156,6 +160,20 @@ class Store:
     def _shows(self, write: Write, sequence: int) -> bool:
         stored = self.core.resource(write.kind, write.key)
         return write.resource is None if stored is None else stored.sequence >= sequence
+
+    # --- what every cluster has
+
+    async def stand(self) -> None:
+        """Writes what must exist in every cluster and does not, once the mirror knows."""
+        while not self._in_sync:
+            await self._moved.wait()
+        while missing := [r for r in STANDING if self.core.resource(type(r), r.key) is None]:
+            try:
+                await self.commit(Apply([Accepted(resource, (), at) for at, resource in enumerate(missing)]))
+            except (Conflict, Unavailable) as error:
+                self._health.note(STANDING_NOTE, f"what every cluster has is not written yet: {error}")
+                await asyncio.sleep(STANDING_RETRY_S)
+        self._health.note(STANDING_NOTE, None)
 
     # --- a wiped bus
 

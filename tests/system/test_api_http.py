@@ -12,8 +12,9 @@ import aiohttp
 import pytest
 
 from bus_schemas.events import Event
+from bus_schemas.policy import PolicyStatus
 from bus_schemas.resources import IPPool, Node
-from bus_schemas.subjects import DESIRED, EVENT
+from bus_schemas.subjects import DESIRED, EVENT, POLICY_STATUS
 from chassis.errors import Unavailable
 from tests.support.api import CALICO_POLICY, EVERYTHING, KUBERNETES_POLICY, NAMESPACE, NODE, POD, POOL, joined, resource
 from tests.support.api_server import Api, running
@@ -380,3 +381,36 @@ async def test_a_wiped_bus_gets_back_what_was_desired(nats: Nats, api: Api) -> N
     await until(lambda: fresh(api), "the api is back")
     assert (await api.post("/v1/apply", NODE.replace("10.0.0.15", "10.0.0.16")))[0] == 200
     assert (await api.call("DELETE", "/v1/nodes/node1"))[0] == 200
+
+
+async def test_every_cluster_has_its_tiers(api: Api) -> None:
+    async def are_there() -> bool:
+        _, answer = await api.get("/v1/tiers")
+        return {item["metadata"]["name"] for item in answer["items"]} == {"default", "kube-admin", "kube-baseline"}
+
+    await until(are_there, "the fixed tiers")
+    status, answer = await api.call("DELETE", "/v1/tiers/default")
+    assert (status, answer["error"]) == (409, "Tier/default is part of every cluster and cannot be deleted")
+    _, tier = await api.get("/v1/tiers/kube-admin")
+    assert tier["spec"] == {"defaultAction": "Pass", "order": 1000}
+    assert tier["metadata"]["creationTimestamp"]
+
+
+async def test_a_policy_shows_what_could_not_be_compiled(api: Api) -> None:
+    await api.post("/v1/apply", joined(NAMESPACE, CALICO_POLICY))
+    key = ("networkpolicy", "develop", "allow-web")
+    await api.bus.put(POLICY_STATUS, key, PolicyStatus(policy="NetworkPolicy/develop/allow-web", faults=("spec: no",)))
+    path = "/v1/namespaces/develop/networkpolicies/allow-web"
+
+    async def faulty() -> bool:
+        return (await api.get(path))[1].get("status") == {"faults": ["spec: no"]}
+
+    async def well() -> bool:
+        return "status" not in (await api.get(path))[1]
+
+    await until(faulty, "the fault in the policy's status")
+    _, manifest = await api.get(path)
+    _, answer = await api.post("/v1/apply", json.dumps(manifest))
+    assert [result["outcome"] for result in answer["results"]] == ["unchanged"]
+    await api.bus.delete(POLICY_STATUS, key)
+    await until(well, "no status")

@@ -72,6 +72,40 @@ def _pod_selector(manifest: Manifest) -> str:
     return ",".join(terms) or "<all>"
 
 
+def _policy_state(manifest: Manifest) -> str:
+    """What the compiler could not carry out."""
+    faults = (manifest.get("status") or {}).get("faults") or ()
+    return f"{len(faults)} fault{'s' if len(faults) > 1 else ''}" if faults else "ok"
+
+
+def _pairs(labels: Mapping[str, str] | None) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or "<none>"
+
+
+def _labels_to_apply(manifest: Manifest) -> str:
+    return _pairs((manifest.get("spec") or {}).get("labelsToApply"))
+
+
+def _service_selector(manifest: Manifest) -> str:
+    return _pairs((manifest.get("spec") or {}).get("selector"))
+
+
+def _slice_addresses(manifest: Manifest) -> str:
+    return ",".join(address for endpoint in manifest.get("endpoints") or () for address in endpoint["addresses"])
+
+
+def _slice_ports(manifest: Manifest) -> str:
+    return ",".join(_port(port) for port in manifest.get("ports") or ())
+
+
+def _service_ports(manifest: Manifest) -> str:
+    return ",".join(_port(port) for port in (manifest.get("spec") or {}).get("ports") or ())
+
+
+def _port(port: Mapping[str, Any]) -> str:
+    return f"{port.get('port', '*')}/{port.get('protocol', 'TCP')}"
+
+
 def _pod_ips(manifest: Manifest) -> str:
     return ",".join(entry["ip"] for entry in (manifest.get("status") or {}).get("podIPs") or ())
 
@@ -101,8 +135,21 @@ _NODE: Column = ("NODE", _at("spec", "nodeName"))
 _IPS: Column = ("IPS", _pod_ips)
 _CREATED: Column = ("CREATED", _meta("creationTimestamp"))
 
+_PRIORITY: Column = ("PRIORITY", _at("spec", "priority", default="<none>"))
+_PORTS: Column = ("PORTS", _service_ports)
+_NETS: Column = ("NETS", _at("spec", "nets"))
+_ACTION: Column = ("ACTION", _at("spec", "stagedAction", default="Set"))
+_STATE: Column = ("STATE", _policy_state)
+
 _FALLBACK = Columns((_NAME,), (_NAME, _LABELS))
-_POLICY = Columns((_NAME, _TIER), (_NAME, _TIER, _ORDER, _SELECTOR))
+_POLICY = Columns((_NAME, _TIER), (_NAME, _TIER, _ORDER, _SELECTOR, _STATE))
+_STAGED = Columns((_NAME, _TIER, _ACTION), (_NAME, _TIER, _ACTION, _ORDER, _SELECTOR, _STATE))
+_CLUSTER_POLICY = Columns(
+    (_NAME, ("TIER", _at("spec", "tier")), _PRIORITY),
+    (_NAME, ("TIER", _at("spec", "tier")), _PRIORITY, _CREATED, _STATE),
+)
+_OLDER_CLUSTER_POLICY = Columns((_NAME, _PRIORITY), (_NAME, _PRIORITY, _CREATED, _STATE))
+_NETWORK_SET = Columns((_NAME,), (_NAME, _NETS, _LABELS))
 
 COLUMNS: dict[str, Columns] = {
     "namespace": Columns((_NAME, _CREATED), (_NAME, _CREATED, _LABELS)),
@@ -143,6 +190,43 @@ COLUMNS: dict[str, Columns] = {
     "globalnetworkpolicy": _POLICY,
     "k8snetworkpolicy": Columns(
         (_NAME, ("POD-SELECTOR", _pod_selector)),
-        (_NAME, ("POD-SELECTOR", _pod_selector), ("TYPES", _at("spec", "policyTypes")), _CREATED),
+        (_NAME, ("POD-SELECTOR", _pod_selector), ("TYPES", _at("spec", "policyTypes")), _CREATED, _STATE),
+    ),
+    "tier": Columns((_NAME, _ORDER), (_NAME, _ORDER, ("DEFAULTACTION", _at("spec", "defaultAction", default="Deny")))),
+    "profile": Columns((_NAME,), (_NAME, ("LABELS", _labels_to_apply))),
+    "networkset": _NETWORK_SET,
+    "globalnetworkset": _NETWORK_SET,
+    "hostendpoint": Columns(
+        (_NAME, ("NODE", _at("spec", "node"))),
+        (
+            _NAME,
+            ("NODE", _at("spec", "node")),
+            ("INTERFACE", _at("spec", "interfaceName")),
+            ("IPS", _at("spec", "expectedIPs")),
+            ("PROFILES", _at("spec", "profiles")),
+        ),
+    ),
+    "clusternetworkpolicy": _CLUSTER_POLICY,
+    "adminnetworkpolicy": _OLDER_CLUSTER_POLICY,
+    "baselineadminnetworkpolicy": Columns((_NAME,), (_NAME, _CREATED, _STATE)),
+    "stagednetworkpolicy": _STAGED,
+    "stagedglobalnetworkpolicy": _STAGED,
+    "stagedkubernetesnetworkpolicy": Columns(
+        (_NAME, _ACTION), (_NAME, _ACTION, ("POD-SELECTOR", _pod_selector), _CREATED, _STATE)
+    ),
+    "service": Columns(
+        (_NAME, ("TYPE", _at("spec", "type", default="ClusterIP")), ("CLUSTER-IP", _at("spec", "clusterIPs")), _PORTS),
+        (
+            _NAME,
+            ("TYPE", _at("spec", "type", default="ClusterIP")),
+            ("CLUSTER-IP", _at("spec", "clusterIPs")),
+            ("EXTERNAL-IP", _at("spec", "externalIPs", default="<none>")),
+            _PORTS,
+            ("SELECTOR", _service_selector),
+        ),
+    ),
+    "endpointslice": Columns(
+        (_NAME, ("ADDRESSTYPE", _at("addressType")), ("ENDPOINTS", _slice_addresses)),
+        (_NAME, ("ADDRESSTYPE", _at("addressType")), ("PORTS", _slice_ports), ("ENDPOINTS", _slice_addresses)),
     ),
 }
