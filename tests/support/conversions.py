@@ -1,4 +1,4 @@
-"""Clusters in which it shows whether two policies mean the same: made of the labels, ports and networks they speak of."""
+"""Clusters in which it shows whether two policies mean the same: of the labels, ports and networks that they name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from tests.support import truth_tables
 from tests.support.compiled_policy import NUMBERS
 from tests.support.policy_judges import Connection, MemoryJudge, Way
 
-PORTS = ({"name": "foo", "protocol": "TCP", "port": 7000}, {"name": "http", "protocol": "TCP", "port": 8080})
+PORTS: tuple[dict[str, Any], ...] = (
+    {"name": "foo", "protocol": "TCP", "port": 7000},
+    {"name": "http", "protocol": "TCP", "port": 8080},
+)
 MOST_SERVICES = 14
 
 

@@ -175,8 +175,8 @@ def _is_cluster_peer_at(peer: ClusterPolicyPeer, world: World, address: str) -> 
 
 
 def _is_cluster_peer(peer: ClusterPolicyPeer, party: Party) -> bool:
-    """Pods alone. Behind networks any pod may stand (for the names of its ports); nodes have no ports with names."""
-    if party.kind != "pod" or peer.nodes is not None:
+    """Pods alone: neither networks nor nodes have ports with names."""
+    if party.kind != "pod" or peer.nodes is not None or peer.networks:
         return False
     spaces = party.namespace_labels or {}
     if peer.namespaces is not None:
