@@ -78,6 +78,8 @@ def _rules(
 ) -> Iterator[Rule]:
     for at, rule in enumerate(rules):
         try:
+            if not rule.peers:
+                raise Uncompilable("names no peer")
             peers = [_peer(peer, way) for peer in rule.peers]
             services = _services(rule.ports)
         except Uncompilable as error:

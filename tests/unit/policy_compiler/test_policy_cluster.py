@@ -187,6 +187,14 @@ def test_a_port_that_cannot_be_read(port: dict[str, Any], action: str) -> None:
     assert policy.rules.ingress == (() if action == "Accept" else (Rule(action="deny", never=fault),))
 
 
+def test_a_rule_without_peers_is_none_that_can_be_read() -> None:
+    rules = [{"action": action, "peers": []} for action in ("Deny", "Accept")]
+    policy, (fault, _) = translate_cluster.translate(resource(ClusterNetworkPolicy, "p", spec(ingress=rules)))
+    assert policy is not None
+    assert policy.rules is not None
+    assert policy.rules.ingress == (Rule(action="deny", never=fault),)
+
+
 @pytest.mark.parametrize("peer", [{"nodes": {}}, {"networks": ["10.0.0.0/8"]}])
 def test_nodes_and_networks_are_no_peers_of_ingress(peer: dict[str, Any]) -> None:
     rule = {"action": "Deny", "peers": [peer]}

@@ -151,6 +151,17 @@ def test_a_kubernetes_rule_that_cannot_be_compiled_is_left_out(rule: dict[str, A
     assert len(compiled(translation).rules.ingress) == 1
 
 
+def test_rules_say_which_of_the_manifest_they_are() -> None:
+    policy = kubernetes("""
+      podSelector: {}
+      policyTypes: [Ingress, Egress]
+      ingress: [{from: [{podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8}}]}, {ports: [{port: 80}]}]
+      egress: [{}, {to: [{podSelector: {}}], ports: [{port: 1}, {port: 2, protocol: UDP}]}]
+    """)
+    assert [rule.index for rule in policy.rules.ingress] == [0, 0, 1]
+    assert [rule.index for rule in policy.rules.egress] == [0, 1, 1]
+
+
 # --- Calico
 
 
@@ -293,3 +304,19 @@ def test_orders() -> None:
         "p/red/KubernetesNetworkPolicy",
         "p/red/NetworkPolicy",
     ]
+
+
+def test_rules_of_both_families_are_one_of_the_manifest() -> None:
+    rules = [{"action": "Log"}, {"action": "Deny", "source": {"notNets": ["10.0.0.0/8"]}}, {"action": "Allow"}]
+    policy = compiled(calico({"ingress": rules}))
+    assert [(rule.action, rule.index) for rule in policy.rules.ingress] == [
+        ("log", 0),
+        ("deny", 1),
+        ("deny", 1),
+        ("allow", 2),
+    ]
+
+
+def test_a_log_that_is_left_out_leaves_the_places_of_the_others() -> None:
+    policy = compiled(calico({"ingress": [{"action": "Log", "source": {"selector": "a =="}}, {"action": "Allow"}]}))
+    assert [(rule.action, rule.index) for rule in policy.rules.ingress] == [("allow", 1)]
