@@ -22,7 +22,7 @@ class ServiceAccountMatch(_Part, frozen=True, kw_only=True):
 
 
 class ServiceMatch(_Part, frozen=True, kw_only=True):
-    """The ready endpoints of a Service: (address, protocol, port) as a destination, the addresses alone as a source."""
+    """The endpoints of a Service, ready or not: (address, protocol, port) as a destination, the addresses alone as a source."""
 
     name: str = ""
     namespace: str = ""

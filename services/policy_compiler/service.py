@@ -98,7 +98,8 @@ def want(publication: Publication, changes: Changes) -> None:
 def measure(core: Core, changes: Changes) -> None:
     for what, size in core.sizes.items():
         metrics.SIZES.labels(what).set(size)
-    metrics.FAULTS.set(len(core.faults))
+    if changes.raised or changes.cleared:
+        metrics.FAULTS.set(len(core.faults))
     for family, count in (
         (GROUP, len(changes.groups)),
         (RULES, len(changes.rules)),
