@@ -22,7 +22,8 @@ class ServiceAccountMatch(_Part, frozen=True, kw_only=True):
 
 
 class ServiceMatch(_Part, frozen=True, kw_only=True):
-    """The endpoints of a Service, ready or not: (address, protocol, port) as a destination, the addresses alone as a source."""
+    """The endpoints of a Service, ready or not: (address, protocol, port) as a destination, as a source the addresses
+    alone."""
 
     name: str = ""
     namespace: str = ""
