@@ -88,7 +88,7 @@ def staged_action(fields: Fields) -> StagedAction:
     action = _STAGED[0] if at is None or at.value == "" else at.choice(_STAGED)
     if action == "Delete":
         for name, value in fields.at.value.items():
-            if name not in ("stagedAction", "tier") and value not in (None, "", [], {}):
+            if name not in ("stagedAction", "tier") and value is not False and value not in (None, "", [], {}):
                 fields.place(name).fault("must not be given where stagedAction is Delete")
     return action
 

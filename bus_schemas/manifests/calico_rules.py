@@ -116,7 +116,7 @@ def _check_services(fields: Fields, *, allowed: bool, way: Way, cluster_wide: bo
     ports = ("ports", "notPorts") if way == "egress" else ()
     for name in (*_BESIDE_SERVICES, *ports):
         beside = fields.take(name)
-        if beside is not None and beside.value:
+        if beside is not None and (beside.value or name == "serviceAccounts"):
             beside.fault("cannot be used together with services")
 
 
@@ -141,9 +141,10 @@ def _check_family(fields: Fields, read: CalicoRule) -> None:
         fields.at.fault("has networks of IPv4 and of IPv6")
     elif read.ip_version is not None and families and families != {read.ip_version}:
         fields.place("ipVersion").fault(f"is {read.ip_version}, but the rule's networks are of the other version")
-    of_protocol = _FAMILY_OF_NAME.get(str(read.protocol))
-    if read.ip_version is not None and of_protocol not in (None, read.ip_version):
-        fields.place("protocol").fault(f"is {read.protocol}, which IPv{read.ip_version} does not carry")
+    for name, given in (("protocol", read.protocol), ("notProtocol", read.not_protocol)):
+        of_protocol = _FAMILY_OF_NAME.get(str(given))
+        if read.ip_version is not None and of_protocol not in (None, read.ip_version):
+            fields.place(name).fault(f"is {given}, which IPv{read.ip_version} does not carry")
 
 
 def _check_icmp(fields: Fields, read: CalicoRule) -> None:

@@ -8,6 +8,7 @@ cannot be carried out is refused whole. https://network-policy-api.sigs.k8s.io/r
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from bus_schemas.manifests.addresses import network
@@ -28,10 +29,6 @@ from bus_schemas.resources.cluster_policy import (
 )
 from bus_schemas.resources.metadata import LabelSelector
 
-MAX_RULES = 100
-"""Of each direction. (v1alpha1 and early v1alpha2 stop at 100 and 25; no kernel minds the difference.)"""
-MAX_PEERS = 100
-MAX_PORTS = 100
 MAX_NETWORKS = 25
 MAX_PRIORITY = 1000
 MAX_RULE_NAME = 100
@@ -45,7 +42,17 @@ _ADMIN_ACTIONS: dict[str, Action] = {"Allow": "Accept", "Deny": "Deny", "Pass": 
 _BASELINE_ACTIONS: dict[str, Action] = {"Allow": "Accept", "Deny": "Deny"}
 _ENVELOPE = Envelope(namespaced=False)
 
-_ReadPorts = Callable[[Fields], tuple[ClusterPolicyPort, ...]]
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """In what the versions of the API differ."""
+
+    actions: dict[str, Action]
+    ports: Callable[[Fields, int], tuple[ClusterPolicyPort, ...]]
+    most: int
+    """Rules of a direction, peers of a rule, ports of a rule."""
+    namespaces_may_be_left_out: bool = False
+    """`pods` without a namespaceSelector: pods of every namespace."""
 
 
 def cluster_network_policy(document: Fields) -> ClusterNetworkPolicy:
@@ -54,9 +61,9 @@ def cluster_network_policy(document: Fields) -> ClusterNetworkPolicy:
     spec = ClusterNetworkPolicySpec(
         tier=fields.required("tier", lambda at: at.choice(_TIERS), "Admin"),
         priority=fields.required("priority", _priority, 0),
-        subject=_subject(fields),
-        ingress=_rules(fields, "ingress", _ACTIONS, _protocols),
-        egress=_rules(fields, "egress", _ACTIONS, _protocols),
+        subject=_subject(fields, _NEWEST),
+        ingress=_rules(fields, "ingress", _NEWEST),
+        egress=_rules(fields, "egress", _NEWEST),
     )
     fields.close(Unknown.REFUSED)
     return ClusterNetworkPolicy(metadata=meta, spec=spec)
@@ -68,9 +75,9 @@ def admin_network_policy(document: Fields) -> AdminNetworkPolicy:
     spec = ClusterNetworkPolicySpec(
         tier="Admin",
         priority=fields.required("priority", _priority, 0),
-        subject=_subject(fields),
-        ingress=_rules(fields, "ingress", _ADMIN_ACTIONS, _ports),
-        egress=_rules(fields, "egress", _ADMIN_ACTIONS, _ports),
+        subject=_subject(fields, _ADMIN),
+        ingress=_rules(fields, "ingress", _ADMIN),
+        egress=_rules(fields, "egress", _ADMIN),
     )
     fields.close(Unknown.REFUSED)
     return AdminNetworkPolicy(metadata=meta, spec=spec)
@@ -84,9 +91,9 @@ def baseline_admin_network_policy(document: Fields) -> BaselineAdminNetworkPolic
     fields = document.fields("spec")
     spec = ClusterNetworkPolicySpec(
         tier="Baseline",
-        subject=_subject(fields),
-        ingress=_rules(fields, "ingress", _BASELINE_ACTIONS, _ports),
-        egress=_rules(fields, "egress", _BASELINE_ACTIONS, _ports),
+        subject=_subject(fields, _BASELINE),
+        ingress=_rules(fields, "ingress", _BASELINE),
+        egress=_rules(fields, "egress", _BASELINE),
     )
     fields.close(Unknown.REFUSED)
     return BaselineAdminNetworkPolicy(metadata=meta, spec=spec)
@@ -96,44 +103,53 @@ def _priority(at: At) -> int:
     return at.integer(0, MAX_PRIORITY)
 
 
-def _subject(fields: Fields) -> ClusterPolicySubject:
-    return fields.required("subject", lambda at: _one_subject(at.fields()), ClusterPolicySubject())
+def _subject(fields: Fields, version: _Version) -> ClusterPolicySubject:
+    return fields.required("subject", lambda at: _one_subject(at.fields(), version), ClusterPolicySubject())
 
 
-def _one_subject(fields: Fields) -> ClusterPolicySubject:
+def _one_subject(fields: Fields, version: _Version) -> ClusterPolicySubject:
     subject = ClusterPolicySubject(
         namespaces=fields.maybe("namespaces", label_selector),
-        pods=fields.maybe("pods", lambda at: _pods(at.fields())),
+        pods=fields.maybe("pods", lambda at: _pods(at.fields(), version)),
     )
     _exactly_one(fields, ("namespaces", "pods"))
     fields.close(Unknown.REFUSED)
     return subject
 
 
-def _pods(fields: Fields) -> NamespacedPods:
+def _pods(fields: Fields, version: _Version) -> NamespacedPods:
+    if version.namespaces_may_be_left_out:
+        namespaces = fields.read("namespaceSelector", label_selector, LabelSelector())
+    else:
+        namespaces = fields.required("namespaceSelector", label_selector, LabelSelector())
     read = NamespacedPods(
-        namespace_selector=fields.required("namespaceSelector", label_selector, LabelSelector()),
+        namespace_selector=namespaces,
         pod_selector=fields.required("podSelector", label_selector, LabelSelector()),
     )
     fields.close(Unknown.REFUSED)
     return read
 
 
-def _rules(fields: Fields, name: str, actions: dict[str, Action], ports: _ReadPorts) -> tuple[ClusterPolicyRule, ...]:
+def _rules(fields: Fields, name: str, version: _Version) -> tuple[ClusterPolicyRule, ...]:
     peers = "from" if name == "ingress" else "to"
-    return tuple(_rule(at.fields(), peers, actions, ports) for at in fields.items(name, most=MAX_RULES))
+    return tuple(_rule(at.fields(), peers, version) for at in fields.items(name, most=version.most))
 
 
-def _rule(fields: Fields, peers: str, actions: dict[str, Action], ports: _ReadPorts) -> ClusterPolicyRule:
-    found = tuple(_peer(at.fields(), egress=peers == "to") for at in fields.items(peers, most=MAX_PEERS))
+def _rule(fields: Fields, peers: str, version: _Version) -> ClusterPolicyRule:
+    items = fields.items(peers, most=version.most)
+    found = tuple(_peer(at.fields(), version, egress=peers == "to") for at in items)
     if not found:
         fields.place(peers).fault("must name at least one peer")
     rule = ClusterPolicyRule(
-        action=actions[fields.required("action", lambda at: at.choice(tuple(actions)), "Deny")],
+        action=version.actions[fields.required("action", lambda at: at.choice(tuple(version.actions)), "Deny")],
         name=fields.read("name", _rule_name, ""),
         peers=found,
-        ports=ports(fields),
+        ports=version.ports(fields, version.most),
     )
+    if any(port.name for port in rule.ports):
+        for at, peer in zip(items, found, strict=True):
+            if peer.nodes is not None or peer.networks:
+                at.fault("cannot be used together with a named port: only pods name theirs")
     fields.close(Unknown.REFUSED)
     return rule
 
@@ -145,11 +161,11 @@ def _rule_name(at: At) -> str:
     return name
 
 
-def _peer(fields: Fields, *, egress: bool) -> ClusterPolicyPeer:
+def _peer(fields: Fields, version: _Version, *, egress: bool) -> ClusterPolicyPeer:
     known = ("namespaces", "pods", "nodes", "networks", "domainNames") if egress else ("namespaces", "pods")
     peer = ClusterPolicyPeer(
         namespaces=fields.maybe("namespaces", label_selector),
-        pods=fields.maybe("pods", lambda at: _pods(at.fields())),
+        pods=fields.maybe("pods", lambda at: _pods(at.fields(), version)),
         nodes=fields.maybe("nodes", label_selector) if egress else None,
         networks=_networks(fields) if egress else (),
     )
@@ -179,8 +195,8 @@ def _exactly_one(fields: Fields, names: tuple[str, ...]) -> None:
 _SECTIONS: dict[str, Literal["TCP", "UDP", "SCTP"]] = {"tcp": "TCP", "udp": "UDP", "sctp": "SCTP"}
 
 
-def _protocols(fields: Fields) -> tuple[ClusterPolicyPort, ...]:
-    items = fields.items("protocols", most=MAX_PORTS)
+def _protocols(fields: Fields, most: int) -> tuple[ClusterPolicyPort, ...]:
+    items = fields.items("protocols", most=most)
     if fields.has("protocols") and not items:
         fields.place("protocols").fault("must name at least one protocol; leave the field out for all of them")
     return tuple(_protocol(at.fields()) for at in items)
@@ -216,8 +232,8 @@ def _destination(fields: Fields) -> tuple[int | None, int | None]:
 def _range(fields: Fields) -> tuple[int, int]:
     first = fields.required("start", port_number, 1)
     last = fields.required("end", port_number, 65535)
-    if last < first:
-        fields.place("end").fault(f"must not be smaller than the start, {first}")
+    if last <= first:
+        fields.place("end").fault(f"must be greater than the start, {first}")
     return first, last
 
 
@@ -231,8 +247,8 @@ def _port_name(at: At) -> str:
 # --- ports: v1alpha1
 
 
-def _ports(fields: Fields) -> tuple[ClusterPolicyPort, ...]:
-    return tuple(_port(at.fields()) for at in fields.items("ports", most=MAX_PORTS))
+def _ports(fields: Fields, most: int) -> tuple[ClusterPolicyPort, ...]:
+    return tuple(_port(at.fields()) for at in fields.items("ports", most=most))
 
 
 def _port(fields: Fields) -> ClusterPolicyPort:
@@ -252,3 +268,8 @@ def _port(fields: Fields) -> ClusterPolicyPort:
         inner.close(Unknown.REFUSED)
     fields.close(Unknown.REFUSED)
     return read
+
+
+_NEWEST = _Version(_ACTIONS, _protocols, most=25, namespaces_may_be_left_out=True)
+_ADMIN = _Version(_ADMIN_ACTIONS, _ports, most=100)
+_BASELINE = _Version(_BASELINE_ACTIONS, _ports, most=100)

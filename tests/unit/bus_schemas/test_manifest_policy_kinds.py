@@ -31,6 +31,7 @@ GOOD = [
     cluster("ingress: []"),
     egress("to: [{networks: [10.0.0.0/8, 'fd00::/8']}, {nodes: {matchLabels: {a: b}}}]"),
     egress("to: [{pods: {namespaceSelector: {}, podSelector: {matchExpressions: [{key: a, operator: Exists}]}}}]"),
+    egress("to: [{pods: {podSelector: {}}}]"),
     egress(
         f"to: {PEER}, name: some rule, protocols: [{{tcp: {{destinationPort: {{number: 80}}}}}}, "
         "{udp: {destinationPort: {range: {start: 1, end: 2}}}}, {sctp: {}}, {destinationNamedPort: web}]"
@@ -114,13 +115,23 @@ def test_what_is_written_reads_back_the_same(text: str) -> None:
         (egress("to: [{networks: [10.0.0.1]}]"), "networks[0]: must be a CIDR"),
         (egress("to: [{domainNames: ['*.example.com']}]"), "domainNames: is not supported"),
         (egress("to: [{namespaces: {}, nodes: {}}]"), "must have exactly one of namespaces, pods, nodes"),
-        (egress("to: [{pods: {podSelector: {}}}]"), "pods.namespaceSelector: is required"),
+        (egress("to: [{pods: {namespaceSelector: {}}}]"), "pods.podSelector: is required"),
+        (egress(f"to: [{'{namespaces: {}}, ' * 26}]"), "to: must have at most 25 items, not 26"),
+        (cluster(f"egress: [{'{}, ' * 26}]"), "spec.egress: must have at most 25 items, not 26"),
+        (
+            egress("to: [{networks: [10.0.0.0/8]}], protocols: [{destinationNamedPort: web}]"),
+            "spec.egress[0].to[0]: cannot be used together with a named port",
+        ),
+        (
+            manifest(OLDER, "AdminNetworkPolicy", "{priority: 0, subject: {pods: {podSelector: {}}}}"),
+            "spec.subject.pods.namespaceSelector: is required",
+        ),
         (egress(f"to: {PEER}, protocols: []"), "protocols: must name at least one protocol"),
         (egress(f"to: {PEER}, protocols: [{{tcp: {{}}, udp: {{}}}}]"), "protocols[0]: must have exactly one of"),
         (egress(f"to: {PEER}, protocols: [{{tcp: {{destinationPort: {{}}}}}}]"), "must have exactly one of number"),
         (
             egress(f"to: {PEER}, protocols: [{{tcp: {{destinationPort: {{range: {{start: 9, end: 1}}}}}}}}]"),
-            "range.end: must not be smaller than the start, 9",
+            "range.end: must be greater than the start, 9",
         ),
         (
             manifest(OLDER, "BaselineAdminNetworkPolicy", f"{{{SUBJECT}}}", "{name: other}"),
