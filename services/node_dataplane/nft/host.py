@@ -43,7 +43,7 @@ from services.node_dataplane.nft.names import Way, host_chain
 from services.node_dataplane.nft.sets import DISPATCH, SetSpec
 
 ACCEPTED = 0x08000000
-"""The bit of packet marks that is ours: none of those that kube-proxy, Calico, Cilium's and others' defaults use."""
+"""The bit of packet marks that is ours; kube-proxy's are 0x4000 and 0x8000. No other bit is touched."""
 
 _SET = f"meta mark set meta mark | 0x{ACCEPTED:08x}"
 _CLEAR = f"meta mark set meta mark & 0x{ACCEPTED ^ 0xFFFFFFFF:08x}"
