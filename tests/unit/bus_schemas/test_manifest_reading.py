@@ -282,7 +282,7 @@ def test_a_pod() -> None:
         spec:
           nodeName: node1
           serviceAccount: robot
-          initContainers: [{name: i, ports: [{containerPort: 1, name: no}]}]
+          initContainers: [{name: i, ports: [{containerPort: 1, name: first}]}]
           containers:
           - {name: a, image: x, ports: [{containerPort: 80, name: http}, {containerPort: 53, protocol: UDP}]}
           - {name: b, ports: null}
@@ -295,6 +295,7 @@ def test_a_pod() -> None:
     assert [(port.name, port.protocol, port.container_port) for port in pod.ports] == [
         ("http", "TCP", 80),
         ("", "UDP", 53),
+        ("first", "TCP", 1),
     ]
     assert pod.status.pod_ips == ("10.0.0.7", "fd00::7")
 
