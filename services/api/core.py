@@ -35,6 +35,7 @@ from bus_schemas.subjects import (
     Family,
     Key,
 )
+from services.api.advice import advice
 from services.api.dependants import dependants
 from services.api.kinds import Kind
 from services.api.standing import why_kept
@@ -223,7 +224,12 @@ class Core:
             if write is not None:
                 writes.append(write)
         writes.sort(key=lambda write: _ORDER[write.kind])
+        told = advice([read.resource for read in accepted], self._resources_of)
+        results = [replace(r, warnings=(*r.warnings, *told.get((r.kind, r.key), ()))) for r in results]
         return Planned(tuple(results), tuple(writes))
+
+    def _resources_of(self, kind: Kind) -> Iterator[Resource]:
+        return (stored.resource for stored in self._desired[kind].values())
 
     def _decide_put(self, request: Put, stamp: Stamp, current: Current) -> Decision:
         read = request.document

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from tortie.cli import policy_diff, policy_explain, policy_hits, policy_test
+from tortie.cli import policy_diff, policy_explain, policy_hits, policy_lint, policy_test
 
 app = typer.Typer()
 app.command("explain")(policy_explain.command)
 app.command("test")(policy_test.command)
 app.command("diff")(policy_diff.command)
+app.command("lint")(policy_lint.command)
 app.command("hits")(policy_hits.command)
 
 

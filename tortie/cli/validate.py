@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from bus_schemas.lint import Landscape, lint
 from bus_schemas.manifests import Accepted, Fault, Rejected, read, validate_against
 from tortie.cli import sources
 from tortie.cli.errors import Misused, Refused
@@ -40,6 +41,9 @@ def command(filename: Files = None, recursive: Recursive = False) -> None:
         wrong = len({(fault.source, fault.document) for _, fault in faults})
         details = [_describe(display, fault) for display, fault in faults]
         raise Refused(f"{wrong} of {documents} documents are wrong", details)
+    resources = [outcome.resource for _, outcome in accepted]
+    for finding in lint(resources, Landscape.from_resources(resources, cluster=False)):
+        print(f"{finding.severity}: {finding.object}: {finding.text}", file=sys.stderr)
     print(f"{documents} document{'s are' if documents > 1 else ' is'} right")
 
 

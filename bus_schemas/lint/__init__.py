@@ -1,0 +1,42 @@
+"""Policies that are right as manifests and yet do not do what their author means. Pure.
+
+    Landscape   what there is beside the policy: namespaces, pods, services, pools, tiers
+    lint        every check of `kubernetes`, `calico` and `hosts` that concerns a resource's kind -> Findings
+
+A finding is made only where the author's mistake is evident; what may well be meant is let be. What asks for the
+cluster's pods is silent where the landscape is not a cluster's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from bus_schemas.lint import calico, hosts, kubernetes
+from bus_schemas.lint.findings import Finding, Severity
+from bus_schemas.lint.landscape import Landscape
+from bus_schemas.resources import (
+    FelixConfiguration,
+    GlobalNetworkPolicy,
+    HostEndpoint,
+    KubernetesNetworkPolicy,
+    NetworkPolicy,
+    Resource,
+)
+
+__all__ = ["CHECKS", "Finding", "Landscape", "Severity", "lint"]
+
+Check = Callable[[Any, Landscape], Iterator[Finding]]
+
+CHECKS: dict[type[Resource], tuple[Check, ...]] = {
+    KubernetesNetworkPolicy: kubernetes.CHECKS,
+    NetworkPolicy: calico.CHECKS,
+    GlobalNetworkPolicy: (*calico.CHECKS, *calico.GLOBAL_CHECKS),
+    HostEndpoint: (hosts.closed,),
+    FelixConfiguration: (hosts.no_failsafe,),
+}
+
+
+def lint(resources: Iterable[Resource], landscape: Landscape) -> list[Finding]:
+    """The findings about `resources` (which are part of the landscape), in their order."""
+    return [f for r in resources for check in CHECKS.get(type(r), ()) for f in check(r, landscape)]
