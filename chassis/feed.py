@@ -91,7 +91,8 @@ class _Followed:
     ledger: Ledger = field(default_factory=Ledger)
     subscribed: Subscribed | None = None
     checked: int = 0
-    """Whatever the stream held up to this sequence has been heard."""
+    """Up to this sequence the stream holds nothing that was not heard; as the server said to a check, not as a snapshot
+    ended: one that ends early is found by the check."""
     read: bool = False
     """Its snapshot was read in this session."""
     synced: bool = False
@@ -416,7 +417,7 @@ class Feed:
         for subject in followed.ledger.sweep(seen, upto):
             self._tell(followed, Stored(subject, 0, b""))
         followed.read = True
-        followed.checked = upto
+        followed.checked = 0
         if not followed.synced:
             followed.synced = True
             self._marks.append((next(self._ordinal), followed))
