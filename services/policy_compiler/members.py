@@ -14,7 +14,7 @@ own, which only the peers made for them can name (`selection.Realm`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv6Address
 from typing import NamedTuple
 
 from services.policy_compiler.labels import Labels
@@ -23,6 +23,9 @@ PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 
 EVERY_PORT = "*"
 """In place of a port's name: all of them. No port is called so."""
+
+
+LONGEST_IPV4 = len("255.255.255.255")
 
 
 class NamedPort(NamedTuple):
@@ -80,10 +83,19 @@ class Change(NamedTuple):
 
 def packed(text: str) -> bytes | None:
     """A plain address in network order; None: it is none."""
-    try:
-        return IPv6Address(text).packed if ":" in text else IPv4Address(text).packed
-    except AddressValueError:
+    if ":" in text:
+        try:
+            return IPv6Address(text).packed
+        except AddressValueError:
+            return None
+    if len(text) > LONGEST_IPV4:
         return None
+    try:
+        address = bytes(map(int, text.split(".")))
+    except ValueError:
+        return None
+    # Whatever else `int` reads (leading zeros, blanks, other digits) is not written so.
+    return address if len(address) == 4 and ".".join(map(str, address)) == text else None
 
 
 def packed_all(texts: Iterable[str]) -> tuple[tuple[bytes, ...], list[str]]:
