@@ -1,4 +1,4 @@
-"""What is strange about objects that are about to be applied, beside all others, in `bus_schemas.lint`'s words. Pure."""
+"""What is strange about objects that are about to be applied beside all others, as `bus_schemas.lint` has it. Pure."""
 
 from __future__ import annotations
 

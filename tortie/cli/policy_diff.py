@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tortie.cli import sources
-from tortie.cli.client import Client, segment
-from tortie.cli.errors import CommandError, Misused
+from tortie.cli.client import Client
+from tortie.cli.errors import Misused
 from tortie.cli.options import Api, Files, Recursive
 
 if TYPE_CHECKING:
@@ -34,10 +33,6 @@ class Output(StrEnum):
     JSON = "json"
 
 
-class _Wrong(CommandError):
-    exit_code = 2
-
-
 def command(
     filename: Files = None,
     recursive: Recursive = False,
@@ -53,13 +48,18 @@ def command(
 
     Exit code 0: no difference, 1: differences, 2: it cannot be said.
     """
+    from bus_schemas.resources import KINDS
+    from bus_schemas.subjects import DESIRED
+    from services.policy_compiler.core import READS
+    from tortie.cli import desired
     from tortie.policy.changes import compare
 
     if not filename:
         raise Misused("diff needs manifests: -f FILE, -f DIRECTORY or -f -")
-    changed = _manifests(filename, recursive=recursive)
+    changed = desired.of_files(filename, recursive=recursive)
     client = Client(api)
-    present, endpoints = _desired(client), client.get("/v1/endpoints")["items"]
+    present = desired.of_api(client, (kind for kind in KINDS.values() if DESIRED[kind] in READS))
+    endpoints = client.get("/v1/endpoints")["items"]
     after = {(type(resource), resource.key): resource for resource in present}
     for resource in changed:
         if not delete:
@@ -77,31 +77,6 @@ def command(
         _show(comparison, list(map(str, pods)))
     if comparison.changes:
         raise typer.Exit(1)
-
-
-def _manifests(names: Sequence[str], *, recursive: bool) -> list[Resource]:
-    from bus_schemas.manifests import Rejected, read
-
-    outcomes = [o for source in sources.read(names, recursive=recursive) for o in read(source.text, source.name)]
-    faults = [str(fault) for outcome in outcomes if isinstance(outcome, Rejected) for fault in outcome.faults]
-    if faults:
-        raise _Wrong("the manifests are wrong", faults)
-    return [outcome.resource for outcome in outcomes if not isinstance(outcome, Rejected)]
-
-
-def _desired(client: Client) -> list[Resource]:
-    """Everything that the compiler reads."""
-    from bus_schemas.manifests import Accepted, read_object
-    from bus_schemas.resources import KINDS
-    from bus_schemas.subjects import DESIRED
-    from services.policy_compiler.core import READS
-
-    found: list[Resource] = []
-    for token, kind in KINDS.items():
-        if DESIRED[kind] in READS:
-            outcomes = map(read_object, client.get(f"/v1/{segment(token)}")["items"])
-            found += (outcome.resource for outcome in outcomes if isinstance(outcome, Accepted))
-    return found
 
 
 def _world(

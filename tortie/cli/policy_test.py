@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tortie.cli import sources
-from tortie.cli.errors import Misused, Refused
+from tortie.cli.errors import Misused
 from tortie.cli.options import Files, Recursive
 from tortie.cli.policy_explain import way_lines
 
 if TYPE_CHECKING:
-    from bus_schemas.resources import Resource
     from tortie.policy.judging import Check, Result
 
 
@@ -39,10 +38,11 @@ def command(
 
     Exit code 0: every line holds, 1: one does not, 2: a file cannot be read.
     """
+    from tortie.cli import desired
     from tortie.lab.errors import ScenarioFault
     from tortie.policy import cases, judging
 
-    manifests = _manifests(filename or [], recursive=recursive)
+    manifests = desired.of_files(filename or [], recursive=recursive)
     results: list[Result] = []
     for source in sources.read(files, recursive=recursive):
         try:
@@ -57,22 +57,6 @@ def command(
         _write_junit(junit, results)
     if not all(result.passed for result in results):
         raise typer.Exit(1)
-
-
-def _manifests(names: Sequence[str], *, recursive: bool) -> list[Resource]:
-    from bus_schemas.manifests import Rejected, read
-
-    found: list[Resource] = []
-    faults: list[str] = []
-    for source in sources.read(names, recursive=recursive):
-        for outcome in read(source.text, source.name):
-            if isinstance(outcome, Rejected):
-                faults += map(str, outcome.faults)
-            else:
-                found.append(outcome.resource)
-    if faults:
-        raise Refused("the manifests are wrong", faults)
-    return found
 
 
 def _show(results: Sequence[Result]) -> None:

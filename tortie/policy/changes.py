@@ -51,6 +51,7 @@ class Comparison:
     changes: tuple[Change, ...]
     pods: int
     classes: int
+    """Of pods that no policy tells apart."""
     asked: int
     """Samples of protocol and port."""
     outside: tuple[str, ...]
@@ -68,7 +69,7 @@ def compare(before: OfflineCluster, after: OfflineCluster, pods: Pods) -> Compar
         family = _Family(before, after, known, version)
         found = family.changes()
         changes += (change for change in found if change not in changes)
-        classes += len(family.classes)
+        classes += sum(one.pod is not None for one in family.classes)
         asked += len(family.asked)
         outside += family.outside
         truncated |= family.truncated
