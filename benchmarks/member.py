@@ -26,7 +26,7 @@ from benchmarks.figures import p50, show, spread
 from benchmarks.floors import BusFloor, NftFloor
 from benchmarks.nft_member import members, policy
 from benchmarks.nft_watch import NftWatch
-from bus_schemas.ids import GroupId, NodeName, PodKey, RulesId
+from bus_schemas.ids import NodeName, PodKey, RulesId
 from bus_schemas.ipam import Assigned, AssignRequest, Released, ReleaseRequest
 from bus_schemas.policy import Attachment, Direction, TierRules
 from bus_schemas.resources import IPPool, Metadata, Namespace, Node, Pod
@@ -37,7 +37,8 @@ from chassis.bus import Bus
 from chassis.embedded import EmbeddedNats
 from chassis.health import Health
 from chassis.settings import ServiceSettings
-from services.node_dataplane.nft.names import TABLE, address_set
+from services.node_dataplane.nft.frame import NODES4
+from services.node_dataplane.nft.names import TABLE
 from tests.support import netns
 from tests.support.agent import CONF, AgentProcess, cni_env
 from tests.support.netns import namespaces
@@ -135,7 +136,7 @@ async def run(rounds: int) -> None:
                 await quiet(watch)
                 copy = other if chains == CHAINS[-1] else stack.enter_context(namespaces(1))[0]
                 copy.run("nft", "-f", "-", text=node.run("nft", "list", "table", "inet", TABLE))
-                nft_floor = NftFloor(copy, f"inet {TABLE} {address_set(GroupId('s:0'), 4)}")
+                nft_floor = NftFloor(copy, f"inet {TABLE} {NODES4}")
                 bus_floor = await parts.enter_async_context(BusFloor(bus, reader))
                 times = []
                 for number in range(rounds):

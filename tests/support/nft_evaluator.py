@@ -211,6 +211,7 @@ class Nftables:
     def _elements(self, verb: str, set_: _Set, words: list[str]) -> None:
         for row in _rows(words):
             key, _, verdict = " ".join(row).partition(" : ")
+            verdict = verdict.strip('"')
             if set_.interval:
                 _must(verb == "add", "ranges are added and flushed, nothing else")
                 parts = zip(key.split(" . "), set_.types, strict=True)
@@ -233,7 +234,7 @@ class Nftables:
                         raise Refused(f"chain {name} names {use}, which does not exist")
         for name, set_ in self.sets.items():
             for verdict in set_.elements.values():
-                if verdict and verdict.split()[1] not in self.chains:
+                if verdict and verdict.split()[-1] not in self.chains.keys() | self.counters:
                     raise Refused(f"map {name} leads to {verdict}, which does not exist")
 
     # --- rules
@@ -267,9 +268,12 @@ class Nftables:
             case "counter":
                 name = ""
                 if rest and rest[0] == "name":
-                    name = rest[1]
+                    rest.pop(0)
+                    if len(rest) > 1 and f"{rest[0]} {rest[1]}" in _FIELDS:
+                        rule.conditions.append(self._count_by_map(rule, rest))
+                        return
+                    name = rest.pop(0)
                     rule.uses.append(name)
-                    del rest[:2]
                 counter = rule.counter
 
                 def count(seen: _Seen, outcome: Outcome) -> bool:
@@ -322,6 +326,24 @@ class Nftables:
                 rest.insert(0, word)
                 self._match(rule, rest)
 
+    def _count_by_map(self, rule: _Rule, rest: list[str]) -> Callable[[_Seen, Outcome], bool]:
+        """`counter name <key> map @<map>`: a miss ends the rule."""
+        fields = _fields(rest)
+        _must(rest.pop(0) == "map", "a counter by key without a map")
+        name = rest.pop(0)[1:]
+        map_ = self.sets[name]
+        _must(len(map_.types) == len(fields), "the map has another type")
+        rule.uses.append(name)
+
+        def count(seen: _Seen, outcome: Outcome) -> bool:
+            key = _key(fields, seen)
+            found = None if key is None else map_.get(key)
+            if found is not None:
+                outcome.counted.append(found)
+            return found is not None
+
+        return count
+
     def _match(self, rule: _Rule, rest: list[str]) -> None:
         if rest[:3] == ["meta", "mark", "&"]:
             mask, compared, wanted = int(rest[3], 16), rest[4], int(rest[5], 16)
@@ -329,10 +351,7 @@ class Nftables:
             del rest[:6]
             rule.conditions.append(lambda seen, outcome: seen.mark & mask == wanted)
             return
-        fields = [_field(rest)]
-        while rest and rest[0] == ".":
-            rest.pop(0)
-            fields.append(_field(rest))
+        fields = _fields(rest)
         if rest[0] == "vmap":
             map_ = self.sets[rest[1][1:]]
             rule.uses.append(rest[1][1:])
@@ -447,7 +466,7 @@ def _set_of(words: list[str], kind: str) -> _Set:
     found = re.search(r"type ([^;]+?) ?;", text)
     assert found, text
     key, _, data = found[1].partition(" : ")
-    _must((data == "verdict") == (kind == "map"), "map and verdict")
+    _must((data in ("verdict", "counter")) == (kind == "map"), "map and data")
     return _Set(tuple(key.split(" . ")), "flags interval" in text)
 
 
@@ -479,6 +498,14 @@ _FIELDS = {
     "ct state": "state",
     "ct status": "state",
 }
+
+
+def _fields(rest: list[str]) -> list[tuple[str, str]]:
+    fields = [_field(rest)]
+    while rest and rest[0] == ".":
+        rest.pop(0)
+        fields.append(_field(rest))
+    return fields
 
 
 def _field(rest: list[str]) -> tuple[str, str]:

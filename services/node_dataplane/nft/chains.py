@@ -25,6 +25,7 @@ from services.node_dataplane.nft.merge import FROM, Entry, Members, Merged, merg
 from services.node_dataplane.nft.names import Way, policy_chain, preview_chain, tier_chain
 from services.node_dataplane.nft.policies import Policy
 from services.node_dataplane.nft.render import Chain, Rendered, RenderedRule, comment, groups_of
+from services.node_dataplane.nft.sets import MapData
 
 __all__ = ["Assembled", "Chain", "endpoint_chains"]
 
@@ -45,8 +46,6 @@ class Assembled:
     """Groups whose sets its own lines name."""
     merged: list[Merged] = field(default_factory=list)
     """Lookups of merged rules."""
-    led_to: set[RulesId] = field(default_factory=set)
-    """Policies that they lead to."""
 
     def inline(self, id_: RulesId, written: Sequence[RenderedRule]) -> list[str]:
         self.inlined.add(id_)
@@ -122,7 +121,6 @@ def _tier(
     for number, run in enumerate(runs):
         _merge(made, f"{name} {number}", run, members)
     touched = {each.policy for each in placed if each.run is not None}
-    made.led_to |= touched
     made.inlined |= touched
     done: set[RulesId] = set()
     for run in runs:
@@ -149,7 +147,8 @@ def _merge(made: Assembled, name: str, run: Sequence[_Placed], members: Callable
     candidates = [(each, each.entry) for each in run if each.entry is not None]
     if len(candidates) < FROM:
         return
-    merged = merge(name, [entry for _, entry in candidates], members)
+    data: MapData = "counter" if run[0].rule.rule.action == "allow" and not run[0].rule.why else "verdict"
+    merged = merge(name, data, [entry for _, entry in candidates], members)
     if merged.lines:
         made.merged.append(merged)
         made.groups |= merged.named

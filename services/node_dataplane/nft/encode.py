@@ -42,7 +42,7 @@ _FAMILY_WORDS = {1: "inet", 2: "ip", 10: "ip6"}
 _TABLE_NAME = 1
 _ELEM_LIST_TABLE, _ELEM_LIST_SET, _ELEM_LIST_ELEMENTS = 1, 2, 3
 _LIST_ELEM = 1
-_ELEM_KEY, _ELEM_DATA = 1, 2
+_ELEM_KEY, _ELEM_DATA, _ELEM_OBJECT = 1, 2, 9
 _DATA_VALUE, _DATA_VERDICT = 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _VERDICTS = {"jump": -3 & 0xFFFFFFFF, "goto": -4 & 0xFFFFFFFF}
@@ -83,7 +83,7 @@ def batch(commands: Sequence[Elements], *, destroy: bool = True) -> list[bytes]:
 def _chunks(command: Elements) -> Iterator[bytes]:
     rows: list[bytes] = []
     size = 0
-    with_data = command.kind.verdicts and command.verb == "add"
+    with_data = command.kind.mapped and command.verb == "add"
     for key, verdict in command.rows:
         row = _element(key, verdict if with_data else "")
         if size + len(row) > _CHUNK:
@@ -105,7 +105,9 @@ def _element(key: bytes, verdict: str) -> bytes:
             key,
         )
     body = attribute(_ELEM_KEY | NLA_F_NESTED, attribute(_DATA_VALUE, key))
-    if verdict:
+    if verdict and " " not in verdict:
+        body += attribute(_ELEM_OBJECT, verdict.encode() + b"\0")
+    elif verdict:
         word, chain = verdict.split(" ")
         inner = attribute(_VERDICT_CODE, struct.pack(">I", _VERDICTS[word]))
         inner += attribute(_VERDICT_CHAIN, chain.encode() + b"\0")
@@ -150,7 +152,7 @@ def forward_drop(body: bytes) -> str:
 
 
 def read_elements(body: bytes) -> Iterator[tuple[bytes, str]]:
-    """(key, verdict) of the elements in one answer to `dump_elements`."""
+    """(key, verdict or counter) of the elements in one answer to `dump_elements`."""
     for type_, payload in attributes(body[4:]):
         if type_ == _ELEM_LIST_ELEMENTS:
             for _, element in attributes(payload):
@@ -162,6 +164,8 @@ def _read_element(element: bytes) -> tuple[bytes, str]:
     for type_, payload in attributes(element):
         if type_ == _ELEM_KEY:
             key = dict(attributes(payload))[_DATA_VALUE]
+        elif type_ == _ELEM_OBJECT:
+            verdict = payload.rstrip(b"\0").decode()
         elif type_ == _ELEM_DATA:
             inner = dict(attributes(payload)).get(_DATA_VERDICT)
             if inner is not None:

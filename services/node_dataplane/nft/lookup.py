@@ -1,6 +1,6 @@
 """The elements of one map of merged rules, while members of the groups come and go.
 
-    (member of a group) x (what follows the address: protocol, port)  ->  goto <chain of the policy that decides>
+    (member of a group) x (what follows the address: protocol, port)  ->  counter, or deny chain, of who decides
 
 Several rules can claim a key; the first in order has it, and when its member goes the key falls to the next. Only keys
 with several claims keep a list of them: nearly all others have one, which is what the map says.

@@ -4,7 +4,7 @@ from_<h>, to_<h>        chain of a rule group: what its pods may send, what may 
 host_<stage>_<h>        the same of host endpoints
 from_<h>_<n>            its n-th tier, where a rule of the tier can pass to the next one
 out_<h>, in_<h>         one policy's rules for what its pods send, receive
-allow_<h>, deny_<h>     what a map of merged rules leads to: a policy's verdict, with its counter and its log message
+deny_<h>                what a policy's rule that denies leads to: its log message, its counter, the drop
 guard_<name>            the drop of one guard
 g4_<h>, g6_<h>          members of an address group; n4_, n6_ its networks; p4_, p6_ members of a ports group
 m_<h>                   lookup of merged rules of a tier
@@ -67,8 +67,8 @@ def policy_chain(way: Way, rules: RulesId) -> str:
     return _POLICY[way] + _digest(rules.encode())
 
 
-def verdict_chain(way: Way, verdict: Literal["allow", "deny"], subject: str) -> str:
-    return f"{verdict}_{_digest(f'{way} {subject}'.encode())}"
+def deny_chain(way: Way, subject: str) -> str:
+    return f"deny_{_digest(f'{way} {subject}'.encode())}"
 
 
 def preview_chain(endpoint_chain: str, tier: int) -> str:

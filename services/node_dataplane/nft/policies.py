@@ -13,7 +13,7 @@ from bus_schemas.ids import RulesId
 from bus_schemas.policy import Rule
 from services.node_dataplane.nft.attribution import Claims, Denial
 from services.node_dataplane.nft.merge import Entry, mergeable
-from services.node_dataplane.nft.names import Way, counter, verdict_chain
+from services.node_dataplane.nft.names import Way, counter, deny_chain
 from services.node_dataplane.nft.render import Chain, Known, Rendered, RenderedRule, comment, quoted, render_policy
 
 UNKNOWN = "policy not known yet"
@@ -25,8 +25,6 @@ class Policy:
     denies: Mapping[str, Chain] = field(default_factory=dict)
     """The chains that its rules lead to."""
     claims: Claims = field(default_factory=Claims)
-    allows: Mapping[str, Chain] = field(default_factory=dict)
-    """The one chain, if any, that an allow by a lookup of merged rules leads to."""
     entries: tuple[Entry | None, ...] = ()
     """Of each rule, how it can be looked up together with others."""
 
@@ -55,7 +53,7 @@ def policy_of(
 
     def verdict(rule: Rule, why: str) -> Sequence[str]:
         if why or rule.action == "deny":
-            name = verdict_chain(way, "deny", f"{id_} {rule.index} {why}")
+            name = deny_chain(way, f"{id_} {rule.index} {why}")
             denies[name] = deny(rule.index, rule.name, why)
             return (f"goto {name}",)
         if rule.action == "log":
@@ -68,19 +66,16 @@ def policy_of(
         closed = RenderedRule(Rule(action="deny"), deny(None, "", UNKNOWN).lines, UNKNOWN)
         return Policy(Rendered((closed,), (), frozenset()), {}, claims, entries=(None,))
     rendered = render_policy(rules, known, verdict)
-    allow = verdict_chain(way, "allow", id_)
 
     def entry(written: RenderedRule) -> Entry | None:
         found = mergeable(written.rule) if written.lines and not written.why else None
         if found is None:
             return None
-        deny = verdict_chain(way, "deny", f"{id_} {written.rule.index} ")
-        return Entry(found, f"goto {allow if written.rule.action == 'allow' else deny}")
+        if written.rule.action == "allow":
+            return Entry(found, counter(way, id_, "allow"))
+        return Entry(found, f"goto {deny_chain(way, f'{id_} {written.rule.index} ')}")
 
-    counted = counter(way, id_, "allow")
-    accept = Chain((f"counter name {counted} accept",), comment=f"{id_} {way}")
-    allows = {allow: accept} if counted in claims.counters else {}
-    return Policy(rendered, denies, claims, allows, tuple(map(entry, rendered.rules)))
+    return Policy(rendered, denies, claims, tuple(map(entry, rendered.rules)))
 
 
 def preview_of(

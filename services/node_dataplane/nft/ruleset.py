@@ -42,8 +42,9 @@ class Ruleset:
     # --- sets and elements
 
     def open(self, name: str, spec: SetSpec, rows: Mapping[bytes, str] = _NOTHING) -> None:
-        """The set exists, with exactly these elements."""
-        self._sets.put(name, spec)
+        """The set exists, with exactly these elements. What it was first said to be stays written on it."""
+        if name not in self._sets.now:
+            self._sets.put(name, spec)
         self.fill(name, rows)
 
     def fill(self, name: str, rows: Mapping[bytes, str]) -> None:
@@ -172,7 +173,7 @@ class Ruleset:
             if elements is None or not changes or name not in self._sets.now:
                 continue
             kind = self._sets.now[name].kind
-            commands = dispatch if kind.verdicts else changed
+            commands = dispatch if kind.mapped else changed
             if kind.interval:
                 commands.append(Statement(f"flush {kind.word} inet {TABLE} {name}"))
                 rows: tuple[tuple[bytes, str], ...] = tuple(sorted(elements.now.items()))

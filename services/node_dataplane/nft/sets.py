@@ -25,11 +25,17 @@ class SetKind:
     spell: Callable[[bytes], str]
     verdicts: bool = False
     """A map from the key to a chain."""
+    counters: bool = False
+    """A map from the key to a counter object."""
     interval: bool = False
 
     @property
     def word(self) -> str:
-        return "map" if self.verdicts else "set"
+        return "map" if self.mapped else "set"
+
+    @property
+    def mapped(self) -> bool:
+        return self.verdicts or self.counters
 
 
 @dataclass(frozen=True)
@@ -77,11 +83,15 @@ NETS4 = SetKind("type ipv4_addr; flags interval;", bytes.decode, interval=True)
 NETS6 = SetKind("type ipv6_addr; flags interval;", bytes.decode, interval=True)
 
 
+MapData = Literal["verdict", "counter"]
+_DATA: tuple[MapData, ...] = ("verdict", "counter")
+
+
 class Shape(NamedTuple):
     """What a map of merged rules is looked up by."""
 
     family: Literal[0, 4, 6]
-    """Of the address; 0: there is none."""
+    """Of the address; 0: there is none, and both others are there."""
     side: Literal["saddr", "daddr", ""]
     protocol: bool
     port: bool
@@ -94,15 +104,13 @@ class Shape(NamedTuple):
             filter(None, (address, "meta l4proto" if self.protocol else "", "th dport" if self.port else ""))
         )
 
-    @property
-    def kind(self) -> SetKind:
-        return _MERGED[self.family, self.protocol, self.port]
+    def kind(self, data: MapData) -> SetKind:
+        return _MERGED[data, False, self.family, self.protocol, self.port]
 
-    @property
-    def ranges(self) -> SetKind:
-        """Of the interval map; its keys are text. It always has the protocol, all of them if need be: nft 1.0.6 does not
-        find the chains of a map with intervals of a single field in the transaction that makes them."""
-        return _MERGED_RANGES[self.family, True, self.port]
+    def ranges(self, data: MapData) -> SetKind:
+        """Of the interval map; its keys are text. It always has the protocol, all of them if need be: in a map with
+        intervals of a single field nft 1.0.6 does not find chains that are made in the same transaction."""
+        return _MERGED[data, True, self.family, True, self.port]
 
     @property
     def ranged_fields(self) -> str:
@@ -116,7 +124,7 @@ def suffix(protocol: int | None, port: int | None) -> bytes:
     )
 
 
-def _merged(family: int, protocol: bool, port: bool, *, interval: bool) -> SetKind:
+def _merged(data: MapData, interval: bool, family: int, protocol: bool, port: bool) -> SetKind:
     width = {0: 0, 4: 4, 6: 16}[family]
 
     def spell(key: bytes) -> str:
@@ -131,18 +139,28 @@ def _merged(family: int, protocol: bool, port: bool, *, interval: bool) -> SetKi
     key = " . ".join(filter(None, (types, "inet_proto" if protocol else "", "inet_service" if port else "")))
     flags = " flags interval;" if interval else ""
     return SetKind(
-        f"type {key} : verdict;{flags}", bytes.decode if interval else spell, verdicts=True, interval=interval
+        f"type {key} : {data};{flags}",
+        bytes.decode if interval else spell,
+        verdicts=data == "verdict",
+        counters=data == "counter",
+        interval=interval,
     )
 
 
 _SHAPES = [
-    (family, protocol, port)
-    for family in (0, 4, 6)
-    for protocol, port in ((True, True), (True, False), (False, False))
-    if family or protocol
+    (0, True, True),
+    *(
+        (family, protocol, port)
+        for family in (4, 6)
+        for protocol, port in ((True, True), (True, False), (False, False))
+    ),
 ]
-_MERGED = {shape: _merged(*shape, interval=False) for shape in _SHAPES}
-_MERGED_RANGES = {shape: _merged(*shape, interval=True) for shape in _SHAPES}
+_MERGED = {
+    (data, interval, *shape): _merged(data, interval, *shape)
+    for data in _DATA
+    for interval in (False, True)
+    for shape in _SHAPES
+}
 
 
 def link_key(link: str) -> bytes:

@@ -154,8 +154,6 @@ class PolicyTable:
         """Rule group -> policies whose rules it holds itself."""
         self._names: References[object, GroupId] = References()
         """Rule group, policy -> groups whose sets its lines name."""
-        self._leads: References[str, _Policy] = References()
-        """Rule group -> policies that its lookups of merged rules lead to."""
         self._policies: dict[_Policy, Policy] = {}
         self._written: dict[object, frozenset[str]] = {}
         """Rule group, policy -> the chains that it consists of."""
@@ -522,7 +520,7 @@ class PolicyTable:
             self._stale_structures |= self._enforces.users(policy)
 
     def _write_structure(self, name: str) -> set[_Policy]:
-        """The policies that it began or ceased to jump to, or to lead to."""
+        """The policies that it began or ceased to jump to."""
         structure = self._structures[name]
         if not self._in_use(name):
             del self._structures[name]
@@ -531,8 +529,7 @@ class PolicyTable:
             self._inlines.set(name, frozenset())
             self._name(name, frozenset())
             self._lookups.set(name, ())
-            lost = self._jumps.set(name, frozenset()).lost, self._leads.set(name, frozenset()).lost
-            return set().union(*lost)
+            return set(self._jumps.set(name, frozenset()).lost)
         way, direction, stage = structure
 
         def preview(rules: RulesId, tier: str, passing: str, claims: Claims) -> Rendered:
@@ -555,8 +552,7 @@ class PolicyTable:
         self._name(name, frozenset(made.groups))
         self._lookups.set(name, made.merged)
         jumps = self._jumps.set(name, frozenset((way, rules) for rules in made.jumps))
-        leads = self._leads.set(name, frozenset((way, rules) for rules in made.led_to))
-        return set(jumps.gained | jumps.lost | leads.gained | leads.lost)
+        return set(jumps.gained | jumps.lost)
 
     def _place_policy(self, policy: _Policy) -> None:
         """What a policy leads to exists while it is enforced, its chain while somebody jumps to it."""
@@ -567,8 +563,6 @@ class PolicyTable:
         groups: frozenset[GroupId] = frozenset()
         if made is not None:
             chains.update(made.denies)
-            if self._leads.users(policy):
-                chains.update(made.allows)
             if jumped:
                 chains[policy_chain(way, id_)] = Chain(made.rendered.lines, comment=f"{id_} {way}")
                 groups = frozenset(group for rule in made.rendered.rules for group in groups_of(rule.rule))

@@ -31,12 +31,13 @@ class Elements:
     set: str
     kind: SetKind
     rows: tuple[tuple[bytes, str], ...]
-    """(key, verdict); the verdict is empty in a set, and `goto <chain>` in a map."""
+    """(key, data); the data is empty in a set, and in a map `goto <chain>` or the name of a counter."""
 
     def __str__(self) -> str:
         spell = self.kind.spell
-        if self.kind.verdicts and self.verb == "add":
-            inner = ", ".join(f"{spell(key)} : {verdict}" for key, verdict in self.rows)
+        if self.kind.mapped and self.verb == "add":
+            quote = '"' if self.kind.counters else ""
+            inner = ", ".join(f"{spell(key)} : {quote}{data}{quote}" for key, data in self.rows)
         else:
             inner = ", ".join(spell(key) for key, _ in self.rows)
         return f"{self.verb} element inet {TABLE} {self.set} {{ {inner} }}"

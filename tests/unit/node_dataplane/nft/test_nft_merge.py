@@ -14,7 +14,7 @@ from bus_schemas.policy import Group, Match, PortRange, Rule
 from bus_schemas.subjects import GROUP, Fact
 from services.node_dataplane.nft import merge
 from services.node_dataplane.nft.attribution import Counted
-from services.node_dataplane.nft.names import address_set, verdict_chain
+from services.node_dataplane.nft.names import address_set, deny_chain
 from services.node_dataplane.nft.table import PolicyTable
 from tests.support.compiled_policy import CompiledPolicy
 from tests.support.compiled_policy import Packet as Naive
@@ -184,9 +184,9 @@ def test_few_rules_are_jumped_to_and_many_looked_up() -> None:
     assert few.maps() == {}
     assert sum("jump in_" in line for line in few.chain()) == 4
     many = World(**FIVE)
-    assert [" ".join(line.split()[:-1]) for line in many.chain()[:2]] == [
-        "ip saddr . meta l4proto . th dport vmap",
-        "ip6 saddr . meta l4proto . th dport vmap",
+    assert [line.partition(" @")[0] for line in many.chain()[:2]] == [
+        "counter name ip saddr . meta l4proto . th dport map",
+        "counter name ip6 saddr . meta l4proto . th dport map",
     ]
     assert sum(map(len, many.maps().values())) == 5
     assert not any(name.startswith("in_") for name in many.kernel.chains)
@@ -266,7 +266,10 @@ def test_networks_are_one_interval_map_that_is_replaced_as_a_whole() -> None:
 def test_a_group_too_large_is_looked_up_once_for_all_its_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merge, "ROWS", 4)
     world = World(p=[at(80 + n, "s:a") for n in range(8)])
-    assert sum(f"@{address_set(GROUPS[0], 4)} meta l4proto . th dport vmap" in line for line in world.chain()) == 1
+    assert (
+        sum(f"@{address_set(GROUPS[0], 4)} counter name meta l4proto . th dport map" in line for line in world.chain())
+        == 1
+    )
     assert world.decided(ADDRESSES[0], 87) == "p"
     assert world.decided(ADDRESSES[0], 88) == "tier/default"
 
@@ -275,7 +278,7 @@ def test_denials_of_merged_rules_name_their_rule() -> None:
     written = [replace_action(at(80 + n, "s:a"), "deny") for n in range(6)]
     written = [Rule(**{**{f: getattr(r, f) for f in r.__struct_fields__}, "index": n}) for n, r in enumerate(written)]
     world = World(p=written)
-    assert verdict_chain("ingress", "deny", "p 3 ") in world.kernel.chains
+    assert deny_chain("ingress", "p 3 ") in world.kernel.chains
     outcome = world.kernel.send(Packet(ADDRESSES[0], "10.9.9.9", TCP, 83, out_link=link("a")))
     assert not outcome.accepted
     denial = world.table.denial(outcome.reported[0])
