@@ -73,8 +73,8 @@ class CompiledPolicy:
 
     groups: dict[tuple[GroupId, int], Group] = field(default_factory=dict)
     rules: dict[RulesId, Rules] = field(default_factory=dict)
-    attachments: dict[tuple[str, str, str], Attachment] = field(default_factory=dict)
-    hosts: dict[tuple[str, str], HostAttachment] = field(default_factory=dict)
+    attachments: dict[tuple[str, ...], Attachment] = field(default_factory=dict)
+    hosts: dict[tuple[str, ...], HostAttachment] = field(default_factory=dict)
     statuses: dict[tuple[str, str, str], PolicyStatus] = field(default_factory=dict)
     _world: Snapshot = field(default_factory=Snapshot, compare=False)
 
@@ -99,12 +99,12 @@ class CompiledPolicy:
             }
             _put(tables[fact.family], fact.key, fact.value)
 
-    def allows(self, way: Way, attachment: tuple[str, str, str], packet: Packet, *, preview: bool = False) -> bool:
+    def allows(self, way: Way, attachment: tuple[str, ...], packet: Packet, *, preview: bool = False) -> bool:
         """What the policies of one direction of one pod say."""
         found = self.attachments.get(attachment)
         return found is not None and self._allows(getattr(found, way), way, packet, preview)
 
-    def host_allows(self, direction: str, key: tuple[str, str], packet: Packet, *, preview: bool = False) -> bool:
+    def host_allows(self, direction: str, key: tuple[str, ...], packet: Packet, *, preview: bool = False) -> bool:
         """What one direction of a host endpoint says."""
         found = self.hosts.get(key)
         way: Way = "egress" if direction.endswith("egress") else "ingress"
