@@ -15,7 +15,7 @@ import msgspec
 from bus_schemas.policy import Attachment, Direction, Group, HostAttachment, PolicyStatus, Rule, Rules
 from bus_schemas.resources import Resource
 from bus_schemas.subjects import DESIRED, Fact
-from services.policy_compiler.core import Changes, Core
+from services.policy_compiler.core import Core
 from services.policy_compiler.selection import identity
 from tests.support.policy_worlds import desired, endpoint, pod
 
@@ -115,12 +115,6 @@ def preview(direction: Direction) -> list[tuple[str, list[str], str]] | None:
     if direction.preview is None:
         return None
     return [(tier.tier, list(tier.rules), tier.default) for tier in direction.preview]
-
-
-def flushed(core: Core, *facts: Fact) -> Changes:
-    for fact in facts:
-        core.apply(fact)
-    return core.flush()
 
 
 def _said(member: bytes, width: int) -> str:
