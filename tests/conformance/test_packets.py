@@ -1,4 +1,5 @@
-"""Other projects' truth tables, judged three times: by the compiled policy, by the rendered rules, by real packets.
+"""Other projects' truth tables and probes, judged four times: by a naive reading of the manifests, by the compiled
+policy, by the rendered rules, by real packets.
 
 One lab serves all cases. By default a spread of them runs (`tests.support.packet_cases` says which); `make conformance`
 runs them all. SCTP goes by raw packets, whether or not the kernel has SCTP sockets.
@@ -17,7 +18,7 @@ import pytest_asyncio
 from bus_schemas.resources import Resource
 from tests.support import packet_cases
 from tests.support.packet_lab import PacketLab
-from tests.support.policy_judges import CompiledJudge, Judge, RenderedJudge
+from tests.support.policy_judges import JUDGES, Judge
 from tests.support.truth_tables import Case, Step
 from tortie.lab import requirements
 
@@ -33,7 +34,7 @@ async def lab() -> AsyncIterator[PacketLab]:
 
 @pytest.mark.parametrize("case", packet_cases.parameters())
 async def test_truth_table(case: Case, lab: PacketLab, tmp_path: Path) -> None:
-    judges: dict[str, Judge] = {"compiled policy": CompiledJudge(), "rendered rules": RenderedJudge()}
+    judges: dict[str, Judge] = {name: make() for name, make in JUDGES.items()}
     world = {_where(resource): resource for resource in case.start}
     for judge, resource in product(judges.values(), case.start):
         judge.put(resource)
@@ -64,7 +65,9 @@ def _opinion(judge: Judge, step: Step) -> str:
     for resource in step.put:
         judge.put(resource)
     judge.settle()
-    return "\n".join(filter(None, (table.difference(partial(judge.reaches, table)) for table in step.tables)))
+    wrong = [table.difference(partial(judge.reaches, table)) for table in step.tables]
+    wrong += [f"  not so: {probe}" for probe in step.probes if not judge.agrees(probe)]
+    return "\n".join(filter(None, wrong))
 
 
 def _where(resource: Resource) -> tuple[type[Resource], str, str]:
