@@ -19,6 +19,10 @@ from bus_schemas.verdicts import Flow, Skipped, Step, Verdict, decide
 Action = Literal["allow", "deny"]
 
 
+HOST = "host endpoint "
+"""What the name of an endpoint begins with that is a node's."""
+
+
 class SkippedRule(msgspec.Struct, frozen=True, kw_only=True):
     rule: str
     """`ingress[0]`: its place in the manifest, and its name where it has one."""
@@ -100,6 +104,8 @@ def conclude(
 
 def _report(endpoint: str, way: Way, verdict: Verdict, flow: Flow, world: Snapshot) -> WayReport:
     steps = tuple(_step(step, way, flow, world) for step in verdict.steps)
+    if endpoint.startswith(HOST) and steps[-1].kind == "default" and verdict.action == "allow":
+        steps = (*steps[:-1], msgspec.structs.replace(steps[-1], says="its profile allows it"))
     return WayReport(
         way=way, endpoint=endpoint, action=verdict.action, because=_because(verdict.steps, steps[-1]), steps=steps
     )

@@ -188,6 +188,12 @@ def miss(given: Miss, of: Rule, flow: Flow, selector: Selector) -> str:
     return _miss_end(given, of, flow, selector)
 
 
+def _is_not_of(whom: str) -> str:
+    if whom.startswith("pods "):
+        return f"is none of the {whom}"
+    return f"is not in {whom}" if not whom.startswith("all ") else "is nobody's that policies know"
+
+
 def _miss_end(given: Miss, of: Rule, flow: Flow, selector: Selector) -> str:
     source = given.end == "source"
     match = of.source if source else of.destination
@@ -195,7 +201,7 @@ def _miss_end(given: Miss, of: Rule, flow: Flow, selector: Selector) -> str:
     port = f"{given.end} port {flow.source_port if source else flow.port}"
     match given.condition:
         case "groups":
-            return f"{who} is not in {group(given.group, selector)}"
+            return f"{who} {_is_not_of(group(given.group, selector))}"
         case "not_groups":
             return f"{who} is in {group(given.group, selector)}, which it excepts"
         case "nets":

@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_interface
 from typing import Literal, NamedTuple
 
 from bus_schemas.endpoints import Endpoint
-from bus_schemas.explanations import Explanation, WayReport, conclude, way_report
+from bus_schemas.explanations import HOST, Explanation, WayReport, conclude, way_report
 from bus_schemas.policy import Attachment, Direction, HostAttachment, Way
 from bus_schemas.policy_snapshot import Snapshot
 from bus_schemas.resources import EndpointSlice, HostEndpoint, Node, Pod, Service
@@ -242,7 +242,7 @@ def explain(core: Core, source: End, destination: End, question: Asked, compiled
     action, because, staged = conclude(egress, ingress, otherwise="no policy governs either end")
     if action == "deny":
         notes.append("connections that were allowed when they began live on, unless the policy is told to cut them")
-        if any(report is not None and report.endpoint.startswith("host endpoint") for report in (egress, ingress)):
+        if any(report is not None and report.endpoint.startswith(HOST) for report in (egress, ingress)):
             notes.append("failsafe ports of the node (FelixConfiguration) are open whatever its host endpoints say")
     return Explanation(
         source=source.name,
@@ -324,4 +324,4 @@ def _host_way(end: End, way: Way, flow: Flow, compiled: Compiled) -> WayReport |
     if not known:
         return None
     direction: Direction = getattr(known[0], way)
-    return way_report(f"host endpoint {known[0].name}", direction, way, flow, compiled.world)
+    return way_report(f"{HOST}{known[0].name}", direction, way, flow, compiled.world)
