@@ -106,3 +106,11 @@ def test_a_wrong_policy_fails_the_file(tmp_path: Path, capsys: Capture) -> None:
     path.write_text("pods: {a/b: {}}\npolicies: '{kind: NetworkPolicy}'\nallow: [a/b -> a/b]\n")
     assert main(["policy", "test", str(path)]) == 1
     assert "apiVersion: is required" in capsys.readouterr().out
+
+
+def test_the_example_of_the_documentation_holds() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    result = judging.judge(cases.read(example, "docs"), "docs")
+    assert result.passed
+    assert len(result.checks) == 3
