@@ -21,7 +21,6 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -31,7 +30,7 @@ import nats
 import uvloop
 
 from benchmarks.figures import Row, machine, p50, show, spread
-from benchmarks.policy_compile import cluster, endpoint, pod, policy
+from benchmarks.policy_compile import calibration, cluster, endpoint, pod, policy
 from bus_schemas.codec import encode
 from bus_schemas.policy import rules_id
 from bus_schemas.resources import KubernetesNetworkPolicy, Metadata, Node
@@ -278,15 +277,6 @@ class Bench:
             "of this program": round((time.process_time() - own) / written, 2),
             "messages": ear.count - before,
         }
-
-
-def calibration() -> float:
-    """CPU seconds of a fixed loop of plain Python."""
-    began = time.process_time()
-    counts: Counter[int] = Counter()
-    for n in range(2_000_000):
-        counts[n * 2654435761 & 1023] += n & 7
-    return time.process_time() - began
 
 
 @asynccontextmanager

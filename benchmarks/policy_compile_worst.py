@@ -20,8 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from benchmarks.figures import Row, machine, show
-from benchmarks.policy_compile import endpoint, memory_mb, namespace, pod
-from benchmarks.policy_compile_service import calibration
+from benchmarks.policy_compile import calibration, endpoint, memory_mb, namespace, pod
 from bus_schemas.codec import Message, encode
 from bus_schemas.resources import GlobalNetworkPolicy, Metadata
 from bus_schemas.resources.calico_policy import CalicoRule, EntityRule, GlobalNetworkPolicySpec
