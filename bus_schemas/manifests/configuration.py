@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from bus_schemas.manifests import bgp_parameters, felix_parameters
 from bus_schemas.manifests.addresses import net
 from bus_schemas.manifests.calico_policy import check_cut
 from bus_schemas.manifests.envelope import Envelope, metadata
-from bus_schemas.manifests.felix_parameters import check_unused
 from bus_schemas.manifests.fields import At, Fields, Unknown, said
 from bus_schemas.manifests.numbers import as_number, duration
 from bus_schemas.resources.configuration import (
@@ -56,7 +56,7 @@ def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration
         log_action_rate_limit_burst=fields.integer("logActionRateLimitBurst", 1, 9999),
     )
     check_cut(document, meta)
-    check_unused(fields)
+    felix_parameters.check_unused(fields)
     fields.close(Unknown.WARNED)
     return FelixConfiguration(metadata=meta, spec=spec)
 
@@ -94,10 +94,6 @@ def bgp_configuration(document: Fields, *, stored: bool) -> BGPConfiguration:
         as_number=fields.maybe("asNumber", as_number),
         log_severity_screen=fields.maybe("logSeverityScreen", lambda at: at.choice(_SEVERITIES, any_case=True)),
     )
-    if spec.node_to_node_mesh_enabled is False:
-        for name in ("nodeMeshPassword", "nodeMeshMaxRestartTime"):
-            if (at := fields.take(name)) is not None:
-                at.fault("cannot be set when nodeToNodeMeshEnabled is false")
-    fields.unused("nodeMeshPassword", "nodeMeshMaxRestartTime")
+    bgp_parameters.check_unused(fields)
     fields.close(Unknown.WARNED)
     return BGPConfiguration(metadata=meta, spec=spec)

@@ -10,7 +10,7 @@ from bus_schemas.manifests.calico_rules import rule
 from bus_schemas.manifests.envelope import Envelope, metadata
 from bus_schemas.manifests.fields import At, Fields, Unknown, said
 from bus_schemas.manifests.names import dns_label, dns_subdomain, label_map
-from bus_schemas.manifests.ports import port_number, protocol
+from bus_schemas.manifests.ports import PORT_PROTOCOLS, port_number, protocol, protocol_number
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.resources.policy_scopes import (
     ALLOW_ALL,
@@ -36,7 +36,7 @@ NAMESPACE_LABEL = "projectcalico.org/namespace"
 DERIVED_PROFILES = ("kns.", "ksa.")
 """What the names of the profiles of namespaces and service accounts begin with."""
 
-_INTERFACE = re.compile(r"[A-Za-z0-9_.@:=+-]+")
+_INTERFACE = re.compile(r"[A-Za-z0-9_.-]+")
 _PORT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _ACTIONS: tuple[Literal["Deny", "Pass"], ...] = ("Deny", "Pass")
 
@@ -110,10 +110,17 @@ def _port(fields: Fields) -> HostEndpointPort:
     default: int | str = "TCP"
     read = HostEndpointPort(
         name=fields.required("name", _port_name, ""),
-        protocol=fields.required("protocol", protocol, default),
+        protocol=fields.required("protocol", _port_protocol, default),
         port=fields.required("port", port_number, 1),
     )
     fields.close(Unknown.REFUSED)
+    return read
+
+
+def _port_protocol(at: At) -> int | str:
+    read = protocol(at)
+    if protocol_number(read) not in map(protocol_number, PORT_PROTOCOLS):
+        at.fault(f"must be a protocol that has ports: {', '.join(PORT_PROTOCOLS)}")
     return read
 
 

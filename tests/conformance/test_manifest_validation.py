@@ -2,10 +2,7 @@
 
 Where Calico accepts fields that nothing here carries out, they must be refused for that reason (`UNSUPPORTED`).
 
-Out of scope, by what the case is about:
-- kinds that cannot be read (`TYPES` names those that can),
-- parameters that have no effect here: they are not looked at, so a wrong value of one is not seen. The reader says of
-  each that it is "not used here", and that is the predicate.
+Cases of kinds that cannot be read yet are skipped (`TYPES` names those that can); every other case is judged.
 """
 
 from __future__ import annotations
@@ -65,20 +62,16 @@ TYPES = {
 UNSUPPORTED = calico_rules.UNSUPPORTED.keys()
 
 
-def of_known_types(case: Case) -> bool:
-    return case.get("type") in TYPES
-
-
-@pytest.mark.parametrize("case", cases("calico_validation.json", of_known_types))
+@pytest.mark.parametrize("case", cases("calico_validation.json"))
 def test_validation(case: Case) -> None:
+    if case["type"] not in TYPES:
+        pytest.skip(f"{case['type']} belongs to a kind that is not supported yet")
     kind, value = TYPES[case["type"]](case["object"])
     outcome = outcome_of(kind, value)
     if case["valid"] and isinstance(outcome, Rejected):
         # what nothing here could carry out is refused, with that reason and no other
         assert {fault.path.rpartition(".")[2] for fault in outcome.faults} <= UNSUPPORTED, outcome.faults
     if not case["valid"] and isinstance(outcome, Accepted):
-        if any("not used here" in warning for warning in outcome.warnings):
-            pytest.skip("about a parameter that is not used here")
         pytest.fail(f"accepted: {outcome}, but should not be: {case.get('message', case['description'])}")
 
 

@@ -160,6 +160,12 @@ def test_what_is_written_reads_back_the_same(text: str) -> None:
             manifest(CALICO, "HostEndpoint", "{node: n1, interfaceName: a-name-too-long-for-it}"),
             "spec.interfaceName: must be a device's name",
         ),
+        (
+            manifest(
+                CALICO, "HostEndpoint", "{node: n1, interfaceName: a, ports: [{name: a, protocol: ICMP, port: 1}]}"
+            ),
+            "spec.ports[0].protocol: must be a protocol that has ports: TCP, UDP, SCTP",
+        ),
         (manifest(CALICO, "Profile", "{}", "{name: kns.default}"), "metadata.name: 'kns.default' is made of"),
         (
             manifest(CALICO, "StagedNetworkPolicy", "{stagedAction: Delete, selector: has(a)}"),
