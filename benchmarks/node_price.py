@@ -3,9 +3,9 @@
     python -m benchmarks.node_price [--pods 500] [--policies 1000] [--foreign 100000]
 
 The policies are ten for each pod, shared by the pods of a rule group; each allows two ports from a group of its own, of
-twenty members. First the model and the driver alone, in a namespace of their own: every change from fact to
-the commit, with the time that the kernel took of it (the thread's system time, nearly all of which is the commit) apart from
-ours (its user time: the model, libnftables, Python).
+twenty members. First the model and the driver alone, in a namespace of their own: every change from the fact to the
+commit, with the time that the kernel took of it (the thread's system time, nearly all of which is the commit) apart
+from ours (its user time: the model, libnftables, Python).
 
 Then the same node on the bus: a program of its own writes groups, rules and attachments of foreign pods, and what
 reaches the agent is counted: facts, transactions, bytes of its connection, processor's time. Needs root.
@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import itertools
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -276,9 +277,7 @@ async def on_the_bus(pods: int, policies: int, foreign: int) -> None:
                         for each in ends:
                             await agent.in_place(each)
                         restarted = time.perf_counter() - began
-                        print(
-                            f"\nagent with an empty kernel: {pods} pods in place after {restarted:.2f} s, {memory():.0f} MB"
-                        )
+                        print(f"\nagent, empty kernel: all in place after {restarted:.2f} s, {memory():.0f} MB")
                         client = bus._session.client  # type: ignore[union-attr]
                         heard, bytes_, done = client.stats["in_msgs"], client.stats["in_bytes"], driver.transactions
                         cpu = time.process_time()
@@ -302,13 +301,17 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=500)
     parser.add_argument("--policies", type=int, default=1000)
     parser.add_argument("--foreign", type=int, default=100_000)
+    parser.add_argument("--bus", action="store_true", help="only the part on the bus")
     parser.add_argument("--churn", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.churn:
         asyncio.run(churn(options.churn[0], int(options.churn[1])))
         return
+    if options.bus:
+        asyncio.run(on_the_bus(options.pods, options.policies, options.foreign))
+        return
     alone(options.pods, options.policies)
-    asyncio.run(on_the_bus(options.pods, options.policies, options.foreign))
+    subprocess.run([sys.executable, "-m", "benchmarks.node_price", "--bus", *sys.argv[1:]], check=True)
 
 
 if __name__ == "__main__":
