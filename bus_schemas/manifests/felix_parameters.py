@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 
+from bus_schemas.manifests.addresses import network
 from bus_schemas.manifests.fields import At, Fields, said
 from bus_schemas.manifests.numbers import duration
 
@@ -105,6 +106,13 @@ def _table_ranges(at: At) -> None:
 _HEALTH_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
+def _log_filters(at: At) -> None:
+    """Filter expressions by device."""
+    for place, device, _ in at.string_map():
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", device):
+            place.fault(f"must be by the name of a device, not {said(device)}")
+
+
 def _health_override(at: At) -> None:
     fields = at.fields()
     name = fields.string("name")
@@ -134,14 +142,21 @@ _PRIORITY = whole(1, 0x7FFFFFFE)
 
 PARAMETERS: dict[str, Check] = {
     "awsSrcDstCheck": words("DoNothing", "Enable", "Disable"),
+    "bpfAttachType": words("TC", "TCX"),
     "bpfConnectTimeLoadBalancing": words("TCP", "Enabled", "Disabled"),
     "bpfDataIfacePattern": _regular_expression,
+    "bpfEnforceRPF": words("Disabled", "Strict", "Loose"),
+    "bpfExcludeCIDRsFromNAT": each(lambda at: network(at, host=True)),
     "bpfExtToServiceConnmark": _MARK,
     "bpfExternalServiceMode": words("Tunnel", "DSR"),
     "bpfForceTrackPacketsFromIfaces": each(_INTERFACE_FILTER),
     "bpfHostNetworkedNATWithoutCTLB": _ON_OFF,
+    "bpfJITHardening": words("Auto", "Strict"),
     "bpfL3IfacePattern": _regular_expression,
+    "bpfLogFilters": _log_filters,
     "bpfLogLevel": lambda at: at.value == "" or at.choice(("Debug", "Info", "Off"), any_case=True),
+    "bpfPSNATPorts": _port_range,
+    "bpfRedirectToPeer": words("Disabled", "Enabled", "L2Only"),
     "chainInsertMode": words("Insert", "Append"),
     "deviceRouteProtocol": whole(0, 255),
     "deviceRouteSourceAddress": _address4,
@@ -177,6 +192,7 @@ PARAMETERS: dict[str, Check] = {
     "prometheusMetricsHost": pattern(r"[A-Za-z0-9:._+-]{1,64}", "a host's name or address"),
     "prometheusMetricsPort": _PORT_OR_NONE,
     "programClusterRoutes": words("Enabled", "Disabled", "EnabledIPIPOnly"),
+    "routeSource": words("WorkloadIPs", "CalicoIPAM"),
     "routeTableRange": _tables(1, 250),
     "routeTableRanges": _table_ranges,
     "serviceLoopPrevention": words("Drop", "Reject", "Disabled"),
