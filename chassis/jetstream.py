@@ -7,6 +7,7 @@ ADR-50 atomic batches). Everything is a function of a `Session`; nothing here re
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +26,9 @@ MAX_LAST = 1024
 """Results of one `multi_last` (the server's limit)."""
 PULL = 8192
 """Messages asked for at a time while a snapshot is read: the reader's back pressure."""
+REFUSALS = 50
+REFUSAL_PAUSE_S = 0.02
+"""So often, and so long apart, a server may say in a row that there is nothing more although there is."""
 
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10070, 10164})
 _STREAM_NOT_FOUND = 10059
@@ -257,11 +261,20 @@ def _stored(answer: Delivery) -> Stored:
     return Stored(answer.headers["Nats-Subject"], int(answer.headers["Nats-Sequence"]), answer.payload)
 
 
+async def _pending(session: Session, stream: str, consumer: str) -> int:
+    """How many messages the consumer has yet to hand over."""
+    told = _consumer.decode(await api(session, f"CONSUMER.INFO.{stream}.{consumer}"))
+    if told.error is not None:
+        raise Unavailable(told.error.description)
+    return told.num_pending
+
+
 async def snapshot(session: Session, stream: str, filters: Sequence[str]) -> AsyncIterator[list[Stored]]:
     """The last message of every subject under the filters (which must not overlap), in chunks, by sequence.
 
     An ephemeral pull consumer in memory: the next chunk is asked for when the caller comes back for it. The
-    consumer's own numbering is checked; a hole raises Unavailable, and the caller starts again.
+    consumer's own numbering is checked; a hole raises Unavailable, and the caller starts again. A busy server says that
+    there is nothing more (404) in the middle of it all: that is the end only when the consumer itself has none pending.
     """
     name = f"tortie-{uuid4().hex}"
     config = {
@@ -281,6 +294,7 @@ async def snapshot(session: Session, stream: str, filters: Sequence[str]) -> Asy
         raise Rejected(f"{stream}: {made.error.description}", made.error.err_code)
     expected = 1
     remaining = made.num_pending
+    refusals = 0
     pull = _encode({"batch": PULL, "no_wait": True})
     try:
         with session.stream(name) as answers:
@@ -291,7 +305,11 @@ async def snapshot(session: Session, stream: str, filters: Sequence[str]) -> Asy
                     chunk = []
                     for answer in await answers.next(API_TIMEOUT_S):
                         if answer.status == "404":
-                            remaining = 0
+                            remaining = await _pending(session, stream, name)
+                            refusals += 1
+                            if remaining and refusals > REFUSALS:
+                                raise Unavailable(f"snapshot of {stream}: {remaining} messages are not handed over")
+                            taken = PULL
                             break
                         if answer.status == "408":
                             taken = PULL
@@ -303,9 +321,12 @@ async def snapshot(session: Session, stream: str, filters: Sequence[str]) -> Asy
                             raise Unavailable(f"snapshot of {stream}: message {expected} was lost")
                         expected += 1
                         taken += 1
+                        refusals = 0
                         remaining = at.pending
                         chunk.append(Stored(answer.subject, at.sequence, answer.payload))
                     yield chunk
+                if refusals and remaining:
+                    await asyncio.sleep(REFUSAL_PAUSE_S)
     finally:
         if not session.ended.is_set():
             await session.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
