@@ -11,7 +11,6 @@ whole.
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -201,8 +200,5 @@ def packed_net_keys(nets: Iterable[bytes]) -> set[bytes]:
         if start > covered:
             covered = start | host
             address = start.to_bytes(len(net) - 1, "big")
-            kept.add(f"{socket.inet_ntop(_FAMILIES[bits], address)}/{net[-1]}".encode())
+            kept.add(f"{ipaddress.ip_address(address)}/{net[-1]}".encode())
     return kept
-
-
-_FAMILIES = {32: socket.AF_INET, 128: socket.AF_INET6}
