@@ -43,7 +43,7 @@ def packets(oracle: Oracle) -> list[Packet]:
     return found
 
 
-EXAMPLES = int(os.environ.get("TORTIE_RANDOM_WORLDS", "120"))
+EXAMPLES = int(os.environ.get("TORTIE_RANDOM_WORLDS", "100"))
 """How many worlds each test makes up."""
 HARD = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

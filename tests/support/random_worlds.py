@@ -172,7 +172,7 @@ icmps = st.builds(IcmpFields, type=st.sampled_from((8, 0)), code=maybe(st.sample
 
 @st.composite
 def entities(draw: st.DrawFn, with_numbers: bool, end: str, *, services: bool) -> EntityRule:
-    if services and draw(st.integers(0, 3)) == 0:
+    if services and draw(st.integers(0, 1)) == 0:
         # a destination's ports are those of the service
         ports = draw(st.just(()) | st.just((80,))) if end == "source" and with_numbers else ()
         return EntityRule(services=ServiceMatch(name="db", namespace=draw(spaces)), ports=ports)
@@ -439,7 +439,8 @@ def edits(draw: st.DrawFn) -> list[list[Fact]]:
             pod(where, draw(labels), draw(pod_ports), account=draw(st.sampled_from(("default", "robot")))),
             endpoint(where, next(addresses)),
         ]
-    told = [*start, *draw(st.lists(present, max_size=18))]
+    start += draw(st.lists(scopes, max_size=5))
+    told = [*start, *draw(st.lists(present, min_size=5, max_size=20))]
     batches: list[list[Fact]] = [[]]
     for fact in told:
         batches[-1].append(fact)
