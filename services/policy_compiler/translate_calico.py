@@ -39,7 +39,7 @@ from bus_schemas.resources.calico_policy import (
 )
 from bus_schemas.selectors import Selector, SelectorError
 from services.policy_compiler.errors import Uncompilable
-from services.policy_compiler.hosts import is_reserved
+from services.policy_compiler.hosts import DEFAULT_ALLOW, is_reserved
 from services.policy_compiler.labels import NAMESPACE, NAMESPACE_PREFIX, SERVICE_ACCOUNT, SERVICE_ACCOUNT_PREFIX
 from services.policy_compiler.members import EVERY_PORT
 from services.policy_compiler.nets import by_family, net
@@ -86,6 +86,8 @@ def translate(resource: CalicoPolicy) -> Translation:
 
 
 def translate_profile(resource: Profile) -> Translation:
+    if resource.metadata.name == DEFAULT_ALLOW:
+        return Translation(None)
     if is_reserved(resource.metadata.name):
         return Translation(None, ("metadata.name: a profile of this name is not made of a resource",))
     draft = Draft(resource, None)

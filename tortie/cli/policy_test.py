@@ -33,8 +33,9 @@ def command(
 ) -> None:
     """Judge the allow and deny lines of test files, offline.
 
-    A file has pods, policies, and lines such as `allow: [shop/web -> shop/db tcp/5432]`; or it is a scenario of
-    `tortie lab run`, of which what needs a kernel is named and left out. The manifests of -f are there from the start.
+    A file has pods, policies, and lines such as `shop/web -> shop/db tcp/5432` under `allow` or `deny`; or it is a
+    scenario of `tortie lab run`, of which what needs a kernel is named and left out. The manifests of -f are there
+    from the start.
 
     Exit code 0: every line holds, 1: one does not, 2: a file cannot be read.
     """

@@ -215,12 +215,21 @@ def test_labels_of_profiles() -> None:
     assert directions(compiler) == {"ingress": ["q"]}
 
 
-@pytest.mark.parametrize("name", ["projectcalico-default-allow", "kns.red", "ksa.red.x"])
+@pytest.mark.parametrize("name", ["kns.red", "ksa.red.x"])
 def test_what_is_made_of_other_things_is_no_resource(name: str) -> None:
     compiler = run(hep(profiles=[name]))
     before = last_word(compiler)
     assert compiler.change(profile(name)) == {f"status profile/{name}"}
     assert compiler.change(absent(Profile, name)) == {f"-status profile/{name}"}
+    assert last_word(compiler) == before
+
+
+def test_the_profile_that_always_exists_may_be_there_as_a_resource_too() -> None:
+    """The api shows it to its users."""
+    compiler = run(hep(profiles=["projectcalico-default-allow"]))
+    before = last_word(compiler)
+    assert compiler.change(profile("projectcalico-default-allow", ingress=ALLOW, egress=ALLOW)) == set()
+    assert compiler.change(absent(Profile, "projectcalico-default-allow")) == set()
     assert last_word(compiler) == before
 
 
