@@ -25,6 +25,8 @@ NUMBERS: dict[str, int] = {name.upper(): number for number, name in NAMES.items(
 _NAMESPACE = "projectcalico.org/namespace"
 _ORCHESTRATOR = "projectcalico.org/orchestrator"
 _OF_NAMESPACE, _OF_ACCOUNT = "pcns.", "pcsa."
+_NODES, _SERVICE = "nodes: ", 'services: service == "'
+"""How the canonical selectors of what is no endpoint begin."""
 _LISTED = 6
 """So many of a list are named; of the others only how many there are."""
 
@@ -54,6 +56,11 @@ def group(id: GroupId, selector: Selector) -> str:
 @lru_cache(maxsize=1 << 12)
 def members(canonical: str) -> str:
     """Whom a canonical selector means: `` `app == "web"` in namespace shop``."""
+    if canonical.startswith(_NODES):
+        labels = canonical.removeprefix(_NODES)
+        return "all nodes" if labels == "all()" else f"nodes with `{labels}`"
+    if canonical.startswith(_SERVICE):
+        return f"endpoints of service {_service(canonical)}"
     try:
         tree = parse_tree(canonical)
     except SelectorError:
@@ -83,6 +90,11 @@ def members(canonical: str) -> str:
     if own and _text(own) != "all()":
         return f"`{_text(own)}`{where}"
     return f"{'pods' if pods or where else 'all endpoints'}{where}" if where or not pods else "all pods"
+
+
+def _service(canonical: str) -> str:
+    """`shop/db` of the selector of a service, with or without its ports; empty: it is another selector."""
+    return canonical.removeprefix(_SERVICE).partition('"')[0] if canonical.startswith(_SERVICE) else ""
 
 
 def _conjuncts(node: Node) -> list[Node]:
@@ -142,16 +154,25 @@ def _icmp(icmp: Icmp) -> str:
 def _end(match: Match, selector: Selector) -> str:
     parts = [group(id, selector) for id in match.groups]
     parts += [_either(match.nets)] if match.nets else []
+    parts += [f"service {name}" for id in match.named_ports if (name := _service(selector(id)))]
     parts += [f"not {group(id, selector)}" for id in match.not_groups]
     parts += [f"not {_either(match.not_nets)}"] if match.not_nets else []
     told = " and ".join(parts)
-    listed = [*ports(match.ports), *(_named(id, selector) for id in match.named_ports)]
+    listed = _ports(match, selector)
     if listed:
         told += f"{' ' if told else ''}port {_either(listed)}"
     excepted = [*ports(match.not_ports), *(_named(id, selector) for id in match.not_named_ports)]
     if excepted:
         told += f"{' ' if told else ''}any port but {_either(excepted)}"
     return told
+
+
+def _ports(match: Match, selector: Selector) -> list[str]:
+    """Numbers and names; the ports of services are none of either."""
+    return [
+        *ports(match.ports),
+        *(_named(id, selector) for id in match.named_ports if not _service(selector(id))),
+    ]
 
 
 def _named(id: GroupId, selector: Selector) -> str:
@@ -189,7 +210,9 @@ def miss(given: Miss, of: Rule, flow: Flow, selector: Selector) -> str:
 
 
 def _is_not_of(whom: str) -> str:
-    if whom.startswith("pods "):
+    if whom == "all nodes":
+        return "is no node's"
+    if whom.startswith(("pods ", "nodes ", "endpoints ")):
         return f"is none of the {whom}"
     return f"is not in {whom}" if not whom.startswith("all ") else "is nobody's that policies know"
 
@@ -209,8 +232,12 @@ def _miss_end(given: Miss, of: Rule, flow: Flow, selector: Selector) -> str:
         case "not_nets":
             return f"{who} is in what it excepts: {_either(match.not_nets)}"
         case "ports":
-            listed = [*ports(match.ports), *(_named(id, selector) for id in match.named_ports)]
-            return f"{port} is not {_either(listed)}" if flow.protocol in NAMES and flow.port else "it is for ports"
+            services = [name for id in match.named_ports if (name := _service(selector(id)))]
+            if services:
+                return f"{who} {protocol(flow.protocol)} port {flow.port} is no endpoint of service {_either(services)}"
+            if flow.protocol not in NAMES or not flow.port:
+                return "it is for ports"
+            return f"{port} is not {_either(_ports(match, selector))}"
         case "not_ports":
             return f"{port} is one that it excepts"
     return f"{port} is {_named(given.group, selector)}, which it excepts"

@@ -11,10 +11,13 @@ from bus_schemas.ids import GroupId
 from bus_schemas.policy import Icmp, Match, PortRange, Rule
 from bus_schemas.verdicts import Flow, Miss
 
-WEB, HTTP, GONE = map(GroupId, ("s:web", "p:http", "s:gone"))
+WEB, HTTP, GONE, DB, DB_PORTS, EDGE = map(GroupId, ("s:web", "p:http", "s:gone", "s:db", "p:db", "s:edge"))
 SELECTORS = {
     WEB: '(projectcalico.org/namespace == "shop" && (projectcalico.org/orchestrator == "k8s" && app == "web"))',
     HTTP: '(projectcalico.org/namespace == "shop" && app == "web") :http',
+    DB: 'services: service == "shop/db"',
+    DB_PORTS: 'services: service == "shop/db" :*',
+    EDGE: 'nodes: role == "edge"',
 }
 
 
@@ -34,7 +37,9 @@ def selector(group: GroupId) -> str:
                                                      '`x in {"1", "2"}`'),
         ("!has(pcns.team)", "pods in namespaces with `!has(team)`"),
         ('(a == "1" && b == "2")', '`a == "1" && b == "2"`'),
-        ("nodes: all()", "`nodes: all()`"),
+        ("nodes: all()", "all nodes"),
+        ('nodes: role == "edge"', 'nodes with `role == "edge"`'),
+        ('services: service == "shop/db"', "endpoints of service shop/db"),
     ],
 )  # fmt: skip
 def test_selectors(canonical: str, says: str) -> None:
@@ -62,6 +67,9 @@ def test_selectors(canonical: str, says: str) -> None:
             Rule(action="allow", source=Match(nets=tuple(f"10.{n}.0.0/16" for n in range(9)))),
             "allow from 10.0.0.0/16, 10.1.0.0/16, 10.2.0.0/16, 10.3.0.0/16, 10.4.0.0/16 or 4 more",
         ),
+        (Rule(action="allow", destination=Match(named_ports=(DB_PORTS,))), "allow to service shop/db"),
+        (Rule(action="allow", source=Match(groups=(DB,))), "allow from endpoints of service shop/db"),
+        (Rule(action="deny", source=Match(groups=(EDGE,))), 'deny from nodes with `role == "edge"`'),
     ],
 )  # fmt: skip
 def test_rules(rule: Rule, says: str) -> None:
@@ -80,6 +88,12 @@ def test_rules(rule: Rule, says: str) -> None:
          "destination 10.0.0.2 is not in 10.1.0.0/16"),
         (Miss("ports", "destination"), Rule(action="allow", destination=Match(named_ports=(HTTP,))),
          "destination port 443 is not http"),
+        (Miss("ports", "destination"), Rule(action="allow", destination=Match(named_ports=(DB_PORTS,))),
+         "destination 10.0.0.2 TCP port 443 is no endpoint of service shop/db"),
+        (Miss("groups", "source", DB), Rule(action="allow"),
+         "source 10.0.0.1 is none of the endpoints of service shop/db"),
+        (Miss("groups", "source", EDGE), Rule(action="allow"),
+         'source 10.0.0.1 is none of the nodes with `role == "edge"`'),
         (Miss("not_named_ports", "destination", HTTP), Rule(action="allow"),
          "destination port 443 is http, which it excepts"),
     ],
