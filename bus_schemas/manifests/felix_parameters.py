@@ -27,6 +27,11 @@ def words(*choices: str) -> Check:
     return lambda at: at.choice(choices, any_case=True)
 
 
+def exactly(*choices: str) -> Check:
+    """One of these, spelt like this: Calico takes no other spelling of these parameters."""
+    return lambda at: at.choice(choices)
+
+
 def whole(low: int, high: int) -> Check:
     return lambda at: at.integer(low, high)
 
@@ -134,16 +139,18 @@ def _any_duration(at: At) -> str:
 _LEVEL = words("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
 _INTERFACE = pattern(r"[A-Za-z0-9_.-]{1,15}", "a device's name")
 _INTERFACE_FILTER = pattern(r"[A-Za-z0-9:._+-]{1,15}", "a device's name, perhaps with a '+' at its end")
-_ON_OFF = words("Enabled", "Disabled")
+_ON_OFF = exactly("Enabled", "Disabled")
 _MARK = whole(0, 0xFFFFFFFF)
 _PORT = whole(1, 65535)
 _PORT_OR_NONE = whole(0, 65535)
 _PRIORITY = whole(1, 0x7FFFFFFE)
 
+_REGION = "a DNS label that still is one behind 'openstack-region-' (at most 46 characters)"
+
 PARAMETERS: dict[str, Check] = {
-    "awsSrcDstCheck": words("DoNothing", "Enable", "Disable"),
-    "bpfAttachType": words("TC", "TCX"),
-    "bpfConnectTimeLoadBalancing": words("TCP", "Enabled", "Disabled"),
+    "awsSrcDstCheck": exactly("DoNothing", "Enable", "Disable"),
+    "bpfAttachType": exactly("TC", "TCX"),
+    "bpfConnectTimeLoadBalancing": exactly("TCP", "Enabled", "Disabled"),
     "bpfDataIfacePattern": _regular_expression,
     "bpfEnforceRPF": words("Disabled", "Strict", "Loose"),
     "bpfExcludeCIDRsFromNAT": each(lambda at: network(at, host=True)),
@@ -151,12 +158,12 @@ PARAMETERS: dict[str, Check] = {
     "bpfExternalServiceMode": words("Tunnel", "DSR"),
     "bpfForceTrackPacketsFromIfaces": each(_INTERFACE_FILTER),
     "bpfHostNetworkedNATWithoutCTLB": _ON_OFF,
-    "bpfJITHardening": words("Auto", "Strict"),
+    "bpfJITHardening": exactly("Auto", "Strict"),
     "bpfL3IfacePattern": _regular_expression,
     "bpfLogFilters": _log_filters,
     "bpfLogLevel": lambda at: at.value == "" or at.choice(("Debug", "Info", "Off"), any_case=True),
     "bpfPSNATPorts": _port_range,
-    "bpfRedirectToPeer": words("Disabled", "Enabled", "L2Only"),
+    "bpfRedirectToPeer": exactly("Disabled", "Enabled", "L2Only"),
     "chainInsertMode": words("Insert", "Append"),
     "deviceRouteProtocol": whole(0, 255),
     "deviceRouteSourceAddress": _address4,
@@ -187,11 +194,11 @@ PARAMETERS: dict[str, Check] = {
     "nftablesFilterDenyAction": words("Drop", "Reject"),
     "nftablesMangleAllowAction": words("Accept", "Return"),
     "nftablesMarkMask": _MARK,
-    "nftablesMode": words("Auto", "Enabled", "Disabled"),
-    "openstackRegion": pattern(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", "a DNS label", may_be_empty=True),
+    "nftablesMode": exactly("Auto", "Enabled", "Disabled"),
+    "openstackRegion": pattern(r"(?=.{1,46}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?", _REGION, may_be_empty=True),
     "prometheusMetricsHost": pattern(r"[A-Za-z0-9:._+-]{1,64}", "a host's name or address"),
     "prometheusMetricsPort": _PORT_OR_NONE,
-    "programClusterRoutes": words("Enabled", "Disabled", "EnabledIPIPOnly"),
+    "programClusterRoutes": exactly("Enabled", "Disabled", "EnabledIPIPOnly"),
     "routeSource": words("WorkloadIPs", "CalicoIPAM"),
     "routeTableRange": _tables(1, 250),
     "routeTableRanges": _table_ranges,

@@ -40,10 +40,20 @@ def calico_node(document: Fields) -> Node:
     addresses = tuple(_address(at.fields()) for at in spec.items("addresses"))
     spec.known("orchRefs", "ipv4VXLANTunnelAddr", "ipv6VXLANTunnelAddr", "vxlanTunnelMACAddr", "vxlanTunnelMACAddrV6")
     spec.known("interfaces")
-    spec.unused("wireguard")
+    spec.maybe("wireguard", _wireguard)
     pod_cidrs = _pod_cidrs(spec) or _pod_cidrs(status)
     spec.close(Unknown.NEARLY_REFUSED)
     return Node(metadata=meta, spec=NodeSpec(bgp=bgp, pod_cidrs=pod_cidrs, addresses=addresses))
+
+
+def _wireguard(at: At) -> None:
+    fields = at.fields()
+    for name, family in (("interfaceIPv4Address", 4), ("interfaceIPv6Address", 6)):
+        place = fields.take(name)
+        if place is not None and place.value != "":
+            address(place, family=family)
+    fields.close(Unknown.NEARLY_REFUSED)
+    at.warn("has no effect here")
 
 
 def _pod_cidrs(fields: Fields) -> tuple[str, ...]:

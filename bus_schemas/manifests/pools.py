@@ -38,6 +38,8 @@ def pool(document: Fields, *, stored: bool) -> IPPool:
         allowed_uses=tuple(at.choice(_USES) for at in fields.items("allowedUses")) or ("Workload", "Tunnel"),
         assignment_mode=fields.choice("assignmentMode", _ASSIGNMENT, "Automatic"),
     )
+    if (at := fields.take("ipip")) is not None:
+        at.fault("is how Calico's first API said it: use ipipMode")
     fields.close(Unknown.NEARLY_REFUSED)
     if cidr is not None:
         _check_place(fields, spec, cidr)

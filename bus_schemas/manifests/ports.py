@@ -1,4 +1,4 @@
-"""Ports and protocols in manifests, in the one spelling that is kept: `TCP` for `tcp`, 80 for `"80"`."""
+"""Ports and protocols in manifests, in the one spelling that is kept: 80 for `"80"`."""
 
 from __future__ import annotations
 
@@ -47,15 +47,16 @@ def calico_port(at: At) -> int | str:
 
 
 def protocol(at: At) -> int | str:
-    """A name in its usual spelling, or a number from 1 to 255."""
+    """A name, spelt as Calico's validation wants it, or a number from 1 to 255."""
     if isinstance(at.value, str):
         text = at.string()
         if text.isascii() and text.isdecimal():
             return At(int(text[:8]), at.path, at.report).integer(1, 255)
-        for name in _PROTOCOLS:
-            if text.lower() == name.lower():
-                return name
-        at.fault(f"must be one of {', '.join(_PROTOCOLS)} or a number from 1 to 255, not {said(text)}")
+        if text in _PROTOCOLS:
+            return text
+        meant = next((name for name in _PROTOCOLS if name.lower() == text.lower()), "")
+        hint = f", did you mean {meant}?" if meant else ""
+        at.fault(f"must be one of {', '.join(_PROTOCOLS)} or a number from 1 to 255, not {said(text)}{hint}")
         return "TCP"
     return at.integer(1, 255)
 

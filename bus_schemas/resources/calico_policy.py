@@ -53,7 +53,7 @@ class CalicoRule(_Part, frozen=True, kw_only=True):
     action: Literal["Allow", "Deny", "Log", "Pass"]
     ip_version: Literal[4, 6] | None = msgspec.field(default=None, name="ipVersion")
     protocol: int | str | None = None
-    """A name (TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite; any case is read, this spelling kept) or a number 1 to 255."""
+    """A name (TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite) or a number 1 to 255."""
     not_protocol: int | str | None = None
     icmp: IcmpFields | None = None
     not_icmp: IcmpFields | None = msgspec.field(default=None, name="notICMP")

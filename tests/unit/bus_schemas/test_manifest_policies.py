@@ -166,7 +166,7 @@ def test_a_policy_with_everything() -> None:
           ingress:
           - action: Deny
             ipVersion: 4
-            protocol: tcp
+            protocol: TCP
             notProtocol: "17"
             source:
               nets: [10.1.2.3/8, 10.0.0.1]
@@ -206,7 +206,7 @@ def test_a_policy_with_everything() -> None:
     [
         "{action: Allow, source: {ports: [http]}}",
         "{action: Allow, protocol: 6, source: {ports: [80]}}",
-        "{action: Allow, protocol: icmpv6, ipVersion: 6}",
+        "{action: Allow, protocol: ICMPv6, ipVersion: 6}",
         "{action: Allow, protocol: 58, icmp: {type: 128}}",
         "{action: Log}",
         "{action: Pass, destination: {nets: ['FD00::0/8']}}",
@@ -227,6 +227,7 @@ def test_rules(rule: str) -> None:
         ("{action: Allow, protocol: 0}", "protocol: must be from 1 to 255"),
         ("{action: Allow, protocol: '256'}", "protocol: must be from 1 to 255"),
         ("{action: Allow, protocol: foo}", "protocol: must be one of TCP, UDP, ICMP"),
+        ("{action: Allow, protocol: tcp}", "not 'tcp', did you mean TCP?"),
         ("{action: Allow, protocol: ICMPv6, ipVersion: 4}", "protocol: is ICMPv6, which IPv4 does not carry"),
         ("{action: Allow, source: {ports: [80]}}", "spec.ingress[0].source.ports: needs a protocol that has ports"),
         ("{action: Allow, source: {ports: [http, '1:2']}}", "needs a protocol that has ports"),

@@ -59,6 +59,7 @@ def test_pools(spec: str) -> None:
         ("{cidr: 10.0.0.0/8, nat-outgoing: true}", "spec.nat-outgoing: unknown field, did you mean 'natOutgoing'?"),
         ("{cidr: 10.0.0.0/8, natOutgoing: 'true'}", "spec.natOutgoing: must be true or false, not 'true'"),
         ("{cidr: 10.0.0.0/8, vxlanMode: always}", "spec.vxlanMode: must be one of Never, CrossSubnet, Always"),
+        ("{cidr: 10.0.0.0/8, ipip: {enabled: true}}", "spec.ipip: is how Calico's first API said it"),
         ("{cidr: 10.0.0.0/8, vxlanMode: Always, ipipMode: Always}", "spec.vxlanMode: cannot be used together"),
         ("{cidr: 'fd00::/64', ipipMode: Always}", "spec.ipipMode: IP in IP is not possible with IPv6"),
         ("{cidr: 10.0.0.0/8, nodeSelector: a =}", "spec.nodeSelector: not a selector"),
@@ -197,6 +198,14 @@ def test_bgp_that_is_refused(bgp: str, fault: str) -> None:
     assert any(fault in text for text in found), found
 
 
+def test_wireguard_of_a_node_is_judged_though_it_has_no_effect() -> None:
+    text = manifest("projectcalico.org/v3", "Node", "{wireguard: {interfaceIPv4Address: %s}}")
+    assert warnings(text.replace("%s", "10.0.0.1")) == ["spec.wireguard: has no effect here"]
+    assert "spec.wireguard.interfaceIPv4Address: must be an IPv4 address, not 'a.b'" in faults(
+        text.replace("%s", "a.b")
+    )
+
+
 # --- configuration
 
 
@@ -234,6 +243,9 @@ def test_parameters_that_are_not_used_are_named() -> None:
         ("{defaultEndpointToHostAction: Deny}", "must be one of Drop, Return, Accept"),
         ("{routeRefreshInterval: 90}", "spec.routeRefreshInterval: must be text, not 90"),
         ("{routeRefreshInterval: 90 s}", "spec.routeRefreshInterval: must be a duration"),
+        ("{awsSrcDstCheck: enable}", "spec.awsSrcDstCheck: must be one of DoNothing, Enable, Disable"),
+        ("{floatingIPs: enabled}", "spec.floatingIPs: must be one of Enabled, Disabled"),
+        (f"{{openstackRegion: {'a' * 47}}}", "spec.openstackRegion: must be a DNS label that still is one"),
     ],
 )
 def test_felix_configuration_that_is_refused(spec: str, fault: str) -> None:
