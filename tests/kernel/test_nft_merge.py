@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bus_schemas.policy import Group, Match
+from bus_schemas.policy import Group, Match, Rule
 from bus_schemas.subjects import GROUP, Fact
 from services.node_dataplane.nft.driver import NftDriver
 from services.node_dataplane.nft.table import PolicyTable
@@ -121,3 +121,10 @@ def test_an_element_can_change_hands(kernel: Kernel) -> None:
         told = kernel.tell(*(group(f"s:{n}", f"10.0.0.{n}", *["10.9.9.9"] * (n in members)) for n in range(6)))
         assert (told is not None) is changes, "only the first that claims a key is in the map"
         assert told is None or told.elements is not None
+
+
+def test_merged_rules_begin_to_deny_and_to_allow_again(kernel: Kernel) -> None:
+    for action in ("deny", "allow"):
+        kernel.tell(
+            rules("peers", [Rule(action=action, protocol=TCP, source=Match(groups=groups(f"s:{n}"))) for n in range(8)])
+        )

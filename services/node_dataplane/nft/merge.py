@@ -76,6 +76,11 @@ class Entry(NamedTuple):
     data: str
     """Of its elements: an allow's counter, `goto <chain>` for a deny."""
 
+    @property
+    def sort(self) -> str:
+        """With which others it can be merged, if they are many enough."""
+        return "nets" if self.rule.nets else "members"
+
 
 class Members(NamedTuple):
     """Of a group whose members are known."""
@@ -186,7 +191,7 @@ def _has_nets(entry: Entry, members: Callable[[GroupId], Members]) -> bool:
 def _any_peer(made: Merged, name: str, entries: Sequence[Entry]) -> None:
     for entry in entries:
         shape = _shape(entry.rule, 0)
-        map_ = merged_map(name, "".join(map(str, shape)))
+        map_ = merged_map(name, f"{made.data} {shape}")
         if map_ not in made.maps:
             made.maps[map_] = SetSpec(shape.kind(made.data)), {}
             made.lines.append(_lookup(made, shape.fields, map_))
@@ -212,15 +217,21 @@ def _groups(
         )
 
     room, claimed = ROWS, 0
+    large: list[GroupId] = []
     for group in sorted(by_group, key=lambda group: (claims(group), group)):
         wanted = claims(group)
         if wanted > room - sum(len(made.maps[map_][1]) for map_ in made.lookups) or claimed + wanted > CLAIMS:
-            _factored(made, name, group, entries, by_group[group])
+            large.append(group)
             continue
         claimed += wanted
         for index in by_group[group]:
             for family in entries[index].rule.families:
                 _claim(made, name, entries, peers, index, family, members(group).keys(family))
+    # In an order that does not tell how large each group is: a restarted agent must find the chain that it would write.
+    for shape, map_ in sorted((shape, map_) for map_, (shape, _) in made.lookups.items()):
+        made.lines.append(_lookup(made, shape.fields, map_))
+    for group in sorted(large):
+        _factored(made, name, group, entries, by_group[group])
 
 
 def _claim(
@@ -235,10 +246,9 @@ def _claim(
     rule, data = entries[index]
     assert rule.group is not None
     shape = _shape(rule, family)
-    map_ = merged_map(name, "".join(map(str, shape)))
+    map_ = merged_map(name, f"{made.data} {shape}")
     if map_ not in made.maps:
         made.maps[map_] = SetSpec(shape.kind(made.data)), {}
-        made.lines.append(_lookup(made, shape.fields, map_))
         lookup = Lookup()
         for each in peers:
             lookup.order(entries[each].data)
@@ -257,7 +267,7 @@ def _factored(made: Merged, name: str, group: GroupId, entries: Sequence[Entry],
         made.named.add(group)
         ports = Shape(0, "", protocol=True, port=True)
         for family in _FAMILIES:
-            map_ = merged_map(name, f"{group} {side} {family}")
+            map_ = merged_map(name, f"{made.data} {group} {side} {family}")
             rows: dict[bytes, str] = {}
             for index in alike:
                 if family in entries[index].rule.families:
