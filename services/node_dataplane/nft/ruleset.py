@@ -45,6 +45,7 @@ class Ruleset:
         """The set exists, with exactly these elements. What it was first said to be stays written on it."""
         if name not in self._sets.now:
             self._sets.put(name, spec)
+        assert self._sets.now[name].kind is spec.kind, f"{name} is a set of another kind"
         self.fill(name, rows)
 
     def fill(self, name: str, rows: Mapping[bytes, str]) -> None:
@@ -168,9 +169,12 @@ class Ruleset:
             if name in gone:
                 del self._elements[name]
                 continue
-            elements = self._elements.get(name)
-            changes = elements.settle() if elements is not None else []
-            if elements is None or not changes or name not in self._sets.now:
+            if name not in self._sets.now:
+                self._elements.pop(name, None)  # It came and went since.
+                continue
+            elements = self._elements[name]
+            changes = elements.settle()
+            if not changes:
                 continue
             kind = self._sets.now[name].kind
             commands = dispatch if kind.mapped else changed

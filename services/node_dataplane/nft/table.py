@@ -213,7 +213,7 @@ class PolicyTable:
         """The node's own devices with their addresses; whether that is news for any host endpoint."""
         if devices != self._devices:
             self._devices = devices
-            self._stale_hosts = bool(self._hosts)
+            self._stale_hosts |= bool(self._hosts)
             return self._stale_hosts
         return False
 
@@ -223,7 +223,7 @@ class PolicyTable:
         if (node.log_prefix, node.log_limit) != (self._node.log_prefix, self._node.log_limit):
             self._stale_policies.update(self._structure_uses.used)
         self._node = node
-        self._stale_hosts = bool(self._hosts)
+        self._stale_hosts |= bool(self._hosts)
         self._frame()
 
     def apply(self, fact: Fact) -> None:
@@ -272,7 +272,7 @@ class PolicyTable:
         self._malformed.pop(id_, None)
         if state.facts != was:
             self._stale_groups.add(id_)
-        elif state.known:
+        elif state.known and id_ not in self._stale_groups:  # Else it is about to be written as a whole.
             self._move(id_, state, delta)
         if state.empty:
             del self._groups[id_]
