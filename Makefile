@@ -32,8 +32,8 @@ unit: prepare-dev ## the tests that need neither root nor a bus: seconds
 conformance: prepare-dev ## every case of other projects' suites, the truth tables by real packets too: minutes
 	TORTIE_PACKETS=all $(PY) -m pytest tests/conformance
 
-scenarios: prepare-dev ## the scenarios of ../shared/scenarios with real packets
-	$(TORTIE) lab run ../shared/scenarios
+scenarios: prepare-dev ## the scenarios of ../shared/scenarios, and our own, with real packets
+	$(TORTIE) lab run ../shared/scenarios tests/system/scenarios
 
 benchmarks: prepare-dev ## every figure of benchmarks/RESULTS.md again
 	$(PY) benchmarks/all.py

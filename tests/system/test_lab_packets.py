@@ -141,6 +141,8 @@ async def test_a_scenario_that_this_kernel_or_version_cannot_run_is_skipped_with
     needs = {
         "kernel: [teleport]": "teleport",
         "resources: |\n  kind: Unheard\n": "Unheard",
+        "resources: |\n  kind: List\n  items:\n  - kind: Unheard\n": "Unheard",
+        "resources: |\n  kind: List\n  items:\n  - kind: Tier\n": "",
         "kernel: [vxlan]": "",
     }
     for text, reason in needs.items():

@@ -1,4 +1,4 @@
-"""The scenarios that this project was made from, each in a lab of its own, with real packets."""
+"""The scenarios that this project was made from, and its own: each in a lab for itself, with real packets."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class Silent:
     def step_ended(self, number: int, result: StepResult) -> None: ...
 
 
+OWN = sorted((Path(__file__).parent / "scenarios").glob("*.yaml"))
 FILES = scenario_files() or [
     pytest.param(Path(), marks=pytest.mark.skip(reason=f"no scenarios in {scenario_directory()}"))
 ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*OWN, *FILES], ids=lambda path: path.stem)
 async def test_scenario(path: Path) -> None:
     result = await runs.run(path, lab_name(), Silent())
     if result.skipped:
