@@ -25,12 +25,11 @@ class Silent:
 
 
 OWN = sorted((Path(__file__).parent / "scenarios").glob("*.yaml"))
-FILES = scenario_files() or [
-    pytest.param(Path(), marks=pytest.mark.skip(reason=f"no scenarios in {scenario_directory()}"))
-]
+NONE = pytest.param(Path(), marks=pytest.mark.skip(reason=f"no scenarios in {scenario_directory()}"))
+FILES = [*OWN, *(scenario_files() or (NONE,))]
 
 
-@pytest.mark.parametrize("path", [*OWN, *FILES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 async def test_scenario(path: Path) -> None:
     result = await runs.run(path, lab_name(), Silent())
     if result.skipped:
