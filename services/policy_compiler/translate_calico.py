@@ -131,7 +131,22 @@ def _namespaces(text: str) -> Selector:
         case node if _says_global(node):
             raise Uncompilable(f"global() must stand alone in {text!r}")
         case _:
-            return selector.prefixed(NAMESPACE_PREFIX)
+            return selectors.of(_in_some_namespace(selector.prefixed(NAMESPACE_PREFIX).node))
+
+
+def _in_some_namespace(node: selectors.Node) -> selectors.Node:
+    """Also as a part of a namespace selector, `all()` means some namespace: what is in none never matches it."""
+    match node:
+        case selectors.All():
+            return selectors.Has(NAMESPACE)
+        case selectors.Not(operand):
+            return selectors.Not(_in_some_namespace(operand))
+        case selectors.And(operands):
+            return selectors.And(tuple(map(_in_some_namespace, operands)))
+        case selectors.Or(operands):
+            return selectors.Or(tuple(map(_in_some_namespace, operands)))
+        case _:
+            return node
 
 
 def _says_global(node: selectors.Node) -> bool:

@@ -226,9 +226,7 @@ def namespace_says(text: str, party: Party) -> bool:
     node = selectors.parse(text).node
     if isinstance(node, selectors.Global):
         return party.namespace is None
-    if isinstance(node, selectors.All):
-        return party.namespace is not None
-    return _holds(node, party.namespace_labels or {})
+    return _holds(node, party.namespace_labels or {}, all_is=party.namespace is not None)
 
 
 def account_says(text: str, party: Party) -> bool:
@@ -239,7 +237,7 @@ def evaluate(text: str, labels: Labels) -> bool:
     return _holds(selectors.parse(text).node, labels)
 
 
-def _holds(node: selectors.Node, labels: Labels) -> bool:
+def _holds(node: selectors.Node, labels: Labels, *, all_is: bool = True) -> bool:
     match node:
         case selectors.Has(label):
             return label in labels
@@ -258,13 +256,13 @@ def _holds(node: selectors.Node, labels: Labels) -> bool:
         case selectors.Within(label, values, negated):
             return (labels.get(label) in values) != negated
         case selectors.Not(operand):
-            return not _holds(operand, labels)
+            return not _holds(operand, labels, all_is=all_is)
         case selectors.And(operands):
-            return all(_holds(operand, labels) for operand in operands)
+            return all(_holds(operand, labels, all_is=all_is) for operand in operands)
         case selectors.Or(operands):
-            return any(_holds(operand, labels) for operand in operands)
+            return any(_holds(operand, labels, all_is=all_is) for operand in operands)
         case _:
-            return True
+            return all_is
 
 
 def label_selector(selector: LabelSelector, labels: Labels) -> bool:

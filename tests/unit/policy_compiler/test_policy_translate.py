@@ -174,6 +174,8 @@ def test_rules_say_which_of_the_manifest_they_are() -> None:
         ({"selector": "a == 'b'", "namespaceSelector": "team == 'x'"}, '(a == "b" && pcns.team == "x")'),
         ({"namespaceSelector": "all()"}, "has(projectcalico.org/namespace)"),
         ({"namespaceSelector": "global()"}, "!has(projectcalico.org/namespace)"),
+        ({"namespaceSelector": "all() && !has(x)"}, "(has(projectcalico.org/namespace) && !has(pcns.x))"),
+        ({"namespaceSelector": "!all()"}, "!has(projectcalico.org/namespace)"),
         ({"serviceAccounts": {"names": ["x"]}}, f'({RED} && projectcalico.org/serviceaccount in {{"x"}})'),
         ({"serviceAccounts": {"selector": "role == 'ci'"}}, f'({RED} && pcsa.role == "ci")'),
     ],
