@@ -128,12 +128,15 @@ def find_service(core: Core, end: End, question: Asked) -> tuple[End, Asked]:
         "asked, so nets that hold it never match"
     )
     port = next((p for p in found.spec.ports if p.port == question.port or p.name == question.port_name), None)
+    family = "IPv6" if ":" in end.addresses[0] else "IPv4"
     for stored in core.resources(EndpointSlice, found.metadata.namespace):
         piece = stored.resource
         if not isinstance(piece, EndpointSlice) or piece.service != found.metadata.name:
             continue
-        for endpoint in piece.spec.endpoints:
-            backend = _address(core, endpoint.addresses[0])
+        if piece.spec.address_type != family:
+            continue
+        for address in (address for endpoint in piece.spec.endpoints for address in endpoint.addresses):
+            backend = _address(core, address)
             target = next((p.port for p in piece.spec.ports if port is not None and p.name == port.name), None)
             there = f"{backend.name} port {target}" if target else backend.name
             note = f"{told}; judged is one of its endpoints, {there}"

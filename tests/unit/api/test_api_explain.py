@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -142,10 +142,22 @@ def test_a_service_address_is_told_apart_and_followed(bench: Bench) -> None:
     answer = bench.explain("shop/api", "10.96.0.10", "TCP/80")
     assert "Service shop/web" in " ".join(answer.notes)
     assert "it has no endpoints" in " ".join(answer.notes)
-    bench.tell(_slice("10.244.0.1", 8080))
+    bench.tell(_slice("10.244.0.1", port=8080))
     answer = bench.explain("shop/api", "10.96.0.10", "TCP/80")
     assert (answer.destination, answer.destination_address, answer.action) == ("shop/web", "10.244.0.1", "allow")
     assert "judged is one of its endpoints, shop/web port 8080" in " ".join(answer.notes)
+
+
+def test_a_service_leads_to_addresses_of_its_own_family(bench: Bench) -> None:
+    bench.tell(_service(["10.96.0.10"]))
+    for piece in (
+        _slice("web.example.com", port=8080, kind="FQDN"),
+        _slice("fd00::1", port=8080, kind="IPv6"),
+        _slice(port=8080),
+    ):
+        bench.tell(piece)
+        notes = " ".join(bench.explain("shop/api", "10.96.0.10", "TCP/80").notes)
+        assert "it has no endpoints" in notes
 
 
 def _service(ips: list[str]) -> Fact:
@@ -159,11 +171,15 @@ def _service(ips: list[str]) -> Fact:
     return Fact(DESIRED[Service], ("shop", "web"), service, 1)
 
 
-def _slice(address: str, port: int) -> Fact:
+def _slice(*addresses: str, port: int, kind: Literal["IPv4", "IPv6", "FQDN"] = "IPv4") -> Fact:
     from bus_schemas.resources import EndpointSlice, Metadata
     from bus_schemas.resources.services import SERVICE_NAME, EndpointSliceSpec, SliceEndpoint, SlicePort
 
-    spec = EndpointSliceSpec(endpoints=(SliceEndpoint(addresses=(address,)),), ports=(SlicePort(name="w", port=port),))
+    spec = EndpointSliceSpec(
+        address_type=kind,
+        endpoints=(SliceEndpoint(addresses=addresses),),
+        ports=(SlicePort(name="w", port=port),),
+    )
     metadata = Metadata(namespace="shop", name="web-1", labels={SERVICE_NAME: "web"})
     return Fact(DESIRED[EndpointSlice], ("shop", "web-1"), EndpointSlice(metadata=metadata, spec=spec), 1)
 
