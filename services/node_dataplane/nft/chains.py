@@ -115,9 +115,7 @@ def _tier(
         for rule, entry in zip(policy.rendered.rules, policy.entries, strict=True)
         if rule.lines
     ]
-    runs = [
-        list(run) for _, run in groupby(placed, key=lambda each: "deny" if each.rule.why else each.rule.rule.action)
-    ]
+    runs = [list(run) for _, run in groupby(placed, key=lambda each: each.rule.fate)]
     for number, run in enumerate(runs):
         _merge(made, f"{name} {number}", run, members)
     touched = {each.policy for each in placed if each.run is not None}
@@ -147,7 +145,7 @@ def _merge(made: Assembled, name: str, run: Sequence[_Placed], members: Callable
     candidates = [(each, each.entry) for each in run if each.entry is not None]
     if len(candidates) < FROM:
         return
-    data: MapData = "counter" if run[0].rule.rule.action == "allow" and not run[0].rule.why else "verdict"
+    data: MapData = "counter" if run[0].rule.fate == "allow" else "verdict"
     merged = merge(name, data, [entry for _, entry in candidates], members)
     if merged.lines:
         made.merged.append(merged)

@@ -29,10 +29,10 @@ class Policy:
     """Of each rule, how it can be looked up together with others."""
 
     @property
-    def outline(self) -> tuple[tuple[str, str], ...]:
+    def outline(self) -> tuple[bool, tuple[tuple[str, str], ...]]:
         """What decides whether rule groups can jump to its chain, or have to hold some of its rules themselves."""
-        return tuple(
-            (rule.rule.action, entry.sort if entry is not None else "")
+        return self.rendered.passes, tuple(
+            (rule.fate, entry.sort if entry is not None else "")
             for rule, entry in zip(self.rendered.rules, self.entries, strict=True)
             if rule.lines
         )

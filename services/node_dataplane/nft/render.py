@@ -76,6 +76,11 @@ class RenderedRule:
     why: str = ""
     """It is closed instead, for this reason."""
 
+    @property
+    def fate(self) -> str:
+        """Of what matches its lines: the rule's action, or a deny where it is closed."""
+        return "deny" if self.why else self.rule.action
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -91,7 +96,7 @@ class Rendered:
     @property
     def passes(self) -> bool:
         """Some rule hands over to the next tier: `return` in these lines must leave the tier's chain."""
-        return any(rule.rule.action == "pass" and not rule.why for rule in self.rules)
+        return any(rule.fate == "pass" for rule in self.rules)
 
 
 class _Unrenderable(ValueError):

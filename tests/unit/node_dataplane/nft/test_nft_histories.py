@@ -98,6 +98,26 @@ def test_a_member_comes_with_the_first_network_and_goes_before_both_are_written(
     assert kernel.snapshot() == afresh(*given, segment(group("s:a"), (10, 1, 0, 0, 16))).snapshot()
 
 
+@pytest.mark.parametrize("following", ["allow", "deny"])
+def test_a_pass_that_was_closed_passes_once_its_group_is_known(
+    following: str, node: tuple[PolicyTable, Nftables]
+) -> None:
+    table, kernel = node
+    given = [
+        attach("a", ingress=direction(tier("p", "q", name="first"), tier("r", name="second"))),
+        rules("p", [from_group("s:a", action="pass")]),
+        rules("q", [Rule(action=following)]),  # type: ignore[arg-type]
+        rules("r", [Rule(action="deny" if following == "allow" else "allow")]),
+    ]
+    tell(table, *given)
+    settle(table, kernel)
+    tell(table, group("s:a", "10.0.0.1"))
+    settle(table, kernel)
+    seen = Packet("10.0.0.1", "10.9.9.9", TCP, 80, out_link=link("a"))
+    assert kernel.send(seen).accepted is (following == "deny")
+    assert kernel.snapshot() == afresh(*given, group("s:a", "10.0.0.1")).snapshot()
+
+
 def test_merged_rules_that_begin_to_deny_are_another_map(node: tuple[PolicyTable, Nftables]) -> None:
     """A map's data are counters or chains from its first day to its last."""
     table, kernel = node
