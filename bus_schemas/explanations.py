@@ -71,6 +71,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     because: str
     egress: WayReport | None = None
     """None: no policy governs the source's side."""
+    hosts: tuple[WayReport, ...] = ()
+    """What host endpoints say on the way: before NAT, forwarded, not tracked."""
     ingress: WayReport | None = None
     preview_action: Action | None = None
     """With the staged policies in force, where that differs."""
@@ -87,11 +89,9 @@ def way_report(endpoint: str, direction: Direction, way: Way, flow: Flow, world:
     return msgspec.structs.replace(now, preview=_report(endpoint, way, staged, flow, world))
 
 
-def conclude(
-    egress: WayReport | None, ingress: WayReport | None, *, otherwise: str
-) -> tuple[Action, str, Action | None]:
-    """Both ways together: (action, because, what it would be with the staged policies, if that differs)."""
-    reports = [report for report in (egress, ingress) if report is not None]
+def conclude(*ways: WayReport | None, otherwise: str) -> tuple[Action, str, Action | None]:
+    """All of them together: (action, because, what it would be with the staged policies, if that differs)."""
+    reports = [report for report in ways if report is not None]
     denying = next((report for report in reports if report.action == "deny"), None)
     action: Action = "deny" if denying is not None else "allow"
     if denying is not None:

@@ -1,17 +1,19 @@
-"""Reads, on demand, what the compiler says of some endpoints: attachments, then the rules and groups that they name.
+"""Reads, on demand, what the compiler says of some endpoints: attachments, then the shared
+directions, rules and groups that they name.
 
 Nothing is followed for this: an explanation is asked for by a person, now and then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from bus_schemas.ids import GroupId, RulesId
-from bus_schemas.policy import Attachment, Direction, Group, HostAttachment
+from bus_schemas.ids import DirectionId, GroupId, RulesId
+from bus_schemas.policy import Attachment, Group, HostAttachment
 from bus_schemas.policy_snapshot import groups_of
-from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, RULES, Fact, Family, Key
+from bus_schemas.shared_directions import directions_of, rules_named, shared_by, unfold
+from bus_schemas.subjects import ATTACHMENT, DIRECTION, GROUP, HOST_ATTACHMENT, RULES, Fact, Family, Key
 from chassis.bus import Bus
 from services.api.explain import Compiled, EndpointKey, HostKey
 
@@ -21,16 +23,19 @@ async def read(bus: Bus, pods: Sequence[EndpointKey], hosts: Sequence[HostKey]) 
     compiled = Compiled()
     compiled.attachments |= dict.fromkeys(pods)
     attachments = await _values(bus, [(ATTACHMENT, key) for key in pods] + [(HOST_ATTACHMENT, key) for key in hosts])
-    directions: list[Direction] = []
+    shared = sorted({id for _, value in attachments for id in shared_by(value)})
+    found = await _values(bus, [(DIRECTION, (id,)) for id in shared])
+    known = {DirectionId(key[0]): direction.direction for key, direction in found}
+    named: set[RulesId] = set()
     for key, value in attachments:
-        if isinstance(value, Attachment):
-            compiled.attachments[key[0], key[1], key[2]] = value
-            directions += [value.ingress, value.egress]
-        elif isinstance(value, HostAttachment):
-            compiled.hosts[key[0], key[1]] = value
-            directions += [value.ingress, value.egress]
+        whole = unfold(value, known)
+        if isinstance(whole, Attachment):
+            compiled.attachments[key[0], key[1], key[2]] = whole
+        elif isinstance(whole, HostAttachment):
+            compiled.hosts[key[0], key[1]] = whole
+        named.update(id for direction in directions_of(whole) for id in rules_named(direction))
     groups: set[GroupId] = set()
-    for key, rules in await _values(bus, [(RULES, (id,)) for id in sorted(set(_named(directions)))]):
+    for key, rules in await _values(bus, [(RULES, (id,)) for id in sorted(named)]):
         compiled.world.set_rules(RulesId(key[0]), rules)
         groups.update(groups_of((*rules.ingress, *rules.egress)))
     first = await _values(bus, [(GROUP, (id, "0")) for id in sorted(groups)])
@@ -39,13 +44,6 @@ async def read(bus: Bus, pods: Sequence[EndpointKey], hosts: Sequence[HostKey]) 
         assert isinstance(group, Group)
         compiled.world.set_group(GroupId(key[0]), int(key[1]), group)
     return compiled
-
-
-def _named(directions: Iterable[Direction]) -> Iterator[RulesId]:
-    for direction in directions:
-        for tier in (*direction.tiers, *(direction.preview or ())):
-            yield from tier.rules
-        yield from direction.profiles
 
 
 async def _values(bus: Bus, keys: Sequence[tuple[Family[Any], Key]]) -> list[tuple[Key, Any]]:

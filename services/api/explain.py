@@ -22,6 +22,7 @@ from bus_schemas.resources import EndpointSlice, HostEndpoint, Node, Pod, Servic
 from bus_schemas.verdict_words import NUMBERS
 from bus_schemas.verdicts import ICMP, ICMPV6, WITH_PORTS, Flow
 from services.api.core import Core
+from services.api.explain_hosts import Device, Hop, governing, on_the_way
 
 EndpointKey = tuple[str, str, str]
 HostKey = tuple[str, str]
@@ -213,7 +214,7 @@ def wanted(core: Core, *ends: End) -> tuple[list[EndpointKey], list[HostKey]]:
     """The attachments and host attachments that decide."""
     plugged = [end.endpoint for end in ends if end.endpoint is not None]
     pods: list[EndpointKey] = [(endpoint.node, endpoint.namespace, endpoint.name) for endpoint in plugged]
-    nodes = {end.node for end in ends if end.kind == "node"}
+    nodes = {end.node for end in ends if end.node}
     hosts = [
         (stored.resource.spec.node, stored.resource.metadata.name)
         for stored in core.resources(HostEndpoint)
@@ -232,6 +233,7 @@ def explain(core: Core, source: End, destination: End, question: Asked, compiled
     notes = [*source.notes, *destination.notes]
     local = source.node != "" and source.node == destination.node
     egress = ingress = None
+    way = on_the_way(_hops(core, source, destination, compiled), flow, compiled.world)
     if source.endpoint is not None and destination.endpoint is source.endpoint:
         notes.append("a pod's packets to itself never leave it: no policy is asked")
     else:
@@ -240,12 +242,18 @@ def explain(core: Core, source: End, destination: End, question: Asked, compiled
             notes.append(f"node {source.node} always reaches its own pods: the ingress policies are not asked")
         else:
             ingress = _way(destination, "ingress", flow, compiled, local=local)
+    if source.kind == "node" and "egress" in way.settled:
+        egress = None
+    if destination.kind == "node" and "ingress" in way.settled:
+        ingress = None
     if source.kind == "node" and destination.kind == "pod" and not local:
         notes.append("through a tunnel the source is the node's tunnel address: nets must hold that one, too")
-    action, because, staged = conclude(egress, ingress, otherwise="no policy governs either end")
+    if not local and way.reports and source.node and destination.node and "pod" in (source.kind, destination.kind):
+        notes.append("judged as if without a tunnel: through one, only the host endpoints of `*` see what is forwarded")
+    action, because, staged = conclude(egress, *way.reports, ingress, otherwise="no policy governs either end")
     if action == "deny":
         notes.append("connections that were allowed when they began live on, unless the policy is told to cut them")
-        if any(report is not None and report.endpoint.startswith(HOST) for report in (egress, ingress)):
+        if any(report is not None and report.endpoint.startswith(HOST) for report in (egress, *way.reports, ingress)):
             notes.append("failsafe ports of the node (FelixConfiguration) are open whatever its host endpoints say")
     return Explanation(
         source=source.name,
@@ -256,6 +264,7 @@ def explain(core: Core, source: End, destination: End, question: Asked, compiled
         action=action,
         because=because,
         egress=egress,
+        hosts=way.reports,
         ingress=ingress,
         preview_action=staged,
         notes=tuple(notes),
@@ -320,11 +329,32 @@ def _pod_way(endpoint: Endpoint, way: Way, flow: Flow, compiled: Compiled) -> Wa
 
 
 def _host_way(end: End, way: Way, flow: Flow, compiled: Compiled) -> WayReport | None:
-    """By the host endpoint that has the address, or else the one for every device, or else any."""
+    """By the host endpoint of the uplink."""
     address = str(ip_address(flow.source if way == "egress" else flow.destination))
-    known = [host for (node, _), host in sorted(compiled.hosts.items()) if node == end.node and host is not None]
-    known.sort(key=lambda host: (address not in host.addresses, host.interface != "*"))
-    if not known:
+    host = governing(_hosts(end.node, compiled), [address], "uplink")
+    if host is None:
         return None
-    direction: Direction = getattr(known[0], way)
-    return way_report(f"{HOST}{known[0].name}", direction, way, flow, compiled.world)
+    direction: Direction = getattr(host, way)
+    return way_report(f"{HOST}{host.name}", direction, way, flow, compiled.world)
+
+
+def _hosts(node: str, compiled: Compiled) -> list[HostAttachment]:
+    return [host for (at, _), host in sorted(compiled.hosts.items()) if at == node and host is not None]
+
+
+def _hops(core: Core, source: End, destination: End, compiled: Compiled) -> Iterator[Hop]:
+    """The nodes that the connection passes; none where it stays in a pod, or goes from a node to its own pod."""
+    inside: dict[str, Device] = {"pod": "pod", "node": "itself"}
+    if source.endpoint is not None and destination.endpoint is source.endpoint:
+        return
+    if source.kind == "node" and source.node == destination.node:
+        return
+    for name in dict.fromkeys(filter(None, (source.node, destination.node))):
+        stored = core.resource(Node, ("", name))
+        addresses = _addresses(stored.resource) if stored is not None and isinstance(stored.resource, Node) else ()
+        yield Hop(
+            inside[source.kind] if name == source.node else "uplink",
+            inside[destination.kind] if name == destination.node else "uplink",
+            _hosts(name, compiled),
+            addresses,
+        )

@@ -86,10 +86,10 @@ def lines(report: Report) -> Iterator[Line]:
     if staged := report.get("previewAction"):
         word = "ALLOWED" if staged == "allow" else "DENIED"
         yield "yellow", f"with the staged policies in force: {word}"
-    for way in ("egress", "ingress"):
-        if report[way] is not None:
+    for way in (report["egress"], *report.get("hosts", ()), report["ingress"]):
+        if way is not None:
             yield "", ""
-            yield from way_lines(report[way])
+            yield from way_lines(way)
     if report["notes"]:
         yield "", ""
     for note in report["notes"]:
