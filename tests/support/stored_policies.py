@@ -7,7 +7,7 @@ refused, as it stands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -33,6 +33,8 @@ from bus_schemas.resources.cluster_policy import (
 
 KUBERNETES = "networking.k8s.io/v1"
 CLUSTER = "policy.networking.k8s.io/v1alpha2"
+ACTIONS = frozenset({"Accept", "Deny", "Pass"})
+"""Of cluster policies."""
 
 
 def applied(manifest: Mapping[str, Any]) -> Resource:
@@ -74,10 +76,15 @@ def _cluster(manifest: Mapping[str, Any]) -> ClusterNetworkPolicy:
             tier=spec["tier"],
             priority=spec["priority"],
             subject=ClusterPolicySubject(namespaces=subject.namespaces, pods=subject.pods),
-            ingress=tuple(_rule(rule, "from") for rule in spec.get("ingress") or ()),
-            egress=tuple(_rule(rule, "to") for rule in spec.get("egress") or ()),
+            ingress=tuple(_rules(spec.get("ingress"), "from")),
+            egress=tuple(_rules(spec.get("egress"), "to")),
         ),
     )
+
+
+def _rules(given: Iterable[Mapping[str, Any]] | None, peers: str) -> Iterator[ClusterPolicyRule]:
+    """Without those whose action is none: no word could be stored for them."""
+    return (_rule(rule, peers) for rule in given or () if rule["action"] in ACTIONS)
 
 
 def _rule(raw: Mapping[str, Any], peers: str) -> ClusterPolicyRule:
