@@ -39,11 +39,13 @@ class WorkloadKey(NamedTuple):
 class Workload(Member):
     """One endpoint."""
 
-    __slots__ = ("key",)
+    __slots__ = ("account", "key")
 
     def __init__(self, key: WorkloadKey) -> None:
         super().__init__()
         self.key = key
+        self.account = ""
+        """As of the last flush; empty: none."""
 
     def __repr__(self) -> str:
         return f"Workload({'/'.join(self.key)})"
@@ -78,6 +80,8 @@ class Endpoints:
         self._plugs: dict[Workload, _Plug] = {}
         self._of_pod: dict[PodKey, set[Workload]] = {}
         self._of_namespace: dict[str, set[Workload]] = {}
+        self._of_account: dict[PodKey, set[Workload]] = {}
+        """As of the last flush: whose account is another since is dirty anyway."""
         self._pods: dict[PodKey, _Pod] = {}
         self._dirty: set[Workload] = set()
 
@@ -131,15 +135,14 @@ class Endpoints:
         self._dirty.update(self._of_namespace.get(name, ()))
 
     def account_changed(self, key: PodKey) -> None:
-        for workload in self._of_namespace.get(key.namespace, ()):
-            if self._account(workload) == key.name:
-                self._dirty.add(workload)
+        self._dirty.update(self._of_account.get(key, ()))
 
     def flush(self) -> Iterator[Change]:
         """The workloads that differ from the last flush. Each is brought up to date as it is given."""
         dirty, self._dirty = self._dirty, set()
         for workload in dirty:
             before, after = workload.now, self._contents(workload)
+            self._list_under(workload, self._account(workload) if workload in self._plugs else "")
             if workload not in self._plugs:
                 self._forget(workload)
             if before != after:
@@ -168,6 +171,15 @@ class Endpoints:
             return plug.account
         pod = self._pods.get(PodKey(workload.key.namespace, workload.key.name))
         return pod.account if pod is not None else ""
+
+    def _list_under(self, workload: Workload, account: str) -> None:
+        if workload.account == account:
+            return
+        if workload.account:
+            _discard(self._of_account, PodKey(workload.key.namespace, workload.account), workload)
+        if account:
+            self._of_account.setdefault(PodKey(workload.key.namespace, account), set()).add(workload)
+        workload.account = account
 
     def _forget(self, workload: Workload) -> None:
         key = workload.key
