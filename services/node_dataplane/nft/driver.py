@@ -84,7 +84,8 @@ class NftDriver:
         elements = transaction.elements
         if elements is None:
             with self._text_lock:
-                self._text.run(str(transaction))
+                for script in transaction.scripts():
+                    self._text.run(script)
             self.by_text += 1
             return
         requests = encode.batch(elements, destroy=self._destroy)

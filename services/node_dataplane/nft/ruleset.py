@@ -5,12 +5,16 @@
     sets, then their elements (those of maps aside), counters, chains, rules, elements of maps;
     then what goes, the other way round: rules, sets, chains, counters
 
+Where a new map with intervals is among it, all that nobody leads to yet goes ahead, in a transaction of its own: see
+`transaction`.
+
 `script` is the whole of it, in place of whatever is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from services.node_dataplane.nft.attribution import Claims, Counted, Denial
 from services.node_dataplane.nft.chains import Chain
@@ -25,6 +29,15 @@ GUARD = Counted("", "egress", "deny")
 """What stands in the journal for a counter of the fixed part."""
 
 _NOTHING: Mapping[bytes, str] = {}
+
+
+_Changes = list[tuple[str, list[Command]]]
+
+
+class Differences(NamedTuple):
+    commands: tuple[Command, ...]
+    ahead: tuple[Command, ...]
+    """See `transaction.Transaction`."""
 
 
 class Ruleset:
@@ -125,46 +138,53 @@ class Ruleset:
     def hash_sets(self) -> dict[str, SetKind]:
         return {name: spec.kind for name, spec in self._sets.now.items() if not spec.kind.interval}
 
-    def differences(self) -> Iterator[Command]:
+    def differences(self) -> Differences:
         sets = self._sets.settle()
         chains = self._chains.settle()
         counters = self._counters.settle()
         changed, dispatch = self._element_changes({name for name, _, new in sets if new is None})
+        fresh = {name for name, old, _ in sets if old is None}
 
+        main: list[Command] = []
+        slow = any(new is not None and new.kind.mapped and new.kind.interval for name, _, new in sets if name in fresh)
+        ahead: list[Command] = [] if slow else main
         for name, old, new in sets:
             if new is not None:
                 assert old is None or old.kind is new.kind
                 if old is None:
-                    yield _add_set(name, new)
-        yield from changed
+                    ahead.append(_add_set(name, new))
+        for name, commands in changed:
+            (ahead if name in fresh else main).extend(commands)
         for name, counted, counting in counters:
             if counted is None and counting is not None:
-                yield _add_counter(name)
+                ahead.append(_add_counter(name))
         for name, before, after in chains:
             if before is None and after is not None:
-                yield _add_chain(name, after)
+                (main if after.hook else ahead).append(_add_chain(name, after))
         for name, before, after in chains:
             if after is not None and (before is None or before.lines != after.lines):
                 if before is not None:
-                    yield Statement(f"flush chain inet {TABLE} {name}")
-                yield from _add_rules(name, after)
-        yield from dispatch
+                    main.append(Statement(f"flush chain inet {TABLE} {name}"))
+                (main if before is not None or after.hook else ahead).extend(_add_rules(name, after))
+        for name, commands in dispatch:
+            (ahead if name in fresh else main).extend(commands)
         gone = [name for name, _, after in chains if after is None]
         for name in gone:
-            yield Statement(f"flush chain inet {TABLE} {name}")
+            main.append(Statement(f"flush chain inet {TABLE} {name}"))
         for name, old, new in sets:
             if new is None and old is not None:
-                yield Statement(f"delete {old.kind.word} inet {TABLE} {name}")
+                main.append(Statement(f"delete {old.kind.word} inet {TABLE} {name}"))
         for name in gone:
-            yield Statement(f"delete chain inet {TABLE} {name}")
+            main.append(Statement(f"delete chain inet {TABLE} {name}"))
         for name, _, counting in counters:
             if counting is None:
-                yield Statement(f"delete counter inet {TABLE} {name}")
+                main.append(Statement(f"delete counter inet {TABLE} {name}"))
+        return Differences(tuple(main), tuple(ahead) if slow else ())
 
-    def _element_changes(self, gone: set[str]) -> tuple[list[Command], list[Command]]:
-        """(elements of sets, elements of maps)."""
-        changed: list[Command] = []
-        dispatch: list[Command] = []
+    def _element_changes(self, gone: set[str]) -> tuple[_Changes, _Changes]:
+        """(elements of sets, elements of maps), by name."""
+        changed: _Changes = []
+        dispatch: _Changes = []
         for name in sorted(self._touched):
             if name in gone:
                 del self._elements[name]
@@ -177,7 +197,8 @@ class Ruleset:
             if not changes:
                 continue
             kind = self._sets.now[name].kind
-            commands = dispatch if kind.mapped else changed
+            commands: list[Command] = []
+            (dispatch if kind.mapped else changed).append((name, commands))
             if kind.interval:
                 commands.append(Statement(f"flush {kind.word} inet {TABLE} {name}"))
                 rows: tuple[tuple[bytes, str], ...] = tuple(sorted(elements.now.items()))

@@ -53,20 +53,29 @@ class Transaction:
     commands: tuple[Command, ...]
     whole: bool = False
     """Replaces the table, whatever was there."""
+    ahead: tuple[Command, ...] = ()
+    """To be in the kernel before the commands are. The kernel fills a new map with intervals last of all, microseconds
+    after it has switched to the rules that look into it, and meanwhile packets find it empty: what it denies would get
+    through. So maps go ahead, with whatever they need, and nobody looks into them yet."""
 
     @cached_property
     def elements(self) -> Sequence[Elements] | None:
         """The commands, when all of them are elements that need no interval arithmetic; None otherwise."""
         found = [c for c in self.commands if isinstance(c, Elements) and not c.kind.interval]
-        return found if len(found) == len(self.commands) else None
+        return found if len(found) == len(self.commands) and not self.ahead else None
 
     @property
     def weight(self) -> int:
         """Statements and elements."""
-        return sum(len(c.rows) if isinstance(c, Elements) else 1 for c in self.commands)
+        return sum(len(c.rows) if isinstance(c, Elements) else 1 for c in (*self.ahead, *self.commands))
 
     def lines(self) -> Iterator[str]:
-        return map(str, self.commands)
+        return map(str, (*self.ahead, *self.commands))
+
+    def scripts(self) -> Iterator[str]:
+        """What the kernel has to take, one after the other."""
+        for commands in filter(None, (self.ahead, self.commands)):
+            yield "".join(f"{command}\n" for command in commands)
 
     def __str__(self) -> str:
-        return "\n".join(self.lines()) + "\n"
+        return "".join(self.scripts())

@@ -4,6 +4,7 @@ be written as a restarted agent would write it, which else could not adopt it.""
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from bus_schemas.ids import GroupId, NodeName
 from bus_schemas.policy import Direction, Group, HostAttachment, Match, Rule, TierRules
 from bus_schemas.subjects import GROUP, HOST_ATTACHMENT, Fact
 from services.node_dataplane.nft.table import PolicyTable
+from services.node_dataplane.nft.transaction import Command, Elements
 from tests.support.compiled_policy import CompiledPolicy
 from tests.support.compiled_policy import Packet as Naive
 from tests.support.nft_evaluator import Nftables, Packet
@@ -278,9 +280,45 @@ def test_a_long_history_is_written_as_its_end_would_be_at_once(seed: int) -> Non
             table.apply(fact)
             naive.learn(fact)
             facts[fact.family, fact.key] = fact
-        settle(table, kernel)
+        packets = [history.packet() for _ in range(5)]
+        before = [accepts(kernel, packet) for packet in packets]
+        transaction = table.flush().transaction
+        for script in transaction.scripts() if transaction is not None else ():
+            assert [accepts(kernel, packet) for packet in packets] == before, "what goes ahead changes nothing"
+            kernel.run(script)
+        if transaction is not None:
+            table.committed(transaction)
         assert kernel.snapshot() == afresh(*facts.values()).snapshot()
-        for packet in (history.packet() for _ in range(5)):
+        for packet in packets:
             allowed = naive.allows("ingress", (NodeName(NODE), *pod("a")), packet)
-            seen = Packet(packet.source, packet.destination, packet.protocol, packet.port, out_link=link("a"))
-            assert kernel.send(seen).accepted is allowed, packet
+            assert accepts(kernel, packet) is allowed, packet
+
+
+def accepts(kernel: Nftables, packet: Naive) -> bool:
+    seen = Packet(packet.source, packet.destination, packet.protocol, packet.port, out_link=link("a"))
+    return kernel.send(seen).accepted
+
+
+def test_a_new_map_with_intervals_is_whole_before_anybody_looks_into_it(node: tuple[PolicyTable, Nftables]) -> None:
+    """The kernel fills it after it has switched to the rules of the same transaction."""
+    table, kernel = node
+
+    def blocks(more: str) -> Fact:
+        denied = [Match(nets=(f"10.{n}.0.0/16",), not_nets=(f"10.{n}.{more}.0/24",)) for n in range(6)]
+        return rules("p", [Rule(action="deny", protocol=TCP, source=match) for match in denied])
+
+    tell(table, attach("a", ingress=direction(tier("p"))), blocks("7"))
+    settle(table, kernel)
+    tell(table, blocks("8"))
+    transaction = table.flush().transaction
+    assert transaction is not None
+    (chain,) = (name for name in kernel.chains if name.startswith("to_"))
+    assert {command.set for command in transaction.ahead if isinstance(command, Elements)} == {
+        *map_names(transaction.ahead)
+    }
+    assert not any(chain in str(command) for command in transaction.ahead)
+    assert not any(isinstance(command, Elements) for command in transaction.commands)
+
+
+def map_names(commands: Sequence[Command]) -> set[str]:
+    return {str(command).split()[4] for command in commands if str(command).startswith("add map ")}
