@@ -139,6 +139,8 @@ class Core:
         """By (component, instance)."""
         self.hits: dict[str, Hits] = {}
         """By node."""
+        self._owners: dict[str, str] = {}
+        """The pod that has an address."""
         self.policy_statuses: dict[tuple[str, str, str], PolicyStatus] = {}
         """By (kind token, namespace, name): what the compiler could not carry out."""
         self._desired: dict[Kind, dict[tuple[str, str], Stored]] = {kind: {} for kind in KINDS.values()}
@@ -155,6 +157,8 @@ class Core:
             self._apply_desired(kind, (fact.key[0], fact.key[1]), fact)
         elif (view := self._views.get(fact.family)) is not None:
             key = fact.key if len(fact.key) > 1 else fact.key[0]
+            if fact.family == ENDPOINT:
+                self._own(self.endpoints.get(key), fact.value)
             if fact.value is None:
                 view.pop(key, None)
             else:
@@ -165,6 +169,19 @@ class Core:
             self._desired[kind].pop(key, None)
         else:
             self._desired[kind][key] = Stored(fact.value, fact.sequence)
+
+    def _own(self, before: Endpoint | None, after: Endpoint | None) -> None:
+        if before is not None:
+            pod = f"{before.namespace}/{before.name}"
+            for address in before.addresses:
+                if self._owners.get(address) == pod:
+                    del self._owners[address]
+        if after is not None:
+            self._owners |= dict.fromkeys(after.addresses, f"{after.namespace}/{after.name}")
+
+    def owner(self, address: str) -> str:
+        """The pod that has the address, `namespace/name`; empty: none has."""
+        return self._owners.get(address, "")
 
     def kind_of(self, family: Family[Any]) -> Kind | None:
         return self._kinds.get(family)

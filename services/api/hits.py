@@ -23,7 +23,8 @@ def hits(messages: Iterable[Hits], *, policy: str = "", namespace: str = "", nod
     policy and direction that decided anything, in the order of their names.
 
     `policy` is a policy's id (`networkpolicy/default/web`, `tier/default` for what nothing in the tier decided,
-    `profile` for what nothing at all did), its name, or `<kind>/<name>`. `since`: the earliest of its nodes'."""
+    `profile` for what nothing at all did), its name, or `<kind>/<name>`; the kind may be
+    written as in manifests. `since`: the earliest of its nodes'."""
     rows: dict[tuple[str, str], Json] = {}
     for message in sorted(messages, key=lambda message: message.node):
         if node and message.node != node:
@@ -45,7 +46,10 @@ def _wanted(hit: Hit, policy: str, namespace: str) -> bool:
     kind, own, name = _parts(hit.rules)
     if namespace and own != namespace:
         return False
-    return not policy or policy in (hit.rules, name, f"{kind}/{name}")
+    asked, slash, rest = policy.partition("/")
+    if not slash:
+        return not policy or policy in (hit.rules, name)
+    return asked.lower() in (kind, kind.removeprefix("k8s")) and rest in (name, f"{own}/{name}" if own else name)
 
 
 def _empty(hit: Hit, message: Hits) -> Json:

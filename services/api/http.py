@@ -148,7 +148,7 @@ class Rest:
         except ValueError as error:
             raise Problem(HTTPStatus.BAD_REQUEST, f"last is a number from 0 to {LOOK_BACK}") from error
         async with EventStream(request, self._stopping) as stream:
-            await log.follow(self._bus, stream, since=since, last=last, domains=domains)
+            await log.follow(self._bus, stream, since=since, last=last, domains=domains, owner=self._store.core.owner)
         return stream.response
 
     async def status(self, _: web.Request) -> web.Response:

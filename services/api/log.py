@@ -6,7 +6,7 @@ One domain is filtered by the bus; several are picked out here.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -14,6 +14,7 @@ from bus_schemas.events import Event
 from bus_schemas.subjects import EVENT, Fact
 from chassis.bus import Bus
 from chassis.tail import LOOK_BACK, Tail
+from services.api.peers import named
 from services.api.sse import EventStream
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -37,9 +38,15 @@ def count(text: str) -> int:
 
 
 async def follow(
-    bus: Bus, stream: EventStream, *, since: float | None, last: int = 0, domains: Collection[str]
+    bus: Bus,
+    stream: EventStream,
+    *,
+    since: float | None,
+    last: int = 0,
+    domains: Collection[str],
+    owner: Callable[[str], str],
 ) -> None:
-    """Sends the events until the stream ends. Without `since`, the last few first."""
+    """Sends the events until the stream ends. Without `since`, the last few first. `owner` of an address: a pod."""
     leading = tuple(domains) if len(domains) == 1 else ()
     tail = Tail(bus, EVENT, *leading, since=since)
 
@@ -47,7 +54,7 @@ async def follow(
         return not domains or fact.value.domain in domains
 
     async def send(fact: Fact) -> None:
-        event: Event = fact.value
+        event: Event = named(fact.value, owner, time.time())
         await stream.send(event.domain, msgspec.json.encode(event), ident=fact.sequence)
 
     try:

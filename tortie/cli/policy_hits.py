@@ -48,7 +48,8 @@ def command(
 ) -> None:
     """Show how many connections each policy allowed, denied and passed on, and would have with the staged policies.
 
-    `tier/NAME` is what nothing in a tier decided, `profile` what nothing at all did. Counted are first packets.
+    `tier/NAME` is what nothing in a tier decided, `profile` what nothing at all did. Counted are first
+    packets; nodes tell what they counted every few seconds (15, if not set otherwise).
     """
     client = Client(api)
     query = {"policy": policy or None, "namespace": namespace or None, "node": node or None}
