@@ -20,6 +20,8 @@ GroupId = NewType("GroupId", str)
 """Identity of a set of endpoints: the uid of the canonical selector, see `selectors.Selector.uid`."""
 RulesId = NewType("RulesId", str)
 """Identity of one policy's compiled rules, see `policy.rules_id`."""
+DirectionId = NewType("DirectionId", str)
+"""Identity of a direction that several endpoints name, see `shared_directions.direction_id`."""
 
 
 class PodKey(NamedTuple):

@@ -1,7 +1,8 @@
-"""The words that policy is compiled to: group, rules, attachment (of a pod, of a host endpoint).
+"""The words that policy is compiled to: group, rules, shared direction, attachment (of a pod, of a host endpoint).
 
     Attachment (one pod)  --------+--names--> Rules (one policy) --name--> Group (one selector's members, in segments)
-    HostAttachment (one device) --+
+    HostAttachment (one device) --+             ^
+                                  +--names--> SharedDirection, where a direction names many rules
 
 They are written in that dependency's order (groups first) in atomic batches, and removed in the reverse order. An
 agent that lacks any link of the chain drops what the missing part would have covered.
@@ -11,12 +12,12 @@ Members of groups are packed big-endian bytes without separators, exactly as the
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
 from bus_schemas.codec import Message
-from bus_schemas.ids import GroupId, NodeName, RulesId
+from bus_schemas.ids import DirectionId, GroupId, NodeName, RulesId
 
 SEGMENT_MEMBERS = 256
 """How many members a segment should hold at most: what one change rewrites."""
@@ -131,10 +132,22 @@ class Direction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     preview: tuple[TierRules, ...] | None = None
     """The tiers as they would be with the staged policies in force: evaluated beside, reported, never enforced. None:
     no staged policy concerns the endpoint in this direction."""
+    shared: DirectionId = DirectionId("")
+    """Non-empty: all of it is the shared direction of this id, and the other fields are empty."""
+
+
+class SharedDirection(Message, tag="direction/1", frozen=True, kw_only=True):
+    """A direction that names so many rules that attachments only name it. Its key follows from its contents
+    (`shared_directions.direction_id`), so it never changes."""
+
+    direction: Direction
+    """Not itself shared."""
 
 
 class Attachment(Message, tag="attachment/1", frozen=True, kw_only=True):
     """What governs one endpoint, each way."""
+
+    DIRECTIONS: ClassVar[tuple[str, ...]] = ("ingress", "egress")
 
     node: NodeName
     namespace: str
@@ -148,6 +161,11 @@ class Attachment(Message, tag="attachment/1", frozen=True, kw_only=True):
 class HostAttachment(Message, tag="hostattachment/1", frozen=True, kw_only=True):
     """What governs the devices of one host endpoint. `allow` at the end of `pre_dnat_ingress` and of the two untracked
     directions only means that the packet goes on; the other directions have the last word."""
+
+    DIRECTIONS: ClassVar[tuple[str, ...]] = (
+        *("ingress", "egress", "forward_ingress", "forward_egress"),
+        *("pre_dnat_ingress", "untracked_ingress", "untracked_egress"),
+    )
 
     node: NodeName
     name: str

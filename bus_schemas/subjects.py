@@ -3,7 +3,7 @@
     DESIRED   desired.<kind>.<namespace or _>.<name>     what people asked for
     BLOCKS    ipam.block|affinity|handle...              which addresses are whose
     ENDPOINTS endpoint.<node>.<namespace>.<name>         which pods are plugged in where
-    POLICY    policy.group|rules|attach|host|status...   what policy means, compiled
+    POLICY    policy.group|rules|direction|attach|host|status...   what policy means, compiled
     ROUTES    route.<cidr>                               who reaches what
     STATUS    status.<component>.<instance>, lease.<service>, hits.<node>   who lives, who leads, what policies decided
                                                          (with time to live)
@@ -169,6 +169,15 @@ RULES = Family(
     "policy_compiler",
     ("node_dataplane",),
 )
+DIRECTION = Family(
+    "direction",
+    Stream.POLICY,
+    ("policy", "direction"),
+    ("direction",),
+    policy.SharedDirection,
+    "policy_compiler",
+    ("node_dataplane", "api"),
+)
 ATTACHMENT = Family(
     "attachment",
     Stream.POLICY,
@@ -226,6 +235,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     ENDPOINT,
     GROUP,
     RULES,
+    DIRECTION,
     ATTACHMENT,
     HOST_ATTACHMENT,
     POLICY_STATUS,

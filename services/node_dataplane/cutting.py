@@ -79,7 +79,7 @@ class Changes:
         self._everywhere = everywhere
 
     def note(self, fact: Fact) -> None:
-        """To be told of every fact before the policy table is."""
+        """To be told of every fact before the policy table learns it (`PolicyTable.unfold`)."""
         if fact.family == RULES:
             self._note_rules(RulesId(fact.key[0]), fact.value)
         elif self.active and fact.family == ATTACHMENT:

@@ -24,7 +24,7 @@ import msgspec
 
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import NodeName, PodKey, RulesId
-from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, RULES
+from bus_schemas.subjects import ATTACHMENT, DIRECTION, GROUP, HOST_ATTACHMENT, RULES
 from chassis.bus import Bus
 from chassis.feed import Feed, Interest
 from chassis.health import Health
@@ -177,8 +177,9 @@ class Enforcement:
             while True:
                 batch = await feed.next()
                 for fact in batch.facts:
-                    self.changes.note(fact)
-                    self._table.apply(fact)
+                    for whole in self._table.unfold(fact):
+                        self.changes.note(whole)
+                        self._table.learn(whole)
                 self._dirty.set()
 
     async def run(self) -> None:
@@ -203,6 +204,7 @@ class Enforcement:
         self._aimed = wanted
         interests = {Interest(RULES, (rules,)) for rules in wanted.rules}
         interests |= {Interest(GROUP, (group,)) for group in wanted.groups}
+        interests |= {Interest(DIRECTION, (direction,)) for direction in wanted.directions}
         feed.add(*(interests - self._interests))
         feed.discard(*(self._interests - interests))
         self._interests = interests

@@ -10,6 +10,7 @@ tier stands in a direction only if a policy of it governs that direction. Staged
 
 Endpoints that the same many policies govern share one Direction: it is worked out once, until some policy changes its
 place. Otherwise thousands of policies that each select every pod would cost pods times policies, in time and memory.
+They would on the bus, too: there such a Direction is a message of its own (`directions`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from bus_schemas.ids import GroupId, RulesId
-from bus_schemas.policy import Attachment, Direction, HostAttachment, TierRules
+from bus_schemas.ids import DirectionId, GroupId, RulesId
+from bus_schemas.policy import Attachment, Direction, HostAttachment, SharedDirection, TierRules
+from services.policy_compiler.directions import Directions
 from services.policy_compiler.endpoints import Workload, WorkloadKey
 from services.policy_compiler.hosts import Host, HostKey
 from services.policy_compiler.label_index import LabelIndex
@@ -41,6 +43,7 @@ KEPT = 1_000
 class AttachmentChanges(NamedTuple):
     """What differs from the last flush. None: there is none any more."""
 
+    directions: dict[DirectionId, SharedDirection | None]
     workloads: dict[WorkloadKey, Attachment | None]
     hosts: dict[HostKey, HostAttachment | None]
 
@@ -55,9 +58,10 @@ class _Governing(NamedTuple):
 
 
 class Attachments:
-    def __init__(self, tiers: Tiers, index: LabelIndex[Member]) -> None:
+    def __init__(self, tiers: Tiers, index: LabelIndex[Member], shared: Directions) -> None:
         self._tiers = tiers
         self._index = index
+        self._shared = shared
         self._policies: dict[GroupId, dict[RulesId, Attaching]] = {}
         self._of_tier: dict[str, set[RulesId]] = {}
         self._subjects: dict[RulesId, GroupId] = {}
@@ -109,15 +113,19 @@ class Attachments:
         for tier in self._tiers.changed():
             for policy in self._of_tier.get(tier, ()):
                 self._touch_subject(policy)
-        changes = AttachmentChanges({}, {})
+        workloads: dict[WorkloadKey, Attachment | None] = {}
+        hosts: dict[HostKey, HostAttachment | None] = {}
         touched, self._touched = self._touched, set()
         for member in touched:
             if isinstance(member, Workload):
-                self._make(member, changes.workloads)
+                self._make(member, workloads)
             elif isinstance(member, Host):
-                self._make_host(member, changes.hosts)
+                self._make_host(member, hosts)
         self._touched_subjects.clear()
-        return changes
+        directions = self._shared.flush()
+        if None in directions.values():
+            self._forget_what_was_kept()  # it may name one that is gone
+        return AttachmentChanges(directions, workloads, hosts)
 
     def _touch_subject(self, policy: RulesId) -> None:
         self._forget_what_was_kept()
@@ -134,6 +142,7 @@ class Attachments:
         before, after = self._told.get(workload), self._attachment(workload)
         if before == after:
             return
+        self._shared.count(before, after)
         if after is None:
             del self._told[workload]
             changed[workload.key] = None
@@ -145,6 +154,7 @@ class Attachments:
         before, after = self._told_hosts.get(host), self._host_attachment(host)
         if before == after:
             return
+        self._shared.count(before, after)
         if before is not None:
             del self._told_hosts[host]
             changed.setdefault(HostKey(before.node, before.name), None)  # its node can be another now
@@ -212,11 +222,11 @@ class Attachments:
         tiers_pass: bool = False,
     ) -> Direction:
         if governing.many is None:
-            return self._worked_out(hook, governing.policies, default, profiles, tiers_pass)
+            return self._shared.fold(self._worked_out(hook, governing.policies, default, profiles, tiers_pass))
         key = (governing.many, hook, default, profiles, tiers_pass)
         found = self._directions.get(key)
         if found is None:
-            found = self._worked_out(hook, governing.policies, default, profiles, tiers_pass)
+            found = self._shared.fold(self._worked_out(hook, governing.policies, default, profiles, tiers_pass))
             self._directions[key] = found
         return found
 

@@ -1,4 +1,4 @@
-"""The pure heart of the policy compiler: facts in; groups, rules, attachments and faults out."""
+"""The pure heart of the policy compiler: facts in; groups, rules, directions, attachments and faults out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from bus_schemas.ids import GroupId, NodeName, PodKey, RulesId
-from bus_schemas.policy import Attachment, Group, HostAttachment, PolicyStatus, Rules
+from bus_schemas.ids import DirectionId, GroupId, NodeName, PodKey, RulesId
+from bus_schemas.policy import Attachment, Group, HostAttachment, PolicyStatus, Rules, SharedDirection
 from bus_schemas.resources import (
     AdminNetworkPolicy,
     BaselineAdminNetworkPolicy,
@@ -34,6 +34,7 @@ from bus_schemas.resources import (
 from bus_schemas.subjects import (
     ATTACHMENT,
     DESIRED,
+    DIRECTION,
     ENDPOINT,
     GROUP,
     HOST_ATTACHMENT,
@@ -45,6 +46,7 @@ from bus_schemas.subjects import (
 )
 from services.policy_compiler import translate_calico, translate_cluster, translate_kubernetes, translate_staged
 from services.policy_compiler.attachments import Attachments
+from services.policy_compiler.directions import LONGEST, Directions
 from services.policy_compiler.endpoints import Endpoints, WorkloadKey
 from services.policy_compiler.faults import Fault, Faults, StatusKey
 from services.policy_compiler.groups import Groups, SegmentKey
@@ -79,7 +81,7 @@ READS: tuple[Family[Any], ...] = (
     *(DESIRED[kind] for kind in TRANSLATORS),
     ENDPOINT,
 )
-WRITES: tuple[Family[Any], ...] = (GROUP, RULES, ATTACHMENT, HOST_ATTACHMENT, POLICY_STATUS)
+WRITES: tuple[Family[Any], ...] = (GROUP, RULES, DIRECTION, ATTACHMENT, HOST_ATTACHMENT, POLICY_STATUS)
 """What is named before what names it: written in this order, removed in the reverse."""
 
 
@@ -90,6 +92,7 @@ class Changes:
     groups: dict[SegmentKey, Group | None] = field(default_factory=dict)
     """In the order in which they are to be written, see `Groups.flush`."""
     rules: dict[RulesId, Rules | None] = field(default_factory=dict)
+    directions: dict[DirectionId, SharedDirection | None] = field(default_factory=dict)
     attachments: dict[WorkloadKey, Attachment | None] = field(default_factory=dict)
     hosts: dict[HostKey, HostAttachment | None] = field(default_factory=dict)
     statuses: dict[StatusKey, PolicyStatus | None] = field(default_factory=dict)
@@ -101,14 +104,16 @@ class Changes:
 
     def __len__(self) -> int:
         """How many messages these are."""
-        return len(self.groups) + len(self.rules) + len(self.attachments) + len(self.hosts) + len(self.statuses)
+        derived = len(self.groups) + len(self.rules) + len(self.directions)
+        return derived + len(self.attachments) + len(self.hosts) + len(self.statuses)
 
 
 PolicyKey = tuple[type[Resource], str, str]
 
 
 class Core:
-    def __init__(self) -> None:
+    def __init__(self, *, longest_direction: int = LONGEST) -> None:
+        """A direction that names more rules than `longest_direction` is shared."""
         # Endpoint, Pod, Namespace, ServiceAccount, NetworkSets, HostEndpoint, Profile, Node, EndpointSlice
         #        |
         #    members -- contents changed --> indexes <-- subject, groups' selections -- policies <-- translate -- Policy
@@ -118,6 +123,8 @@ class Core:
         #        +-- addresses --> groups            attachments <---- order, directions --+
         #                             |                |       ^                            |
         #                          Group   (Host)Attachment    +-- tiers <-- Tier         Rules
+        #                                          |
+        #                                   SharedDirection
         self._parents = Parents()
         self._endpoints = Endpoints(self._parents)
         self._network_sets = NetworkSets(self._parents)
@@ -132,7 +139,8 @@ class Core:
         self._policies: dict[PolicyKey, Policy] = {}
         self._groups = Groups()
         self._tiers = Tiers()
-        self._attachments = Attachments(self._tiers, self._indexes["endpoints"])
+        self._directions = Directions(longest_direction)
+        self._attachments = Attachments(self._tiers, self._indexes["endpoints"], self._directions)
         self._faults = Faults()
 
         self._translations: dict[PolicyKey, Policy | None] = {}
@@ -170,9 +178,9 @@ class Core:
         self._move("services", self._slices.flush())
         rules = self._change_policies()
         groups = self._groups.flush()
-        workloads, hosts = self._attachments.flush()
+        directions, workloads, hosts = self._attachments.flush()
         raised, cleared, statuses = self._faults.flush()
-        return Changes(groups, rules, workloads, hosts, statuses, raised, cleared)
+        return Changes(groups, rules, directions, workloads, hosts, statuses, raised, cleared)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -184,6 +192,7 @@ class Core:
             "policies": len(self._policies),
             "selections": sum(map(len, self._indexes.values())),
             "groups": len(self._groups),
+            "directions": len(self._directions),
             "attachments": len(self._attachments),
         }
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bus_schemas.codec import Message
-from bus_schemas.policy import Attachment, Direction, HostAttachment, Rules
+from bus_schemas.policy import Attachment, HostAttachment, Rules, SharedDirection
+from bus_schemas.shared_directions import directions_of, rules_named
 
 
 def names(message: Message) -> Iterator[str]:
-    """The ids of groups in rules, the ids of rules in attachments; each perhaps more than once."""
+    """The ids of groups in rules, of rules and shared directions in attachments; each perhaps more than once."""
     match message:
         case Rules():
             for rule in (*message.ingress, *message.egress):
@@ -18,17 +19,10 @@ def names(message: Message) -> Iterator[str]:
                     yield from end.not_groups
                     yield from end.named_ports
                     yield from end.not_named_ports
-        case Attachment():
-            yield from _rules(message.ingress, message.egress)
-        case HostAttachment():
-            yield from _rules(
-                *(message.ingress, message.egress, message.forward_ingress, message.forward_egress),
-                *(message.pre_dnat_ingress, message.untracked_ingress, message.untracked_egress),
-            )
-
-
-def _rules(*directions: Direction) -> Iterator[str]:
-    for direction in directions:
-        yield from direction.profiles
-        for tier in (*direction.tiers, *(direction.preview or ())):
-            yield from tier.rules
+        case SharedDirection():
+            yield from rules_named(message.direction)
+        case Attachment() | HostAttachment():
+            for direction in directions_of(message):
+                yield from rules_named(direction)
+                if direction.shared:
+                    yield direction.shared

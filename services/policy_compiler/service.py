@@ -10,10 +10,8 @@ Every replica computes all of it, and writes the shards that it holds. `chassis.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
-from bus_schemas.events import Event
-from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, POLICY_STATUS, RULES
+from bus_schemas.subjects import ATTACHMENT, DIRECTION, GROUP, HOST_ATTACHMENT, POLICY_STATUS, RULES
 from chassis.bus import Bus
 from chassis.derivation import Derivation
 from chassis.feed import Batch, Interest
@@ -24,6 +22,7 @@ from services.policy_compiler import metrics
 from services.policy_compiler.core import READS, WRITES, Changes, Core
 from services.policy_compiler.faults import Fault
 from services.policy_compiler.longevity import Longevity
+from services.policy_compiler.news import News
 from services.policy_compiler.references import names
 from services.policy_compiler.settings import Settings
 
@@ -42,6 +41,8 @@ async def serve(context: Context[Settings]) -> None:
     derivation = Derivation(
         context, SERVICE, reads=READS, writes=WRITES, pacer=pacer, shards=settings.policy_shards, names=names
     )
+    news = News(context.bus.emit, derivation.lease.covers)
+    derivation.lease.on_change(lambda _held: news.look_again(time.time()))
     begun = False
 
     def hear(batch: Batch) -> None:
@@ -64,8 +65,8 @@ async def serve(context: Context[Settings]) -> None:
         want(derivation.publication, changes)
         derivation.publication.complete()
         measure(core, changes)
-        covers = derivation.lease.covers()
-        report(context, core, changes, speaks=lambda fault: covers((fault.object,)))
+        report(context, core, changes)
+        news.tell(changes, time.time())
 
     await derivation.run(hear, derive, longevity.settle)
 
@@ -87,6 +88,8 @@ def want(publication: Publication, changes: Changes) -> None:
         publication.want(GROUP, (segment.group, str(segment.segment)), group)
     for uid, rules in changes.rules.items():
         publication.want(RULES, (uid,), rules)
+    for direction, shared in changes.directions.items():
+        publication.want(DIRECTION, (direction,), shared)
     for workload, attachment in changes.attachments.items():
         publication.want(ATTACHMENT, workload, attachment)
     for host, host_attachment in changes.hosts.items():
@@ -103,6 +106,7 @@ def measure(core: Core, changes: Changes) -> None:
     for family, count in (
         (GROUP, len(changes.groups)),
         (RULES, len(changes.rules)),
+        (DIRECTION, len(changes.directions)),
         (ATTACHMENT, len(changes.attachments)),
         (HOST_ATTACHMENT, len(changes.hosts)),
         (POLICY_STATUS, len(changes.statuses)),
@@ -110,17 +114,12 @@ def measure(core: Core, changes: Changes) -> None:
         metrics.MESSAGES.labels(family.name).inc(count)
 
 
-def report(context: Context[Settings], core: Core, changes: Changes, *, speaks: Callable[[Fault], bool]) -> None:
-    """What could not be compiled: to health, and, from the replica whose it is to speak of it, to the events."""
+def report(context: Context[Settings], core: Core, changes: Changes) -> None:
+    """What could not be compiled: to health and to the log."""
     if changes.raised or changes.cleared:
         context.health.note("not compiled", summary(core.faults))
     for fault in changes.raised:
         context.log.warning("not compiled", object=fault.object, fault=fault.message)
-        if speaks(fault):
-            context.bus.emit(_event("not_compiled", fault, fault.message))
-    for fault in changes.cleared:
-        if speaks(fault):
-            context.bus.emit(_event("resolved", fault, f"no longer: {fault.message}"))
 
 
 def summary(faults: list[Fault]) -> str | None:
@@ -131,7 +130,3 @@ def summary(faults: list[Fault]) -> str | None:
     if len(faults) > NOTED_FAULTS:
         said.append(f"and {len(faults) - NOTED_FAULTS} more")
     return "; ".join(said)
-
-
-def _event(what: str, fault: Fault, message: str) -> Event:
-    return Event(time=time.time(), domain="policy", what=what, object=fault.object, message=message)

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bus_schemas.ids import PodKey
-from bus_schemas.subjects import ATTACHMENT, GROUP, RULES, Fact
+from bus_schemas.subjects import ATTACHMENT, DIRECTION, GROUP, RULES, Fact
 from services.node_dataplane.nft.table import NodeRules, PolicyTable
 from services.policy_compiler.core import Core
+from services.policy_compiler.directions import LONGEST
 from tests.support import nft_evaluator
 from tests.support.compiled_policy import CompiledPolicy, Packet, Way, facts_of
 from tests.support.expanders import by_key
@@ -50,8 +51,12 @@ HARD = settings(
 )
 
 
-def told(batches: list[list[Fact]]) -> tuple[Core, CompiledPolicy]:
-    core, written = Core(), CompiledPolicy()
+THRESHOLDS = st.sampled_from((LONGEST, 1, 0))
+"""From how many rules on directions are shared: as it is, most of them, all that name any."""
+
+
+def told(batches: list[list[Fact]], longest: int) -> tuple[Core, CompiledPolicy]:
+    core, written = Core(longest_direction=longest), CompiledPolicy()
     for batch in batches:
         for fact in batch:
             core.apply(fact)
@@ -65,12 +70,12 @@ def last(batches: list[list[Fact]]) -> list[Fact]:
 
 
 @HARD
-@given(edits())
-def test_edits(batches: list[list[Fact]]) -> None:
+@given(edits(), THRESHOLDS)
+def test_edits(batches: list[list[Fact]], longest: int) -> None:
     """Step by step as from scratch, and both as the manifests say."""
-    core, written = told(batches)
+    core, written = told(batches, longest)
     world = last(batches)
-    fresh_core, fresh = told([list(reversed(world))])
+    fresh_core, fresh = told([list(reversed(world))], longest)
     assert written == fresh
     assert core.sizes == fresh_core.sizes
     assert core.faults == fresh_core.faults == []
@@ -106,10 +111,10 @@ def governed(oracle: Oracle, packet: Packet) -> Iterator[tuple[Way, Party]]:
 
 
 @HARD
-@given(edits(), st.randoms(use_true_random=False))
-def test_any_telling(batches: list[list[Fact]], random: Random) -> None:
+@given(edits(), THRESHOLDS, st.randoms(use_true_random=False))
+def test_any_telling(batches: list[list[Fact]], longest: int, random: Random) -> None:
     """Repeated, shuffled, and split or squashed as it comes: the end is that of the last state."""
-    _, expected = told([last(batches)])
+    _, expected = told([last(batches)], longest)
     latest = by_key(fact for batch in batches for fact in batch)
     facts = [fact for batch in batches for fact in batch]
     random.shuffle(facts)
@@ -118,21 +123,22 @@ def test_any_telling(batches: list[list[Fact]], random: Random) -> None:
     facts += again
     cuts = sorted(random.sample(range(len(facts)), k=min(5, len(facts))))
     pieces = [facts[a:b] for a, b in zip([0, *cuts], [*cuts, len(facts)], strict=True)]
-    assert told(pieces)[1] == expected
+    assert told(pieces, longest)[1] == expected
 
 
 @HARD
-@given(edits())
-def test_rendered(batches: list[list[Fact]]) -> None:
+@given(edits(), THRESHOLDS)
+def test_rendered(batches: list[list[Fact]], longest: int) -> None:
     """The rules in the kernel say what the manifests say, after every step of the history."""
-    core, table, nft, written = Core(), PolicyTable(NodeRules(spoofing=True)), Nftables(), CompiledPolicy()
+    core, written = Core(longest_direction=longest), CompiledPolicy()
+    table, nft = PolicyTable(NodeRules(spoofing=True)), Nftables()
     for batch in batches:
         for fact in batch:
             core.apply(fact)
         changes = core.flush()
         written.take(changes)
         for fact in facts_of(changes):
-            if fact.key[0] == NODES[0] or fact.family in (GROUP, RULES):
+            if fact.key[0] == NODES[0] or fact.family in (GROUP, RULES, DIRECTION):
                 table.apply(fact)
             if fact.family == ATTACHMENT and fact.key[0] == NODES[0]:
                 key = PodKey(*fact.key[1:])

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Any, Literal
 
 from bus_schemas import verdicts
-from bus_schemas.ids import GroupId, RulesId
+from bus_schemas.ids import DirectionId, GroupId, RulesId
 from bus_schemas.policy import (
     ADDRESS4,
     ADDRESS6,
@@ -26,9 +26,11 @@ from bus_schemas.policy import (
     HostAttachment,
     PolicyStatus,
     Rules,
+    SharedDirection,
 )
 from bus_schemas.policy_snapshot import Snapshot, groups_of
-from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, POLICY_STATUS, RULES, Fact, Family
+from bus_schemas.shared_directions import closed, directions_of, rules_named, shared_by
+from bus_schemas.subjects import ATTACHMENT, DIRECTION, GROUP, HOST_ATTACHMENT, POLICY_STATUS, RULES, Fact, Family
 from bus_schemas.verdicts import Flow, Verdict
 from services.policy_compiler.core import Changes
 
@@ -56,23 +58,13 @@ class Packet:
         return Flow(source, destination, self.protocol, self.source_port, self.port)
 
 
-HOST_DIRECTIONS = (
-    "ingress",
-    "egress",
-    "forward_ingress",
-    "forward_egress",
-    "pre_dnat_ingress",
-    "untracked_ingress",
-    "untracked_egress",
-)
-
-
 @dataclass
 class CompiledPolicy:
     """The state of the POLICY stream."""
 
     groups: dict[tuple[GroupId, int], Group] = field(default_factory=dict)
     rules: dict[RulesId, Rules] = field(default_factory=dict)
+    directions: dict[DirectionId, SharedDirection] = field(default_factory=dict)
     attachments: dict[tuple[str, ...], Attachment] = field(default_factory=dict)
     hosts: dict[tuple[str, ...], HostAttachment] = field(default_factory=dict)
     statuses: dict[tuple[str, str, str], PolicyStatus] = field(default_factory=dict)
@@ -91,6 +83,8 @@ class CompiledPolicy:
         elif fact.family == RULES:
             self._world.set_rules(RulesId(fact.key[0]), fact.value)
             _put(self.rules, RulesId(fact.key[0]), fact.value)
+        elif fact.family == DIRECTION:
+            _put(self.directions, DirectionId(fact.key[0]), fact.value)
         else:
             tables: dict[Family[Any], dict[Any, Any]] = {
                 ATTACHMENT: self.attachments,
@@ -112,21 +106,31 @@ class CompiledPolicy:
 
     def decide(self, way: Way, direction: Direction, packet: Packet, *, preview: bool = False) -> Verdict:
         """The same with the whole path."""
-        return verdicts.decide(direction, way, packet.flow, self._world, preview=preview)
+        return verdicts.decide(self.whole(direction), way, packet.flow, self._world, preview=preview)
 
     def _allows(self, direction: Direction, way: Way, packet: Packet, preview: bool) -> bool:
-        quick = verdicts.allows(direction, way, packet.flow, self._world, preview=preview)
+        quick = verdicts.allows(self.whole(direction), way, packet.flow, self._world, preview=preview)
         assert quick == (self.decide(way, direction, packet, preview=preview).action == "allow")
         return quick
+
+    def whole(self, direction: Direction) -> Direction:
+        """What stands in its place when it is shared."""
+        if not direction.shared:
+            return direction
+        shared = self.directions.get(direction.shared)
+        return closed(direction.shared) if shared is None else shared.direction
 
     def complaints(self) -> list[str]:
         """References that lead nowhere, things that nobody refers to, groups that are not packed as they must be."""
         found: list[str] = []
         for key, direction in self._directions():
             tiers = (*direction.tiers, *(direction.preview or ()))
-            named = {uid for tier in tiers for uid in tier.rules}
+            named = set(rules_named(direction))
             found += (f"{key} names unknown rules {uid}" for uid in named if uid not in self.rules)
             found += (f"{key} has an empty tier {tier.tier}" for tier in tiers if not tier.rules)
+        shared = {id_ for key in (self.attachments, self.hosts) for one in key.values() for id_ in shared_by(one)}
+        found += (f"somebody names unknown direction {id_}" for id_ in shared - self.directions.keys())
+        found += (f"nobody names direction {id_}" for id_ in self.directions.keys() - shared)
         used: set[GroupId] = set()
         for uid, rules in self.rules.items():
             named_groups = set(groups_of((*rules.ingress, *rules.egress)))
@@ -142,13 +146,13 @@ class CompiledPolicy:
             found += (f"segment {at} of group {id_}: {complaint}" for complaint in _malformed(group))
         return found
 
-    def _directions(self) -> Iterator[tuple[tuple[str, ...], Direction]]:
-        for key, attachment in self.attachments.items():
-            yield key, attachment.ingress
-            yield key, attachment.egress
-        for host, hosted in self.hosts.items():
-            for name in HOST_DIRECTIONS:
-                yield (*host, name), getattr(hosted, name)
+    def _directions(self) -> Iterator[tuple[object, Direction]]:
+        for held in (self.attachments, self.hosts):
+            for key, attachment in held.items():
+                for direction in directions_of(attachment):
+                    yield key, direction
+        for id_, shared in self.directions.items():
+            yield id_, shared.direction
 
 
 def facts_of(changes: Changes) -> list[Fact]:
@@ -156,6 +160,7 @@ def facts_of(changes: Changes) -> list[Fact]:
     return [
         *(Fact(GROUP, (id_, str(segment)), value) for (id_, segment), value in changes.groups.items()),
         *(Fact(RULES, (id_,), value) for id_, value in changes.rules.items()),
+        *(Fact(DIRECTION, (id_,), value) for id_, value in changes.directions.items()),
         *(Fact(ATTACHMENT, tuple(key), value) for key, value in changes.attachments.items()),
         *(Fact(HOST_ATTACHMENT, tuple(key), value) for key, value in changes.hosts.items()),
         *(Fact(POLICY_STATUS, tuple(key), value) for key, value in changes.statuses.items()),

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from bus_schemas.policy import Attachment, Direction, Group, HostAttachment, PolicyStatus, Rule, Rules
+from bus_schemas.policy import Attachment, Direction, Group, HostAttachment, PolicyStatus, Rule, Rules, SharedDirection
 from bus_schemas.resources import Resource
 from bus_schemas.subjects import DESIRED, Fact
 from services.policy_compiler.core import Core
@@ -56,10 +56,11 @@ def plugged(where: str, address: str, /, *ports: tuple[str, str, int], **labels:
 
 
 class Compiler:
-    def __init__(self, *facts: Fact) -> None:
-        self.core = Core()
+    def __init__(self, *facts: Fact, core: Core | None = None) -> None:
+        self.core = core or Core()
         self.groups: dict[tuple[str, int], Group] = {}
         self.rules: dict[str, Rules] = {}
+        self.directions: dict[str, SharedDirection] = {}
         self.pods: dict[str, Attachment] = {}
         self.hosts: dict[str, HostAttachment] = {}
         self.statuses: dict[str, PolicyStatus] = {}
@@ -73,6 +74,7 @@ class Compiler:
         return {
             *self._take("group", self.groups, {tuple(key): group for key, group in changes.groups.items()}),
             *self._take("rules", self.rules, changes.rules),
+            *self._take("direction", self.directions, changes.directions),
             *self._take("pod", self.pods, {f"{k.namespace}/{k.name}": a for k, a in changes.attachments.items()}),
             *self._take("host", self.hosts, {"/".join(key): a for key, a in changes.hosts.items()}),
             *self._take("status", self.statuses, {"/".join(filter(None, k)): s for k, s in changes.statuses.items()}),

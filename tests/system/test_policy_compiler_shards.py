@@ -68,6 +68,7 @@ def compiled(facts: list[Fact]) -> dict[Key, Any]:
     return {
         **{(segment.group, str(segment.segment)): group for segment, group in changes.groups.items()},
         **{(uid,): rules for uid, rules in changes.rules.items()},
+        **{(id,): direction for id, direction in changes.directions.items()},
         **{tuple(key): attachment for key, attachment in changes.attachments.items()},
     }
 

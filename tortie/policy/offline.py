@@ -10,10 +10,11 @@ from typing import Any
 
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.explanations import WayReport, way_report
-from bus_schemas.ids import NodeName, PodKey
+from bus_schemas.ids import DirectionId, NodeName, PodKey
 from bus_schemas.policy import Attachment, Direction, Way
 from bus_schemas.policy_snapshot import Snapshot
 from bus_schemas.resources import Resource
+from bus_schemas.shared_directions import unfold
 from bus_schemas.subjects import DESIRED, ENDPOINT, Fact
 from bus_schemas.verdicts import Flow
 from services.policy_compiler.core import Core
@@ -29,6 +30,7 @@ class OfflineCluster:
         self.faults: list[str] = []
         """What the compiler could not compile and closed instead."""
         self._core = Core()
+        self._directions: dict[DirectionId, Direction] = {}
         self._nodes: dict[PodKey, str] = {}
         for resource in resources:
             self.put(resource)
@@ -70,10 +72,15 @@ class OfflineCluster:
             self.world.set_group(group, at, value)
         for id, rules in changes.rules.items():
             self.world.set_rules(id, rules)
+        for direction, shared in changes.directions.items():
+            if shared is None:
+                del self._directions[direction]
+            else:
+                self._directions[direction] = shared.direction
         for where, attachment in changes.attachments.items():
             key = PodKey(where.namespace, where.name)
             if attachment is not None:
-                self.attachments[key] = attachment
+                self.attachments[key] = unfold(attachment, self._directions)
             elif (known := self.attachments.get(key)) is not None and known.node == where.node:
                 del self.attachments[key]
         self.faults = [f"{fault.object}: {fault.message}" for fault in self._core.faults]

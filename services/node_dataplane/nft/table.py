@@ -12,6 +12,8 @@ Each arrow is a `References`: a thing is followed while something above it uses 
 chain or a map names it. A change marks what it touches as stale, `_settle` writes that anew from the top of the drawing
 to the bottom, into the journals of the `Ruleset`; `flush` takes their differences as one transaction.
 
+Attachments come with their shared directions in place: `directions` is in front of it all.
+
 A change of members touches none of the above but the elements of its sets.
 
 The protocol: `flush` (or `whole`), commit it, then `committed` or `failed`, and only then the next flush. After a
@@ -20,16 +22,17 @@ failure nobody knows what the kernel holds, so the next flush replaces the whole
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from bus_schemas.ids import GroupId, PodKey, RulesId
+from bus_schemas.ids import DirectionId, GroupId, PodKey, RulesId
 from bus_schemas.policy import Attachment, Direction, Group, HostAttachment, Rule, Rules
-from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, RULES, Fact
+from bus_schemas.subjects import ATTACHMENT, DIRECTION, GROUP, HOST_ATTACHMENT, RULES, Fact
 from services.node_dataplane.nft import frame, host
 from services.node_dataplane.nft.attribution import GUARDS, Claims, Counted, Denial
 from services.node_dataplane.nft.chains import Chain, endpoint_chains
+from services.node_dataplane.nft.directions import Directions
 from services.node_dataplane.nft.frame import NodeRules
 from services.node_dataplane.nft.governed import Devices, Governed, govern
 from services.node_dataplane.nft.groups import Delta, GroupState, MalformedGroup
@@ -73,6 +76,7 @@ class Wanted(NamedTuple):
 
     rules: frozenset[RulesId]
     groups: frozenset[GroupId]
+    directions: frozenset[DirectionId]
 
 
 class Flush(NamedTuple):
@@ -129,6 +133,7 @@ class PolicyTable:
         # Facts
         self._node = node or NodeRules()
         self._endpoints: dict[PodKey, _Endpoint] = {}
+        self._directions = Directions()
         self._attachments: dict[PodKey, Attachment] = {}
         self._rules: dict[RulesId, Rules] = {}
         self._groups: dict[GroupId, GroupState] = {}
@@ -163,7 +168,7 @@ class PolicyTable:
         self._faulty: set[_Policy] = set()
         """Policies with rules that were closed."""
         self._unattached: dict[PodKey, str] = {}
-        """Plugged pods that no attachment governs, and why."""
+        """Plugged pods that their attachment does not govern yet, and why."""
         self._malformed: dict[GroupId, str] = {}
         # What is to be settled
         self._stale_hosts = False
@@ -227,7 +232,22 @@ class PolicyTable:
         self._frame()
 
     def apply(self, fact: Fact) -> None:
-        """ATTACHMENT and HOST_ATTACHMENT (of this node), RULES and GROUP facts; all others are none of its business."""
+        """ATTACHMENT and HOST_ATTACHMENT (of this node), DIRECTION, RULES and GROUP facts; all others are none of its
+        business."""
+        for whole in self.unfold(fact):
+            self.learn(whole)
+
+    def unfold(self, fact: Fact) -> Sequence[Fact]:
+        """What a fact comes to with shared directions in their place: each is to be learnt, in order. Whoever wants to
+        know what a fact changes looks between this and `learn`."""
+        if fact.family == ATTACHMENT:
+            self._stale_pods.add(PodKey(fact.key[1], fact.key[2]))
+        elif fact.family not in (HOST_ATTACHMENT, DIRECTION):
+            return (fact,)
+        return self._directions.take(fact)
+
+    def learn(self, fact: Fact) -> None:
+        """A fact that was unfolded."""
         if fact.family == GROUP:
             self._apply_group(GroupId(fact.key[0]), fact.key[1], fact.value)
         elif fact.family == RULES:
@@ -284,9 +304,10 @@ class PolicyTable:
     def wanted(self) -> Wanted:
         """What to follow now. Facts about anything else are forgotten: their keys are read anew when wanted again."""
         self._settle()
-        if self._wanted is None:
+        directions = self._directions.wanted()
+        if self._wanted is None or self._wanted.directions is not directions:
             wanted = frozenset(rules for _, rules in self._structure_uses.used)
-            self._wanted = Wanted(wanted, frozenset(self._policy_uses.used))
+            self._wanted = Wanted(wanted, frozenset(self._policy_uses.used), directions)
             self._unasked |= self._rules.keys() | self._groups.keys()
         for id_ in self._unasked - self._wanted.rules - self._wanted.groups:
             self._rules.pop(RulesId(id_), None)
@@ -347,7 +368,7 @@ class PolicyTable:
 
     @property
     def attachments(self) -> Mapping[PodKey, Attachment]:
-        """Of this node, whether the pod is plugged in or not."""
+        """Of this node, whether the pod is plugged in or not; with shared directions in their place."""
         return self._attachments
 
     def counted(self) -> Mapping[str, Counted]:
@@ -374,8 +395,8 @@ class PolicyTable:
         else:
             assert self._pending is None, "a transaction is neither committed nor failed"
             self._settle()
-            commands, ahead = self._ruleset.differences()
-            transaction = self._begin(commands, ahead=ahead) if commands or ahead else None
+            commands = tuple(self._ruleset.differences())
+            transaction = self._begin(commands) if commands else None
         self._report()
         return Flush(transaction, self._programmed, self._blocked)
 
@@ -397,11 +418,9 @@ class PolicyTable:
         self._pending = None
         self._in_kernel = False
 
-    def _begin(
-        self, commands: tuple[Command, ...], *, whole: bool = False, ahead: tuple[Command, ...] = ()
-    ) -> Transaction:
+    def _begin(self, commands: tuple[Command, ...], *, whole: bool = False) -> Transaction:
         self._revision += 1
-        self._pending = Transaction(self._revision, commands, whole, ahead)
+        self._pending = Transaction(self._revision, commands, whole)
         return self._pending
 
     # --- settling: from the top of the drawing to its bottom
@@ -442,13 +461,16 @@ class PolicyTable:
         attachment = self._attachments.get(pod)
         names: dict[Way, str] = {}
         self._unattached.pop(pod, None)
+        lacking = self._directions.lacking(ATTACHMENT, *pod)
         if endpoint is None:
             pass
         elif attachment is None:
-            self._unattached[pod] = "no attachment yet"
+            self._unattached[pod] = lacking or "no attachment yet"
         elif attachment.container != endpoint.container:
-            self._unattached[pod] = "its attachment is for another container"
+            self._unattached[pod] = lacking or "its attachment is for another container"
         else:
+            if lacking:
+                self._unattached[pod] = f"{lacking}; the policy before is kept"
             for way in WAYS:
                 direction = attachment.egress if way == "egress" else attachment.ingress
                 names[way] = name = endpoint_chain(way, direction)

@@ -12,7 +12,7 @@ from services.policy_compiler.selection import identity
 from tests.support.expanders import gone
 from tests.support.policy_worlds import desired, endpoint, manifests, namespace, pod
 
-NONE = {"host endpoints": 0, "network sets": 0}
+NONE = {"host endpoints": 0, "network sets": 0, "directions": 0}
 WEB = 'app == "web"'
 POLICY = """
 apiVersion: projectcalico.org/v3

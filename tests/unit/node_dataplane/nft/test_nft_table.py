@@ -293,13 +293,13 @@ def test_a_policy_that_begins_to_pass_moves_into_its_tier_and_back(world: World)
 def test_wanted_follows_the_attachments() -> None:
     table = PolicyTable()
     tell(table, attach("server", ingress=direction(tier("web")), egress=direction(tier("out"))))
-    assert table.wanted() == (frozenset(), frozenset()), "the pod is not here"
+    assert table.wanted() == (frozenset(), frozenset(), frozenset()), "the pod is not here"
     plug(table, "server", SERVER)
     assert table.wanted().rules == {"web", "out"}
     tell(table, WEB, rules("out", ingress=[allow(source=Match(groups=groups("s:unused")))]))
     assert table.wanted().groups == {"s:a"}, "`out` is attached for egress only"
     tell(table, detach("server"))
-    assert table.wanted() == (frozenset(), frozenset())
+    assert table.wanted() == (frozenset(), frozenset(), frozenset())
 
 
 def test_what_is_not_wanted_is_forgotten(world: World) -> None:
