@@ -65,7 +65,7 @@ def services(policy: Policy, landscape: Landscape) -> Iterator[Finding]:
                     yield warning("service-address", policy, path, f"{says}: never met", do)
 
 
-def _governed(policy: Policy, landscape: Landscape) -> list[Pod] | None:
+def _governed(policy: Policy, landscape: Landscape) -> Iterator[Pod] | None:
     """None: it cannot be said."""
     spec = policy.spec
     selector = parsed(spec.selector)
@@ -76,7 +76,7 @@ def _governed(policy: Policy, landscape: Landscape) -> list[Pod] | None:
     ):
         return None
     pods = landscape.pods(policy.metadata.namespace)
-    return [pod for pod in pods if selector.matches(labels_of(pod))]
+    return (pod for pod in pods if selector.matches(labels_of(pod)))
 
 
 def selects(policy: Policy, landscape: Landscape) -> Iterator[Finding]:
@@ -93,10 +93,14 @@ def selects(policy: Policy, landscape: Landscape) -> Iterator[Finding]:
     mentions = parsed(policy.spec.selector)
     if mentions is not None and any(label.startswith(("pcns.", "pcsa.")) for label in mentions.labels):
         return
-    if not governed:
+    pod = None
+    for pod in governed:
+        if not pod.spec.host_network:
+            return
+    if pod is None:
         says = "no endpoint matches it now"
         yield note("selects-nothing", policy, "spec.selector", says, "check the labels")
-    elif all(pod.spec.host_network for pod in governed):
+    else:
         says = "it matches only pods in the network of their node, to which no policy applies"
         do = "protect the nodes with HostEndpoints, or take hostNetwork from the pods"
         yield warning("host-network", policy, "spec.selector", says, do)

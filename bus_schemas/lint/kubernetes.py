@@ -89,7 +89,8 @@ def _wanted(selector: LabelSelector) -> Iterator[tuple[str, str]]:
 
 
 def named_ports(policy: KubernetesNetworkPolicy, landscape: Landscape) -> Iterator[Finding]:
-    if not landscape.cluster:
+    names = any(isinstance(port.port, str) for rule in policy.spec.ingress for port in rule.ports)
+    if not landscape.cluster or not names:
         return
     governed = [pod for pod in _governed(policy, landscape) if not pod.spec.host_network]
     if not governed:

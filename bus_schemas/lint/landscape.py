@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import TypeVar
 
-from bus_schemas.resources import HostEndpoint, IPPool, Namespace, Node, Pod, Resource, Service, Tier
+from bus_schemas.resources import (
+    HostEndpoint,
+    IPPool,
+    Namespace,
+    Node,
+    Pod,
+    Profile,
+    Resource,
+    Service,
+    ServiceAccount,
+    Tier,
+)
+from bus_schemas.resources.policy_scopes import DEFAULT_ALLOW
 from bus_schemas.selectors import Selector, SelectorError, parse
 
 Network = IPv4Network | IPv6Network
@@ -39,7 +51,15 @@ class Landscape:
 
     def pods(self, namespace: str) -> Iterator[Pod]:
         """Of one namespace; empty: all."""
-        return (pod for pod in self.all(Pod) if not namespace or pod.metadata.namespace == namespace)
+        return iter(self._pods.get(namespace, ())) if namespace else self.all(Pod)
+
+    @cached_property
+    def _pods(self) -> Mapping[str, Sequence[Pod]]:
+        """By namespace: many policies are often judged at once, and there can be very many pods."""
+        pods: dict[str, list[Pod]] = {}
+        for pod in self.all(Pod):
+            pods.setdefault(pod.metadata.namespace, []).append(pod)
+        return pods
 
     @cached_property
     def namespaces(self) -> Mapping[str, Mapping[str, str]]:
@@ -58,6 +78,18 @@ class Landscape:
     def nodes(self) -> tuple[Network, ...]:
         found = (node.address(family) for node in self.all(Node) for family in (4, 6))
         return tuple(ip_network(str(ip_interface(text).ip)) for text in found if text)
+
+    @cached_property
+    def node_names(self) -> frozenset[str]:
+        return frozenset(node.metadata.name for node in self.all(Node))
+
+    def has_profile(self, name: str) -> bool:
+        """Those of namespaces and service accounts are made of these; one always exists."""
+        if name.startswith("kns."):
+            return name.removeprefix("kns.") in self.namespaces
+        if name.startswith("ksa."):
+            return any(name == f"ksa.{a.metadata.namespace}.{a.metadata.name}" for a in self.all(ServiceAccount))
+        return name == DEFAULT_ALLOW or any(profile.metadata.name == name for profile in self.all(Profile))
 
     @cached_property
     def services(self) -> Mapping[Network, str]:

@@ -6,7 +6,7 @@ import pytest
 
 from bus_schemas.lint import Landscape, lint
 from bus_schemas.manifests import Accepted, read
-from bus_schemas.resources import Resource
+from bus_schemas.resources import Pod, Resource
 
 CLUSTER = """
 {apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p}, spec: {cidr: 10.244.0.0/16}}
@@ -217,3 +217,16 @@ def test_paths_and_sentences() -> None:
         "spec.ingress[0].from[1].ipBlock.cidr: 10.96.0.10/32 is of Service shop/web, whose address nodes replace "
         "before policies are asked: never met: select the service's pods instead [service-address]"
     )
+
+
+def test_the_pods_are_gone_through_once_for_however_many_policies() -> None:
+    several = [policy for at in range(5) for policy in resources(kubernetes("{}").replace("name: p", f"name: p{at}"))]
+    asked: list[type[Resource]] = []
+
+    def of(kind: type[Resource]) -> list[Resource]:
+        asked.append(kind)
+        return []
+
+    lint(several, Landscape(of, cluster=True))
+    assert len(several) == 5
+    assert asked.count(Pod) == 1
