@@ -32,7 +32,7 @@ CHECKS: dict[type[Resource], tuple[Check, ...]] = {
     KubernetesNetworkPolicy: kubernetes.CHECKS,
     NetworkPolicy: calico.CHECKS,
     GlobalNetworkPolicy: (*calico.CHECKS, *calico.GLOBAL_CHECKS),
-    HostEndpoint: (hosts.closed,),
+    HostEndpoint: (hosts.closed, hosts.astray, hosts.nameless_ports),
     FelixConfiguration: (hosts.no_failsafe,),
 }
 

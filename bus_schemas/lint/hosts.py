@@ -22,6 +22,26 @@ def closed(host: HostEndpoint, landscape: Landscape) -> Iterator[Finding]:
     yield warning("locked-out", host, "spec", says, do)
 
 
+def astray(host: HostEndpoint, landscape: Landscape) -> Iterator[Finding]:
+    """What it names is not there."""
+    if not landscape.cluster:
+        return
+    if host.spec.node not in landscape.node_names:
+        says, do = f"there is no node {host.spec.node!r}, so it does nothing", "correct the node's name"
+        yield warning("unknown-node", host, "spec.node", says, do)
+    for at, name in enumerate(host.spec.profiles):
+        if not landscape.has_profile(name):
+            says = f"there is no profile {name!r}: what no policy decides is denied"
+            yield warning("unknown-profile", host, f"spec.profiles[{at}]", says, "create it, or correct its name")
+
+
+def nameless_ports(host: HostEndpoint, _: Landscape) -> Iterator[Finding]:
+    """Named ports are found by address, and it says none."""
+    if host.spec.ports and not host.spec.expected_ips:
+        says = "rules find named ports by the host endpoint's addresses, and it has no expectedIPs"
+        yield warning("ports-without-address", host, "spec.ports", says, "give it expectedIPs")
+
+
 def no_failsafe(configuration: FelixConfiguration, landscape: Landscape) -> Iterator[Finding]:
     if configuration.spec.failsafe_inbound_host_ports == () and landscape.hosts:
         says = "without failsafe ports, the host endpoints' policies can close ssh and the bus to their nodes"

@@ -158,7 +158,7 @@ class Core:
         elif (view := self._views.get(fact.family)) is not None:
             key = fact.key if len(fact.key) > 1 else fact.key[0]
             if fact.family == ENDPOINT:
-                self._own(self.endpoints.get(key), fact.value)
+                self._own(self.endpoints.get((fact.key[0], fact.key[1], fact.key[2])), fact.value)
             if fact.value is None:
                 view.pop(key, None)
             else:

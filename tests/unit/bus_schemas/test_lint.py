@@ -178,6 +178,16 @@ def peer(text: str) -> str:
             id="one way",
         ),
         pytest.param("locked-out", host(), host(more=", profiles: [projectcalico-default-allow]"), id="locked out"),
+        pytest.param("unknown-node", host().replace("node: n1", "node: n9"), host(), id="no such node"),
+        pytest.param(
+            "unknown-profile", host(more=", profiles: [p]"), host(more=", profiles: [kns.shop]"), id="no such profile"
+        ),
+        pytest.param(
+            "ports-without-address",
+            host(more=", ports: [{name: x, protocol: TCP, port: 1}]"),
+            host(more=", expectedIPs: [10.0.0.15], ports: [{name: x, protocol: TCP, port: 1}]"),
+            id="ports without addresses",
+        ),
     ],
 )
 def test_each_check(code: str, speaks: str, silent: str) -> None:
