@@ -395,8 +395,8 @@ class PolicyTable:
         else:
             assert self._pending is None, "a transaction is neither committed nor failed"
             self._settle()
-            commands = tuple(self._ruleset.differences())
-            transaction = self._begin(commands) if commands else None
+            commands, ahead = self._ruleset.differences()
+            transaction = self._begin(commands, ahead=ahead) if commands or ahead else None
         self._report()
         return Flush(transaction, self._programmed, self._blocked)
 
@@ -418,9 +418,11 @@ class PolicyTable:
         self._pending = None
         self._in_kernel = False
 
-    def _begin(self, commands: tuple[Command, ...], *, whole: bool = False) -> Transaction:
+    def _begin(
+        self, commands: tuple[Command, ...], *, whole: bool = False, ahead: tuple[Command, ...] = ()
+    ) -> Transaction:
         self._revision += 1
-        self._pending = Transaction(self._revision, commands, whole)
+        self._pending = Transaction(self._revision, commands, whole, ahead)
         return self._pending
 
     # --- settling: from the top of the drawing to its bottom
