@@ -5,11 +5,12 @@ In Kubernetes Calico keeps a node's BGP data in annotations of the core node; th
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import dataclass
 
 from bus_schemas.manifests.addresses import address, interface_address, network
 from bus_schemas.manifests.envelope import Envelope, metadata
-from bus_schemas.manifests.fields import At, Fields, Unknown
+from bus_schemas.manifests.fields import At, Fields, Unknown, said
 from bus_schemas.manifests.numbers import as_number
 from bus_schemas.resources.core import Node, NodeAddress, NodeBgp, NodeSpec
 
@@ -17,6 +18,9 @@ _CORE = Envelope(namespaced=False, unknown=Unknown.IGNORED)
 _CALICO = Envelope(namespaced=False)
 
 _ANNOTATION = "projectcalico.org/"
+
+WIREGUARD_KEY = 32
+"""Bytes of a Curve25519 key."""
 
 
 def core_node(document: Fields) -> Node:
@@ -41,6 +45,8 @@ def calico_node(document: Fields) -> Node:
     spec.known("orchRefs", "ipv4VXLANTunnelAddr", "ipv6VXLANTunnelAddr", "vxlanTunnelMACAddr", "vxlanTunnelMACAddrV6")
     spec.known("interfaces")
     spec.maybe("wireguard", _wireguard)
+    for name in ("wireguardPublicKey", "wireguardPublicKeyV6"):
+        status.maybe(name, _wireguard_key)
     pod_cidrs = _pod_cidrs(spec) or _pod_cidrs(status)
     spec.close(Unknown.NEARLY_REFUSED)
     return Node(metadata=meta, spec=NodeSpec(bgp=bgp, pod_cidrs=pod_cidrs, addresses=addresses))
@@ -54,6 +60,16 @@ def _wireguard(at: At) -> None:
             address(place, family=family)
     fields.close(Unknown.NEARLY_REFUSED)
     at.warn("has no effect here")
+
+
+def _wireguard_key(at: At) -> None:
+    text = at.string()
+    try:
+        key = b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if text and len(key) != WIREGUARD_KEY:
+        at.fault(f"must be the base64 of {WIREGUARD_KEY} bytes, not {said(text)}")
 
 
 def _pod_cidrs(fields: Fields) -> tuple[str, ...]:

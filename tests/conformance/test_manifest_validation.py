@@ -30,6 +30,7 @@ def _rule(value: Any) -> tuple[str, dict[str, Any]]:
 
 TYPES = {
     "v3.IPPool": _whole("IPPool"),
+    "v3.IPPoolSpec": _spec("IPPool"),
     "v3.NetworkPolicy": _whole("NetworkPolicy"),
     "v3.GlobalNetworkPolicy": _whole("GlobalNetworkPolicy"),
     "v3.FelixConfiguration": _whole("FelixConfiguration"),
@@ -37,6 +38,7 @@ TYPES = {
     "v3.BGPConfiguration": _whole("BGPConfiguration"),
     "v3.BGPConfigurationSpec": _spec("BGPConfiguration"),
     "internalapi.NodeSpec": _spec("Node"),
+    "internalapi.NodeStatus": lambda value: ("Node", {"metadata": {"name": "default"}, "status": value}),
     "v3.Rule": _rule,
     "v3.EntityRule": lambda value: _rule({"action": "Allow", "protocol": "TCP", "source": value}),
     "v3.ICMPFields": lambda value: _rule({"action": "Allow", "protocol": "ICMP", "icmp": value}),

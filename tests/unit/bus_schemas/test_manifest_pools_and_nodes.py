@@ -206,6 +206,12 @@ def test_wireguard_of_a_node_is_judged_though_it_has_no_effect() -> None:
     )
 
 
+@pytest.mark.parametrize("key", ["foobar", "?", "a" * 44])
+def test_wireguard_keys_are_judged(key: str) -> None:
+    text = manifest("projectcalico.org/v3", "Node", "{}") + f"status: {{wireguardPublicKey: '{key}'}}\n"
+    assert any("status.wireguardPublicKey: must be the base64 of 32 bytes" in fault for fault in faults(text))
+
+
 # --- configuration
 
 
