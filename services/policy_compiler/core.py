@@ -50,7 +50,7 @@ from services.policy_compiler.directions import LONGEST, Directions
 from services.policy_compiler.endpoints import Endpoints, WorkloadKey
 from services.policy_compiler.faults import Fault, Faults, StatusKey
 from services.policy_compiler.groups import Groups, SegmentKey
-from services.policy_compiler.hosts import HostKey, Hosts
+from services.policy_compiler.hosts import DEFAULT_ALLOW, HostKey, Hosts
 from services.policy_compiler.label_index import NOTHING, LabelIndex
 from services.policy_compiler.members import Change, Member
 from services.policy_compiler.network_sets import NetworkSetKey, NetworkSets
@@ -237,7 +237,8 @@ class Core:
         translated = self._policy_door(Profile)
 
         def door(key: Key, value: Any) -> None:
-            translated(key, value)
+            if key[1] != DEFAULT_ALLOW:  # the api writes that one unasked: it is nobody's wish, see `is_blank`
+                translated(key, value)
             self._hosts.set_profile(key[1], value)
 
         return door

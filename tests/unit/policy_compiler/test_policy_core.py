@@ -6,6 +6,7 @@ import msgspec
 
 from bus_schemas.resources import NetworkPolicy
 from bus_schemas.subjects import Fact
+from services.api.standing import STANDING
 from services.policy_compiler.core import Core
 from services.policy_compiler.groups import SegmentKey
 from services.policy_compiler.selection import identity
@@ -55,6 +56,16 @@ def test_first_flush_is_everything() -> None:
     core = run()
     assert not core.is_blank
     assert core.sizes == {"endpoints": 3, "policies": 1, "selections": 2, "groups": 1, "attachments": 3} | NONE
+
+
+def test_what_every_cluster_has_is_no_wish() -> None:
+    """Else an emptied bus would look like the wish to have no policy any more, as soon as the api has started."""
+    core = Core()
+    for resource in STANDING:
+        core.apply(desired(resource))
+    assert core.is_blank
+    assert not core.flush()
+    assert core.is_blank
 
 
 def test_a_fact_told_again_changes_nothing() -> None:
