@@ -9,9 +9,10 @@ import yaml
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import NodeName
 from bus_schemas.manifests import Accepted, read
-from bus_schemas.subjects import ATTACHMENT, DESIRED, ENDPOINT, GROUP, RULES, Fact
+from bus_schemas.subjects import DESIRED, ENDPOINT, Fact
 from services.policy_compiler.core import Core as Compiler
 from tests.support.api import KUBERNETES_POLICY, NAMESPACE, NODE, POD, joined
+from tests.support.compiled_policy import facts_of
 from tests.support.waiting import until
 from tests.system.test_api_cli import Tortie, tortie  # noqa: F401
 
@@ -27,8 +28,8 @@ spec:
 
 
 async def compile_for(tortie: Tortie, *documents: str) -> None:  # noqa: F811
-    """What the policy compiler would do of these documents and two plugged in pods."""
-    compiler, bus = Compiler(), tortie.api.bus
+    """What the policy compiler would do of these documents and two plugged in pods, with every direction shared."""
+    compiler, bus = Compiler(longest_direction=0), tortie.api.bus
     for outcome in read(joined(*documents)):
         assert isinstance(outcome, Accepted)
         compiler.apply(Fact(DESIRED[type(outcome.resource)], outcome.resource.key, outcome.resource))
@@ -38,11 +39,7 @@ async def compile_for(tortie: Tortie, *documents: str) -> None:  # noqa: F811
         )
         compiler.apply(Fact(ENDPOINT, ("node1", "develop", name), endpoint))
         await bus.put(ENDPOINT, ("node1", "develop", name), endpoint)
-    changes = compiler.flush()
-    facts = [Fact(GROUP, (group, str(at)), value) for (group, at), value in changes.groups.items()]
-    facts += [Fact(RULES, (id,), rules) for id, rules in changes.rules.items()]
-    facts += [Fact(ATTACHMENT, tuple(key), attachment) for key, attachment in changes.attachments.items()]
-    for fact in facts:
+    for fact in facts_of(compiler.flush()):
         await bus.put(fact.family, fact.key, fact.value)
 
 

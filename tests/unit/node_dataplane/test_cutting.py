@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from bus_schemas.ids import PodKey, RulesId
-from bus_schemas.policy import Match, Rule
-from bus_schemas.subjects import Fact
+from bus_schemas.policy import Direction, Match, Rule, SharedDirection
+from bus_schemas.shared_directions import direction_id
+from bus_schemas.subjects import DIRECTION, Fact
 from services.node_dataplane import cutting
 from services.node_dataplane.cutting import Changes, concerned, describe, not_allowed
 from services.node_dataplane.netlink.conntrack import Tracked
@@ -53,8 +54,9 @@ class Node:
 
     def tell(self, *facts: Fact) -> None:
         for fact in facts:
-            self.changes.note(fact)
-            self.table.apply(fact)
+            for whole in self.table.unfold(fact):
+                self.changes.note(whole)
+                self.table.learn(whole)
 
     def flush(self) -> bool:
         self.table.wanted()
@@ -138,6 +140,15 @@ def test_what_members_mean_to_a_rule(rule: Rule, came: bool, went: bool) -> None
     node = Node(cutting_(rules("web", ingress=[rule])), *GOVERNED)
     assert bool(node.cut_of(group("s:s", A, B))) is came
     assert bool(node.cut_of(group("s:s", B))) is went
+
+
+def test_a_shared_direction_changes_a_pod_when_it_is_known() -> None:
+    node = Node(*GOVERNED, cutting_(FROM_S))
+    other = direction(tier("other"))
+    id = direction_id(other)
+    assert node.cut_of(attach("a", ingress=Direction(shared=id))) == {}
+    assert node.cut_of(Fact(DIRECTION, (id,), SharedDirection(direction=other))) == {pod("a"): frozenset({WEB})}
+    assert node.cut_of(attach("a", ingress=other)) == {}, "it is the same"
 
 
 def test_a_change_waits_for_the_kernel_and_is_never_lost() -> None:
