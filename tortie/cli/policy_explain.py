@@ -135,7 +135,7 @@ def _step_lines(step: Report, indent: str) -> Iterator[Line]:
         yield _STYLES[outcome], f"{indent}{_mark(outcome)} {step['says']}"
         return
     for skipped in step["skipped"] if outcome != "no match" else ():
-        yield "dim", f"{indent}  {step['policy']} {skipped['rule']} ({skipped['says']}): no, {skipped['why']}"
+        yield "dim", f"{indent}  {step['policy']} {skipped['rule']} ({skipped['says']}): {skipped['why']}"
     if outcome == "no match":
         about = "no rule" if step["skipped"] else "it has no rules this way"
         yield "dim", f"{indent}- {step['policy']}: {about}{' matches' if step['skipped'] else ''}"

@@ -45,7 +45,10 @@ def _completed(document: dict[str, Any], source: str) -> dict[str, Any]:
     top = {key: list(whole.pop(key)) for key in ("allow", "deny") if whole.get(key)}
     pods = {key: {"node": node, **(spec or {})} for key, spec in (whole.get("pods") or {}).items()}
     for line in (line for lines in top.values() for line in lines):
-        way = scenario.traffic(line)
+        try:
+            way = scenario.traffic(line)
+        except ScenarioFault as error:
+            raise ScenarioFault(f"{source}: {line!r}: {error}") from error
         for end in (way.source, way.destination):
             if end.kind == "pod":
                 pods.setdefault(end.name, {"node": node})

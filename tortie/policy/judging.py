@@ -2,8 +2,8 @@
 
 Pods get addresses of the pools that the file has (or of 10.244.0.0/16), each node a block of its own, so `@ip(...)` and
 `@block(...)` stand for something. What policy does not decide is not judged, and is counted: routes and other tables of
-the kernel, commands, packets on the wire; and lines about a node and a pod of another node where the answer depends on
-whether they speak through a tunnel.
+the kernel, commands, packets on the wire; and lines where the answer depends on whether they go through a tunnel; and
+what a node under a host endpoint sends and receives itself (failsafe ports are its agent's).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bus_schemas.resources import IPPool, Namespace, Pod, Resource
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.verdict_words import NUMBERS
 from bus_schemas.verdicts import Flow
+from services.api.explain_hosts import EVERY, Device, Hop, on_the_way
 from services.api.kinds import kinds_named
 from tortie.lab import placeholders, scenario
 from tortie.lab.checks import ROLES
@@ -249,7 +250,11 @@ class _Run:
 
     def _check(self, step: str, kind: Literal["allow", "deny"], line: str) -> Check:
         way = scenario.traffic(self._memory.fill(line, ROLES))
-        answers = [self._ways(way, address) for address in self._sources(way)]
+        if any(end.kind == "node" and self._cluster.hosts_of(end.name) for end in (way.source, way.destination)):
+            return Check(step, kind, line, "not judged", "a host endpoint governs the node: `tortie lab run` tells")
+        answers = [
+            self._ways(way, address, tunnel) for address in self._sources(way) for tunnel in (False, *self._tunnels)
+        ]
         verdicts = {all(report.action == "allow" for report in reports) for reports in answers}
         if len(verdicts) > 1:
             return Check(step, kind, line, "not judged", "through a tunnel the answer is another than without")
@@ -258,7 +263,13 @@ class _Run:
         why = "; ".join(f"{r.way} of {r.endpoint}: {r.because}" for r in ([deciding] if deciding else reports))
         return Check(step, kind, line, "ok" if allowed == (kind == "allow") else "FAIL", why, tuple(reports))
 
-    def _ways(self, way: Traffic, source: str) -> list[WayReport]:
+    @property
+    def _tunnels(self) -> tuple[bool, ...]:
+        """Empty: nothing goes through a tunnel."""
+        pools = (r.spec for r in self._cluster.resources.values() if isinstance(r, IPPool) and not r.spec.disabled)
+        return (True,) if any((pool.vxlan_mode, pool.ipip_mode) != ("Never", "Never") for pool in pools) else ()
+
+    def _ways(self, way: Traffic, source: str, tunnel: bool) -> list[WayReport]:
         destination = self._addresses(way.destination)[0]
         protocol = NUMBERS[way.protocol.upper()]
         ours, theirs = ip_address(source), ip_address(destination)
@@ -271,11 +282,32 @@ class _Run:
             return reports
         if way.source.kind == "pod":
             reports.append(self._cluster.way(scenario.pod_key(way.source.name), "egress", flow))
+        reports += on_the_way(self._hops(way, tunnel), flow, self._cluster.world).reports
         if way.destination.kind == "pod":
             key = scenario.pod_key(way.destination.name)
             if not (way.source.kind == "node" and self._pod(key)[0].node == way.source.name):
                 reports.append(self._cluster.way(key, "ingress", flow))
         return reports
+
+    def _hops(self, way: Traffic, tunnel: bool) -> Iterator[Hop]:
+        """The nodes that it passes. Through a tunnel only the host endpoint of every device sees it."""
+        source, destination = self._node(way.source), self._node(way.destination)
+        if way.source.kind == "node" and source == destination:
+            return
+        inside: dict[str, Device] = {"pod": "pod", "node": "itself"}
+        for node in dict.fromkeys(filter(None, (source, destination))):
+            yield Hop(
+                inside[way.source.kind] if node == source else "uplink",
+                inside[way.destination.kind] if node == destination else "uplink",
+                [h for h in self._cluster.hosts_of(node) if h.interface == EVERY or not tunnel],
+                [str(ip_interface(text).ip) for text in self._nodes[node].addresses],
+            )
+
+    def _node(self, place: Place) -> str:
+        """Where it is; empty: outside."""
+        if place.kind == "pod":
+            return self._pod(scenario.pod_key(place.name))[0].node
+        return place.name if place.kind == "node" else ""
 
     def _sources(self, way: Traffic) -> Sequence[str]:
         """The addresses that the source may have: a node's own, and through a tunnel its tunnel's."""

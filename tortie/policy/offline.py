@@ -11,7 +11,7 @@ from typing import Any
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.explanations import WayReport, way_report
 from bus_schemas.ids import DirectionId, NodeName, PodKey
-from bus_schemas.policy import Attachment, Direction, Way
+from bus_schemas.policy import Attachment, Direction, HostAttachment, Way
 from bus_schemas.policy_snapshot import Snapshot
 from bus_schemas.resources import Resource
 from bus_schemas.shared_directions import unfold
@@ -27,6 +27,8 @@ class OfflineCluster:
         self.resources: dict[tuple[type[Resource], tuple[str, str]], Resource] = {}
         self.world = Snapshot()
         self.attachments: dict[PodKey, Attachment] = {}
+        self.hosts: dict[tuple[str, str], HostAttachment] = {}
+        """By node and name."""
         self.faults: list[str] = []
         """What the compiler could not compile and closed instead."""
         self._core = Core()
@@ -83,7 +85,15 @@ class OfflineCluster:
                 self.attachments[key] = unfold(attachment, self._directions)
             elif (known := self.attachments.get(key)) is not None and known.node == where.node:
                 del self.attachments[key]
+        for host, compiled in changes.hosts.items():
+            if compiled is not None:
+                self.hosts[host.node, host.name] = unfold(compiled, self._directions)
+            else:
+                self.hosts.pop((host.node, host.name), None)
         self.faults = [f"{fault.object}: {fault.message}" for fault in self._core.faults]
+
+    def hosts_of(self, node: str) -> list[HostAttachment]:
+        return [host for (at, _), host in sorted(self.hosts.items()) if at == node]
 
     def way(self, key: PodKey, way: Way, flow: Flow) -> WayReport:
         """What the pod's policies say of the flow."""

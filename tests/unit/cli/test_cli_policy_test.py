@@ -55,6 +55,18 @@ def test_scenarios_agree_with_the_lab(path: Path) -> None:
     assert bool(result.not_judged) == (path.name[:2] not in ONLY_POLICY)
 
 
+OWN = sorted((Path(__file__).parents[2] / "system" / "scenarios").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
+def test_our_scenarios_agree_with_the_lab(path: Path) -> None:
+    result = judging.judge(cases.read(path.read_text(), str(path)), str(path))
+    assert result.passed, (result.fault, result.failures)
+    unjudged = [check.traffic for check in result.checks if check.outcome == "not judged"]
+    assert all("node:node1" in traffic for traffic in unjudged)
+    assert bool(unjudged) == (path.stem == "host-endpoints")
+
+
 def test_a_short_file_holds(short: Path, capsys: Capture) -> None:
     assert main(["policy", "test", str(short)]) == 0
     out = capsys.readouterr().out
