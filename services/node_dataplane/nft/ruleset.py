@@ -5,7 +5,8 @@
     sets, then their elements (those of maps aside), counters, chains, rules, elements of maps;
     then what goes, the other way round: rules, sets, chains, counters
 
-Where a new map with intervals is among it, all that nobody leads to yet goes ahead, in a transaction of its own: see
+Where a new map with intervals is among it, or a new chain to which an old map leads, all that nobody leads to yet goes
+ahead, in a transaction of its own; and where maps go, all that nobody leads to any more goes behind in another: see
 `transaction`.
 
 `script` is the whole of it, in place of whatever is there.
@@ -37,6 +38,7 @@ _Changes = list[tuple[str, list[Command]]]
 class Differences(NamedTuple):
     commands: tuple[Command, ...]
     ahead: tuple[Command, ...]
+    behind: tuple[Command, ...]
     """See `transaction.Transaction`."""
 
 
@@ -147,6 +149,8 @@ class Ruleset:
 
         main: list[Command] = []
         slow = any(new is not None and new.kind.mapped and new.kind.interval for name, _, new in sets if name in fresh)
+        if any(before is None and after is not None and not after.hook for _, before, after in chains):
+            slow = slow or any(self._sets.now[name].kind.verdicts for name, _ in dispatch if name not in fresh)
         ahead: list[Command] = [] if slow else main
         for name, old, new in sets:
             if new is not None:
@@ -168,18 +172,20 @@ class Ruleset:
                 (main if before is not None or after.hook else ahead).extend(_add_rules(name, after))
         for name, commands in dispatch:
             (ahead if name in fresh else main).extend(commands)
-        gone = [name for name, _, after in chains if after is None]
-        for name in gone:
-            main.append(Statement(f"flush chain inet {TABLE} {name}"))
+        missed = any(new is None and old is not None and old.kind.mapped for _, old, new in sets)
+        behind: list[Command] = [] if missed else main
+        gone = [(name, before) for name, before, after in chains if before is not None and after is None]
+        for name, before in gone:
+            (main if before.hook else behind).append(Statement(f"flush chain inet {TABLE} {name}"))
         for name, old, new in sets:
             if new is None and old is not None:
-                main.append(Statement(f"delete {old.kind.word} inet {TABLE} {name}"))
-        for name in gone:
-            main.append(Statement(f"delete chain inet {TABLE} {name}"))
+                behind.append(Statement(f"delete {old.kind.word} inet {TABLE} {name}"))
+        for name, _ in gone:
+            behind.append(Statement(f"delete chain inet {TABLE} {name}"))
         for name, _, counting in counters:
             if counting is None:
-                main.append(Statement(f"delete counter inet {TABLE} {name}"))
-        return Differences(tuple(main), tuple(ahead) if slow else ())
+                behind.append(Statement(f"delete counter inet {TABLE} {name}"))
+        return Differences(tuple(main), tuple(ahead) if slow else (), tuple(behind) if missed else ())
 
     def _element_changes(self, gone: set[str]) -> tuple[_Changes, _Changes]:
         """(elements of sets, elements of maps), by name."""

@@ -395,8 +395,8 @@ class PolicyTable:
         else:
             assert self._pending is None, "a transaction is neither committed nor failed"
             self._settle()
-            commands, ahead = self._ruleset.differences()
-            transaction = self._begin(commands, ahead=ahead) if commands or ahead else None
+            changes = self._ruleset.differences()
+            transaction = self._begin(*changes) if any(changes) else None
         self._report()
         return Flush(transaction, self._programmed, self._blocked)
 
@@ -419,10 +419,15 @@ class PolicyTable:
         self._in_kernel = False
 
     def _begin(
-        self, commands: tuple[Command, ...], *, whole: bool = False, ahead: tuple[Command, ...] = ()
+        self,
+        commands: tuple[Command, ...],
+        ahead: tuple[Command, ...] = (),
+        behind: tuple[Command, ...] = (),
+        *,
+        whole: bool = False,
     ) -> Transaction:
         self._revision += 1
-        self._pending = Transaction(self._revision, commands, whole, ahead)
+        self._pending = Transaction(self._revision, commands, whole, ahead, behind)
         return self._pending
 
     # --- settling: from the top of the drawing to its bottom

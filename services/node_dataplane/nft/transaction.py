@@ -54,27 +54,35 @@ class Transaction:
     whole: bool = False
     """Replaces the table, whatever was there."""
     ahead: tuple[Command, ...] = ()
-    """To be in the kernel before the commands are. The kernel fills a new map with intervals last of all, microseconds
-    after it has switched to the rules that look into it, and meanwhile packets find it empty: what it denies would get
-    through. So maps go ahead, with whatever they need, and nobody looks into them yet."""
+    """To be in the kernel before the commands are, since it switches to what is new in one step, but packets do not. It
+    fills a new map with intervals last of all, microseconds after the rules that look into it; and a packet that is on
+    its way at that moment can be led by a map to a new chain that is still empty for it. Either way what is denied
+    would get through. So maps and chains go ahead, with whatever they need, and nobody is led to them yet."""
+    behind: tuple[Command, ...] = ()
+    """To leave the kernel after the commands are in it. A packet on its way through the old rules finds a map that went
+    in the same transaction emptied."""
 
     @cached_property
     def elements(self) -> Sequence[Elements] | None:
         """The commands, when all of them are elements that need no interval arithmetic; None otherwise."""
         found = [c for c in self.commands if isinstance(c, Elements) and not c.kind.interval]
-        return found if len(found) == len(self.commands) and not self.ahead else None
+        return found if len(found) == len(self.commands) and not (self.ahead or self.behind) else None
+
+    @property
+    def _all(self) -> tuple[Command, ...]:
+        return (*self.ahead, *self.commands, *self.behind)
 
     @property
     def weight(self) -> int:
         """Statements and elements."""
-        return sum(len(c.rows) if isinstance(c, Elements) else 1 for c in (*self.ahead, *self.commands))
+        return sum(len(c.rows) if isinstance(c, Elements) else 1 for c in self._all)
 
     def lines(self) -> Iterator[str]:
-        return map(str, (*self.ahead, *self.commands))
+        return map(str, self._all)
 
     def scripts(self) -> Iterator[str]:
         """What the kernel has to take, one after the other."""
-        for commands in filter(None, (self.ahead, self.commands)):
+        for commands in filter(None, (self.ahead, self.commands, self.behind)):
             yield "".join(f"{command}\n" for command in commands)
 
     def __str__(self) -> str:

@@ -282,16 +282,21 @@ def test_a_long_history_is_written_as_its_end_would_be_at_once(seed: int) -> Non
             facts[fact.family, fact.key] = fact
         packets = [history.packet() for _ in range(5)]
         before = [accepts(kernel, packet) for packet in packets]
+        allowed = [naive.allows("ingress", (NodeName(NODE), *pod("a")), packet) for packet in packets]
         transaction = table.flush().transaction
-        for script in transaction.scripts() if transaction is not None else ():
-            assert [accepts(kernel, packet) for packet in packets] == before, "what goes ahead changes nothing"
-            kernel.run(script)
         if transaction is not None:
+            kernel.run(spelled(transaction.ahead))
+            assert [accepts(kernel, packet) for packet in packets] == before, "nobody is led to what goes ahead"
+            kernel.run(spelled(transaction.commands))
+            assert [accepts(kernel, packet) for packet in packets] == allowed, "what goes behind decides nothing"
+            kernel.run(spelled(transaction.behind))
             table.committed(transaction)
         assert kernel.snapshot() == afresh(*facts.values()).snapshot()
-        for packet in packets:
-            allowed = naive.allows("ingress", (NodeName(NODE), *pod("a")), packet)
-            assert accepts(kernel, packet) is allowed, packet
+        assert [accepts(kernel, packet) for packet in packets] == allowed
+
+
+def spelled(commands: Sequence[Command]) -> str:
+    return "".join(f"{command}\n" for command in commands)
 
 
 def accepts(kernel: Nftables, packet: Naive) -> bool:
@@ -322,3 +327,26 @@ def test_a_new_map_with_intervals_is_whole_before_anybody_looks_into_it(node: tu
 
 def map_names(commands: Sequence[Command]) -> set[str]:
     return {str(command).split()[4] for command in commands if str(command).startswith("add map ")}
+
+
+def test_a_map_leads_to_chains_that_are_there_and_goes_when_nobody_looks_into_it(
+    node: tuple[PolicyTable, Nftables],
+) -> None:
+    """A packet on its way while the kernel switches sees the old rules and the new elements."""
+    table, kernel = node
+    tell(table, *(group(id_, "10.0.0.1") for id_ in PEERS), rules("p", [from_group(id_) for id_ in PEERS]))
+    tell(
+        table, rules("q", [from_group(id_, action="deny") for id_ in PEERS]), attach("a", ingress=direction(tier("p")))
+    )
+    settle(table, kernel)
+    old = {name for name in (*kernel.chains, *kernel.sets) if name.startswith(("to_", "m_"))}
+    tell(table, attach("a", ingress=direction(tier("q"))))
+    transaction = table.flush().transaction
+    assert transaction is not None
+    made = {
+        str(command).split()[4] for command in transaction.ahead if str(command).startswith(("add chain", "add map"))
+    }
+    gone = {str(command).split()[4] for command in transaction.behind if str(command).startswith("delete ")}
+    assert {name[:2] for name in made} >= {"to", "m_"}
+    assert old <= gone
+    assert {command.set for command in transaction.commands if isinstance(command, Elements)} == {"pods_to"}
