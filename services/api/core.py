@@ -36,7 +36,7 @@ from bus_schemas.subjects import (
     Key,
 )
 from services.api.advice import advice
-from services.api.dependants import dependants
+from services.api.dependants import Beside, dependants
 from services.api.kinds import Kind
 from services.api.standing import why_kept
 
@@ -260,6 +260,7 @@ class Core:
     def _decide_delete(self, request: Delete, current: Current) -> Decision:
         results, writes = [], []
         leaving = set(request.targets)
+        beside = Beside(self._staying(leaving), self.blocks.values(), self.endpoints.values())
         for kind, key in dict.fromkeys(request.targets):
             before = current(kind, key)
             if before.value is None:
@@ -273,7 +274,7 @@ class Core:
             kept = why_kept(before.value, self._staying(leaving))
             if kept:
                 return Refused("conflict", kept)
-            results.append(Result(kind, key, "deleted", tuple(self._dependants(before.value, leaving))))
+            results.append(Result(kind, key, "deleted", tuple(dependants(before.value, beside))))
             writes.append(Write(kind, key, None, before.sequence))
         writes.sort(key=lambda write: _ORDER[write.kind], reverse=True)
         return Planned(tuple(results), tuple(writes))
@@ -293,9 +294,6 @@ class Core:
         for read in accepted:
             for fault in validate_against(read.resource, beside(read.resource)):
                 yield replace(fault, document=read.document)
-
-    def _dependants(self, resource: Resource, leaving: set[tuple[Kind, tuple[str, str]]]) -> Iterator[str]:
-        return dependants(resource, self._staying(leaving), self.blocks.values(), self.endpoints.values())
 
     def _staying(self, leaving: set[tuple[Kind, tuple[str, str]]]) -> Iterator[Resource]:
         return (other for other in self._everything() if (type(other), other.key) not in leaving)
