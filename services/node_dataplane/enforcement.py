@@ -24,6 +24,7 @@ import msgspec
 
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import NodeName, PodKey, RulesId
+from bus_schemas.resources import KINDS
 from bus_schemas.subjects import ATTACHMENT, DIRECTION, GROUP, HOST_ATTACHMENT, RULES
 from chassis.bus import Bus
 from chassis.feed import Feed, Interest
@@ -144,9 +145,12 @@ class Enforcement:
         return self._programmed
 
     def title(self, policy: RulesId) -> str:
-        """`<Kind>/<namespace>/<name>`, where it is known."""
+        """`<Kind>/<namespace>/<name>`, also of a policy that is gone."""
         rules = self._table.rules(policy)
-        return rules.policy if rules is not None else policy
+        if rules is not None:
+            return rules.policy
+        kind, _, rest = policy.partition("/")
+        return f"{KINDS[kind].KIND}/{rest}" if kind in KINDS else policy
 
     async def in_place(self, endpoint: Endpoint) -> None:
         """Returns when the kernel enforces the whole policy of this incarnation of the pod."""

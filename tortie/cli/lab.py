@@ -283,9 +283,9 @@ def _show(console: Console, status: dict[str, Any]) -> None:
     nodes = _table("NODE", "ADDRESS", "AGENT", "NAMESPACE")
     for node in status["nodes"]:
         nodes.add_row(node["name"], node["address"], "runs" if node["agent"] else "-", node["netns"])
-    pods = Table(
-        "POD", "NODE", "ADDRESS", "LISTENS", "LINK", "NAMESPACE", box=None, header_style="bold", pad_edge=False
-    )
+    pods = _table("POD", "NODE", "ADDRESS", "LISTENS", "LINK")
+    for column in pods.columns:
+        column.overflow = "fold"
     for pod in status["pods"]:
         addresses, listens = ", ".join(pod["addresses"]), " ".join(pod["listens"]) or "-"
         pods.add_row(pod["name"], pod["node"], addresses, listens, pod["link"])

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from bus_schemas.endpoints import Endpoint
-from bus_schemas.ids import NodeName
+from bus_schemas.ids import NodeName, RulesId
+from bus_schemas.policy import rules_id
 from bus_schemas.subjects import Fact
 from chassis.feed import Batch
 from chassis.health import Health
@@ -138,3 +139,11 @@ async def test_other_filters_that_drop_by_default_are_noted() -> None:
         await made.ready()
         await made.check(deep=True)
     assert health.notes["other packet filters"].startswith("ip filter FORWARD drop by default")
+
+
+def test_a_policy_that_is_gone_keeps_its_title() -> None:
+    """What it denied is summed up after it went."""
+    made = made_with(Driver())
+    assert made.title(rules_id("globalnetworkpolicy", "", "a")) == "GlobalNetworkPolicy/a"
+    assert made.title(rules_id("k8snetworkpolicy", "shop", "a")) == "NetworkPolicy/shop/a"
+    assert made.title(RulesId("unheard/a")) == "unheard/a"
