@@ -17,7 +17,7 @@ import argparse
 import gc
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks.figures import Row, machine, show
 from benchmarks.policy_compile import calibration, endpoint, memory_mb, namespace, pod
@@ -28,7 +28,7 @@ from bus_schemas.subjects import DESIRED, Fact
 from services.policy_compiler.core import Changes, Core
 
 SAMPLE = 1_000
-"""Attachments of which the size is looked at."""
+"""Messages of a kind of which the size is looked at."""
 
 
 def policy(n: int, selector: str, peer: str = "app == 'client'") -> Fact:
@@ -53,6 +53,12 @@ def compiled(core: Core, facts: Iterator[Fact] | list[Fact]) -> tuple[float, Cha
     return time.process_time() - began, changes
 
 
+def sampled(messages: Sequence[Message | None]) -> float:
+    """The mean size of the last."""
+    some = messages[-SAMPLE:]
+    return sum(len(encode(message)) for message in some if message is not None) / max(1, len(some))
+
+
 class Case:
     """The rows of one case, with what they cost."""
 
@@ -65,13 +71,8 @@ class Case:
     def step(self, what: str, facts: Iterator[Fact] | list[Fact]) -> None:
         seconds, changes = compiled(self.core, facts)
         gc.freeze()
-        messages: list[Message] = [
-            message
-            for messages in (changes.groups, changes.rules, changes.attachments)
-            for message in messages.values()
-            if message is not None
-        ]
-        size = sum(len(encode(message)) for message in messages[-SAMPLE:]) / min(SAMPLE, len(messages) or 1)
+        kinds = (changes.groups, changes.rules, changes.directions, changes.attachments)
+        sizes = [sampled(list(messages.values())) for messages in kinds]
         self.rows.append(
             {
                 "what": what,
@@ -79,8 +80,9 @@ class Case:
                 "of calibration": f"{seconds / self._loop:.1f}x",
                 "MB": round(memory_mb()),
                 "messages": len(changes),
-                "bytes of one of the last": round(size),
-                "MB to publish": round(size * len(changes) / 1e6),
+                "directions": len(changes.directions),
+                "bytes of an attachment": round(sizes[-1]),
+                "MB to publish": round(sum(size * len(held) for size, held in zip(sizes, kinds, strict=True)) / 1e6, 1),
             }
         )
 

@@ -2,7 +2,7 @@
 
     OracleJudge     the manifests themselves, read anew for every packet
     CompiledJudge   the compiler's messages, walked as `bus_schemas.verdicts` reads them
-    RenderedJudge   the rules that the kernel would hold for them, evaluated
+    RenderedJudge   the rules that the kernel would hold for them, evaluated; also where every direction is shared
 
 They have every pod on one node, plugged in with the addresses of its status as soon as it is put. A pod in the host's
 network, and any address that is nobody's, has no policy of its own and is reached by the node's uplink. The fourth
@@ -23,6 +23,7 @@ from bus_schemas.resources import Pod, Resource
 from bus_schemas.subjects import DESIRED, ENDPOINT, Fact
 from services.node_dataplane.nft.table import PolicyTable
 from services.policy_compiler.core import Core
+from services.policy_compiler.directions import LONGEST
 from tests.support import compiled_policy, nft_evaluator
 from tests.support.compiled_policy import NUMBERS, CompiledPolicy, facts_of
 from tests.support.expanders import by_key
@@ -194,9 +195,9 @@ class CompiledJudge(MemoryJudge):
 
 
 class RenderedJudge(MemoryJudge):
-    def __init__(self) -> None:
+    def __init__(self, *, longest_direction: int = LONGEST) -> None:
         super().__init__()
-        self._core, self._table, self._nft = Core(), PolicyTable(), Nftables()
+        self._core, self._table, self._nft = Core(longest_direction=longest_direction), PolicyTable(), Nftables()
 
     def _told(self, fact: Fact) -> None:
         self._core.apply(fact)
@@ -235,6 +236,7 @@ JUDGES: dict[str, Callable[[], MemoryJudge]] = {
     "oracle": OracleJudge,
     "compiled": CompiledJudge,
     "rendered": RenderedJudge,
+    "shared": lambda: RenderedJudge(longest_direction=0),
 }
 FORGIVING: dict[str, Callable[[], MemoryJudge]] = {**JUDGES, "compiled": lambda: CompiledJudge(faults=True)}
 """The same, for cases that hold what cannot be compiled."""
