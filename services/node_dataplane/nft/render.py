@@ -41,6 +41,7 @@ _ANY_WITH_PORTS = "{ 6, 17, 33, 132, 136 }"
 
 _FAMILIES = (4, 6)
 _COMMENT_BYTES = 120
+_PREFIX_BYTES = 100
 
 Condition = Sequence[str]
 """Alternatives: nft matches, one of which must hold. None at all can never hold."""
@@ -336,6 +337,6 @@ def _set(items: Iterable[str]) -> str:
 
 
 def quoted(prefix: str) -> str:
-    """A log prefix of the configuration."""
+    """A log prefix of the configuration. The kernel has 127 bytes for it, and libnftables no more either."""
     clean = "".join(c for c in prefix if c.isprintable() and c not in '"\\`$')
-    return '"' + clean[:100] + ': "'
+    return '"' + clean.encode()[:_PREFIX_BYTES].decode(errors="ignore") + ': "'

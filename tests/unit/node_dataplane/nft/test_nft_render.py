@@ -6,7 +6,7 @@ import pytest
 
 from bus_schemas.policy import Icmp, Match, Rule
 from services.node_dataplane.nft.names import address_set, port_set
-from services.node_dataplane.nft.render import Facts, Rendered, comment, render_policy
+from services.node_dataplane.nft.render import Facts, Rendered, comment, quoted, render_policy
 from tests.support.nft_worlds import ICMP, ICMPV6, TCP, UDP, allow, groups, ports
 
 A, B, P = groups("s:a", "s:b", "p:http")
@@ -188,3 +188,11 @@ def test_an_unknown_named_port_could_be_any_port() -> None:
 def test_comments_cannot_break_out_of_their_quotes() -> None:
     assert comment('a"; drop\n\\x') == 'comment "a\'; drop /x"'
     assert len(comment("é" * 200).encode()) < 140
+
+
+def test_a_log_prefix_is_short_in_bytes() -> None:
+    """A longer one ends the process in libnftables."""
+    assert quoted("a" * 200) == f'"{"a" * 100}: "'
+    assert quoted("é" * 200) == f'"{"é" * 50}: "'
+    assert quoted("x" + "é" * 200) == f'"x{"é" * 49}: "'
+    assert quoted('a"b\\$`\n') == '"ab: "'
