@@ -1,7 +1,7 @@
 """The agent's shell: facts in, kernel and answers out.
 
     bus --ATTACHMENT, HOST_ATTACHMENT,
-          RULES, GROUP--------------------------> Enforcement ------------------> table inet tortie
+          DIRECTION, RULES, GROUP---------------> Enforcement ------------------> table inet tortie
     bus --ROUTE, IPPool, FelixConfiguration, Node--> NodeCore --> Fabric --------> routes, tunnels
                                                         +--> TunnelAddress <--rpc--> ipam
     CNI plugin --unix socket--> Pods --> links; --> Announcements --ENDPOINT--> bus

@@ -1,8 +1,8 @@
-"""policy_compiler owns meaning: policies in, groups of members, rules and attachments out.
+"""policy_compiler owns meaning: policies in, groups of members, rules, directions and attachments out.
 
     reads    desired.namespace|serviceaccount|node|tier|pod|endpointslice|networkset|globalnetworkset|hostendpoint,
              desired.<every kind of policy>, desired.profile, endpoint.>
-    writes   policy.group|rules|attach|host|status (in that order, removals in the reverse), event.policy.*
+    writes   policy.group|rules|direction|attach|host|status (in that order, removals in the reverse), event.policy.*
     holds    lease.policy_compiler-<partition> of each eighth of the keys that it writes (who holds none computes and
              waits), and lease.policy_compiler-at-<itself> while it could write
 

@@ -1,7 +1,8 @@
 """The one nftables table `inet tortie`: policy, anti-spoofing and outgoing NAT of this node's pods.
 
-    endpoints, node settings, ATTACHMENT, RULES, GROUP facts
+    endpoints, node settings, ATTACHMENT, DIRECTION, RULES, GROUP facts
         -> table.PolicyTable    the pure model: what the table shall hold, and what changed since the last flush
+           directions           attachments with what they only name in its place
            groups               members of a group, counted over its segments
            references           pod -> rule group -> policy -> group: what is used, so what exists
            render, chains       rules and settings as nft text

@@ -39,6 +39,9 @@ LOG_GROUP = 84
 LIMIT = "denied"
 """The limit object in front of every message to the log group."""
 
+LONG = 4096
+"""Bytes of a direction from which on its name is worked out anew each time: to remember many such would cost more."""
+
 _ENDPOINT = {"egress": "from_", "ingress": "to_"}
 _POLICY = {"egress": "out_", "ingress": "in_"}
 
@@ -49,14 +52,19 @@ def _digest(data: bytes) -> str:
     return b32encode(sha256(data).digest())[:26].decode().lower()
 
 
+def _structure(direction: Direction) -> str:
+    data = msgspec.msgpack.encode(direction)
+    return _digest(data) if len(data) <= LONG else _digest.__wrapped__(data)
+
+
 def endpoint_chain(way: Way, direction: Direction) -> str:
     """By structure (which rules in which order), not by what the rules say today."""
-    return _ENDPOINT[way] + _digest(msgspec.msgpack.encode(direction))
+    return _ENDPOINT[way] + _structure(direction)
 
 
 def host_chain(stage: str, direction: Direction) -> str:
     """Of a rule group of host endpoints, at one of the stages of `host`."""
-    return f"host_{stage}_{_digest(msgspec.msgpack.encode(direction))}"
+    return f"host_{stage}_{_structure(direction)}"
 
 
 def tier_chain(endpoint_chain: str, tier: int) -> str:
