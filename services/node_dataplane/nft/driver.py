@@ -66,12 +66,13 @@ class NftDriver:
         self.close()
 
     def commit(self, transaction: Transaction) -> None:
-        """All of it or nothing. Raises NftError with the kernel's reason."""
+        """Packets meet all of it or nothing. Raises NftError with the kernel's reason."""
         self._begun = transaction.revision
         try:
             self._commit(transaction)
         except NftError:
-            self._begun = self.revision  # Refused as a whole: nothing happened.
+            if not (transaction.ahead or transaction.behind):
+                self._begun = self.revision  # Refused as a whole: nothing happened.
             raise
         self.revision = transaction.revision
 
