@@ -1,6 +1,6 @@
 """How long `tortie policy diff` takes to compare: 1,000 pods in 50 namespaces, 100 policies, one of them changed.
 
-    .venv/bin/python -m benchmarks.policy_diff
+.venv/bin/python -m benchmarks.policy_diff
 """
 
 from __future__ import annotations
