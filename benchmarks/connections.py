@@ -194,16 +194,35 @@ def linear_sets(size: int) -> Callable[[Namespace], None]:
 
 def iptables(size: int) -> Callable[[Namespace], None]:
     def prepare(node: Namespace) -> None:
-        lines = ["-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT", f"-A FORWARD -o {LINK} -j pod"]
-        lines += [
-            f"-A pod -s 10.{201 + (n >> 8)}.{n & 255}.0/28 -p tcp -m tcp --dport {_port(n, size)} -j ACCEPT"
-            for n in range(size - 1)
-        ]
-        lines += [f"-A pod -s {CLIENT}/32 -p tcp -m tcp --dport {PORT} -j ACCEPT", "-A pod -j DROP"]
-        text = "\n".join(["*filter", ":FORWARD ACCEPT [0:0]", ":pod - [0:0]", *lines, "COMMIT", ""])
-        node.run("iptables-legacy-restore", text=text)
+        sources = [f"-s 10.{201 + (n >> 8)}.{n & 255}.0/28" for n in range(size - 1)]
+        _iptables(node, [*sources, f"-s {CLIENT}/32"])
 
     return prepare
+
+
+def ipsets(size: int) -> Callable[[Namespace], None]:
+    """The members of each selector as a set, as Calico writes them."""
+
+    def prepare(node: Namespace) -> None:
+        _, named = selectors(size)
+        lines = []
+        for n, group in enumerate(named):
+            lines.append(f"create s{n} hash:ip")
+            lines += [f"add s{n} {socket.inet_ntoa(group.v4[i : i + 4])}" for i in range(0, len(group.v4), 4)]
+        node.run("ipset", "restore", text="\n".join([*lines, ""]))
+        _iptables(node, [f"-m set --match-set s{n} src" for n in range(size)])
+
+    return prepare
+
+
+def _iptables(node: Namespace, sources: Sequence[str]) -> None:
+    """A linear chain, a rule a source, each with a port of its own."""
+    lines = ["-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT", f"-A FORWARD -o {LINK} -j pod"]
+    lines += [
+        f"-A pod {source} -p tcp -m tcp --dport {_port(n, len(sources))} -j ACCEPT" for n, source in enumerate(sources)
+    ]
+    text = "\n".join(["*filter", ":FORWARD ACCEPT [0:0]", ":pod - [0:0]", *lines, "-A pod -j DROP", "COMMIT", ""])
+    node.run("iptables-legacy-restore", text=text)
 
 
 def variants(sizes: Sequence[int]) -> list[Variant]:
@@ -216,6 +235,8 @@ def variants(sizes: Sequence[int]) -> list[Variant]:
     made += [Variant("nft, linear sets", n, linear_sets(n)) for n in sizes]
     if shutil.which("iptables-legacy-restore"):
         made += [Variant("iptables-legacy, addresses", n, iptables(n)) for n in sizes]
+        if shutil.which("ipset"):
+            made += [Variant("iptables-legacy, ipsets", n, ipsets(n)) for n in sizes]
     return made
 
 
