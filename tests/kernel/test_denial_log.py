@@ -34,7 +34,7 @@ DENIAL = Denial("denied", "egress", RulesId("networkpolicy/default/web"), index=
 RULES = f"""
 add table inet tortie
 add chain inet tortie input {{ type filter hook input priority 0; }}
-add rule inet tortie input meta l4proto ipv6-icmp accept
+add rule inet tortie input meta l4proto 58 accept
 add rule inet tortie input iifname "tora" log prefix "{PREFIX}" group {nflog.GROUP} snaplen 128
 add rule inet tortie input iifname "tora" drop
 """
