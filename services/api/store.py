@@ -22,9 +22,9 @@ from bus_schemas.resources import Resource
 from bus_schemas.subjects import DESIRED, Fact, Family, Key
 from chassis.bus import Bus, Interest
 from chassis.bus import Write as BusWrite
-from chassis.errors import Conflict, Unavailable
+from chassis.errors import BusError, Conflict, Unavailable
 from chassis.health import Health
-from services.api.core import READS, Apply, Core, Decision, Planned, Request, Stamp, Stored, Write
+from services.api.core import READS, Apply, Core, Decision, Planned, Refused, Request, Stamp, Stored, Write
 from services.api.kinds import Kind
 from services.api.standing import STANDING
 from services.api.watch import Watch
@@ -169,9 +169,13 @@ class Store:
             await self._moved.wait()
         while missing := [r for r in STANDING if self.core.resource(type(r), r.key) is None]:
             try:
-                await self.commit(Apply([Accepted(resource, (), at) for at, resource in enumerate(missing)]))
-            except (Conflict, Unavailable) as error:
-                self._health.note(STANDING_NOTE, f"what every cluster has is not written yet: {error}")
+                decision = await self.commit(Apply([Accepted(resource, (), at) for at, resource in enumerate(missing)]))
+            except BusError as error:
+                hindrance = str(error)
+            else:
+                hindrance = decision.error if isinstance(decision, Refused) else ""
+            if hindrance:
+                self._health.note(STANDING_NOTE, f"what every cluster has is not written yet: {hindrance}")
                 await asyncio.sleep(STANDING_RETRY_S)
         self._health.note(STANDING_NOTE, None)
 
