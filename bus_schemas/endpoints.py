@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bus_schemas.codec import Message
-from bus_schemas.ids import NodeName, PodKey
+from bus_schemas.ids import HandleId, NodeName, PodKey
 
 
 class EndpointPort(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -27,6 +27,10 @@ class Endpoint(Message, tag="endpoint/1", frozen=True, kw_only=True):
     """The incarnation: the CNI container id. An attachment for another incarnation is not for this endpoint."""
     uid: str = ""
     """metadata.uid of the Pod when the runtime told it (`K8S_POD_UID`): the compiler waits for that Pod."""
+    handle: HandleId = HandleId("")
+    """What the addresses are held under; empty: they are nobody's to give back (`ipAddrsNoIpam`)."""
+    floating: tuple[tuple[str, str], ...] = ()
+    """(address, the pod's own address that it is translated to), plain addresses of one family."""
     link: str
     """The device on the node, `tor` + 11 hex."""
     addresses: tuple[str, ...]

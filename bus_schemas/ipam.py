@@ -1,4 +1,4 @@
-"""Address blocks as they lie on the bus, and the two requests that change them.
+"""Address blocks as they lie on the bus, the two requests that change them, and what nodes say they hold.
 
 The block is the unit of compare-and-swap. A block, the handle records of the addresses in it and its affinity record
 change in one atomic batch, so none of them can disagree with another.
@@ -7,6 +7,7 @@ change in one atomic batch, so none of them can disagree with another.
 from __future__ import annotations
 
 from enum import StrEnum
+from hashlib import sha256
 
 import msgspec
 
@@ -24,6 +25,14 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The node that uses the address, where it is not the block's own."""
 
 
+class Cooling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An address that was released a moment ago and rests before it is somebody else's."""
+
+    ordinal: int
+    released: float
+    """Unix time in seconds."""
+
+
 class Block(Message, tag="block/1", frozen=True, kw_only=True):
     """One claimed block of a pool."""
 
@@ -38,6 +47,9 @@ class Block(Message, tag="block/1", frozen=True, kw_only=True):
     """By ascending ordinal."""
     free: tuple[int, ...] = ()
     """Free ordinals, longest free first: the next address is the first of them."""
+    cooling: tuple[Cooling, ...] = ()
+    """Those of `free` that are not given yet, by time of release (IPAMConfiguration.spec.ipCooldownSeconds). An address
+    that rested long enough may still stand here until the block's next change."""
     claimed: float = 0.0
     """Unix time in seconds when the node claimed the block."""
 
@@ -63,13 +75,20 @@ class Handle(Message, tag="handle/1", frozen=True, kw_only=True):
     namespace: str = ""
     pod: str = ""
     use: str = "workload"
-    """`workload` or `tunnel`."""
+    """One of `USES`."""
     addresses: tuple[str, ...] = ()
     sequences: tuple[int, ...] = ()
     """The Allocation.sequence of each address, in the same order."""
+    assigned: float = 0.0
+    """Unix time in seconds of the first address."""
 
 
 # --- rpc.ipam.assign
+
+
+USES = ("workload", "tunnel", "loadbalancer", "floating", "warm")
+"""What an address is for. `floating`: it is translated to a pod's own (one more address of the pod, by name).
+`warm`: a node keeps it assigned ahead, for the next pod there; it counts as a workload's when pools are chosen."""
 
 
 class AssignRequest(Message, tag="assign/1", frozen=True, kw_only=True):
@@ -84,6 +103,13 @@ class AssignRequest(Message, tag="assign/1", frozen=True, kw_only=True):
     """Exactly these (plain addresses) instead of any."""
     pools: tuple[str, ...] = ()
     """Pool names or CIDRs to choose from, in order; empty: every enabled pool whose selectors match."""
+    takes_over: HandleId | None = None
+    """Exactly the addresses that this handle of the same node holds (a warm one) pass to `handle`, in one write. When
+    that handle holds nothing any more, `addresses` must name what it held: they are assigned if they are free."""
+    from_pod_cidr: bool = False
+    """Out of the node's own `spec.podCIDRs` instead of an IPPool (host-local with `usePodCidr`)."""
+    max_blocks_per_node: int | None = None
+    """A lower limit than the configured one, for this request."""
 
 
 class Assigned(Message, tag="assigned/1", frozen=True, kw_only=True):
@@ -123,6 +149,9 @@ class ReleaseRequest(Message, tag="release/1", frozen=True, kw_only=True):
     handle: HandleId | None = None
     address: str | None = None
     node: NodeName | None = None
+    sequence: int | None = None
+    """With `address` (and `handle`): only if it is still the one that was given at this Allocation.sequence; what was
+    given anew since is left alone and is no fault. A report of `tortie ipam check` names it."""
 
 
 class Released(Message, tag="released/1", frozen=True, kw_only=True):
@@ -137,3 +166,68 @@ ReleaseReply = Released | Refused | Busy
 def tunnel_handle(node: NodeName) -> HandleId:
     """The handle of a node's VXLAN tunnel address, as Calico names it."""
     return HandleId(f"vxlan-tunnel-addr-{node}")
+
+
+def load_balancer_handle(namespace: str, service: str) -> HandleId:
+    """The handle of the addresses of a Service of type LoadBalancer: Calico's `lb-` and a digest of its name."""
+    return HandleId("lb-" + sha256(f"{namespace}/{service}".encode()).hexdigest()[:40])
+
+
+# --- what a node says it holds, and what the address service makes of it
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    handle: HandleId
+    addresses: tuple[str, ...]
+    use: str = "warm"
+
+
+class Holding(Message, tag="holding/1", frozen=True, kw_only=True):
+    """What a node's agent holds beside its endpoints, and its word that all of these are on the bus. Written by the
+    agent, after its endpoints. Its absence means nothing (silence never deletes)."""
+
+    node: NodeName
+    epoch: str = ""
+    """The `Epoch.id` under which everything was said: a bus that lost its memory asks with a new one."""
+    held: tuple[Held, ...] = ()
+    """Tunnel and warm addresses, and those of pods whose endpoint is not announced yet."""
+    blocks: tuple[BlockCidr, ...] = ()
+    """The blocks that the node has as its own, as far as it knows."""
+
+
+class Epoch(Message, tag="epoch/1", frozen=True, kw_only=True):
+    """One life of the address records. A bus without one is new or was wiped. Written by ipam."""
+
+    id: str
+    state: str
+    """`recovering`: addresses are being read back from the agents, none is given; `ready`."""
+    began: float
+    """Unix time in seconds."""
+    missing: tuple[NodeName, ...] = ()
+    """Nodes that have not said yet what they hold."""
+
+
+class Candidate(Message, tag="candidate/1", frozen=True, kw_only=True):
+    """A handle that looks forgotten, before anything is done about it. Written by the ipam that collects."""
+
+    handle: HandleId
+    node: NodeName
+    namespace: str = ""
+    pod: str = ""
+    addresses: tuple[str, ...] = ()
+    reason: str
+    """Why it is one, in words."""
+    since: float
+    """Unix time in seconds of the first observation."""
+    observations: int = 1
+    due: float
+    """Unix time in seconds before which nothing is released."""
+
+
+class ServiceAddresses(Message, tag="service_addresses/1", frozen=True, kw_only=True):
+    """The addresses of a Service of type LoadBalancer, or why it has none. Written by ipam."""
+
+    namespace: str
+    service: str
+    addresses: tuple[str, ...] = ()
+    reason: str = ""

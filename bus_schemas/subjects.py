@@ -1,8 +1,9 @@
 """The map of the system: every stream and subject, its key, its message, who writes it and who reads it.
 
     DESIRED   desired.<kind>.<namespace or _>.<name>     what people asked for
-    BLOCKS    ipam.block|affinity|handle...              which addresses are whose
+    BLOCKS    ipam.block|affinity|handle|candidate...    which addresses are whose
     ENDPOINTS endpoint.<node>.<namespace>.<name>         which pods are plugged in where
+              holding.<node>                             what else the node holds
     POLICY    policy.group|rules|direction|attach|host|status...   what policy means, compiled
     ROUTES    route.<cidr>                               who reaches what
     STATUS    status.<component>.<instance>, lease.<service>, hits.<node>   who lives, who leads, what policies decided
@@ -58,7 +59,7 @@ STREAMS: dict[Stream, StreamSpec] = {
     for spec in (
         StreamSpec(Stream.DESIRED, ("desired.>",)),
         StreamSpec(Stream.BLOCKS, ("ipam.>",)),
-        StreamSpec(Stream.ENDPOINTS, ("endpoint.>",)),
+        StreamSpec(Stream.ENDPOINTS, ("endpoint.>", "holding.>")),
         StreamSpec(Stream.POLICY, ("policy.>",)),
         StreamSpec(Stream.ROUTES, ("route.>", "bgp.>")),
         StreamSpec(Stream.STATUS, ("status.>", "lease.>", "hits.>")),
@@ -142,6 +143,26 @@ DESIRED: dict[type[Resource], Family[Any]] = {
 BLOCK = Family("block", Stream.BLOCKS, ("ipam", "block"), ("cidr",), ipam.Block, "ipam", ("route_distribution", "api"))
 AFFINITY = Family("affinity", Stream.BLOCKS, ("ipam", "affinity"), ("node", "cidr"), ipam.Affinity, "ipam", ("api",))
 HANDLE = Family("handle", Stream.BLOCKS, ("ipam", "handle"), ("handle",), ipam.Handle, "ipam", ("api",))
+EPOCH = Family("epoch", Stream.BLOCKS, ("ipam", "epoch"), (), ipam.Epoch, "ipam", ("node_dataplane", "api"))
+CANDIDATE = Family("candidate", Stream.BLOCKS, ("ipam", "candidate"), ("handle",), ipam.Candidate, "ipam", ("api",))
+SERVICE_ADDRESSES = Family(
+    "service addresses",
+    Stream.BLOCKS,
+    ("ipam", "service"),
+    ("namespace", "service"),
+    ipam.ServiceAddresses,
+    "ipam",
+    ("api", "kube_bridge"),
+)
+HOLDING = Family(
+    "holding",
+    Stream.ENDPOINTS,
+    ("holding",),
+    ("node",),
+    ipam.Holding,
+    "node_dataplane of that node",
+    ("ipam", "api"),
+)
 ENDPOINT = Family(
     "endpoint",
     Stream.ENDPOINTS,
@@ -232,6 +253,10 @@ FAMILIES: tuple[Family[Any], ...] = (
     BLOCK,
     AFFINITY,
     HANDLE,
+    EPOCH,
+    CANDIDATE,
+    SERVICE_ADDRESSES,
+    HOLDING,
     ENDPOINT,
     GROUP,
     RULES,

@@ -14,7 +14,7 @@ from bus_schemas.resources.core import Namespace, Node, Pod, ServiceAccount
 from bus_schemas.resources.metadata import LabelSelector, Metadata, Resource
 from bus_schemas.resources.network_policy import KubernetesNetworkPolicy, StagedKubernetesNetworkPolicy
 from bus_schemas.resources.policy_scopes import GlobalNetworkSet, HostEndpoint, NetworkSet, Profile, Tier
-from bus_schemas.resources.pools import IPPool
+from bus_schemas.resources.pools import IPAMConfiguration, IPPool, IPReservation
 from bus_schemas.resources.services import EndpointSlice, Service
 
 KINDS: dict[str, type[Resource]] = {
@@ -58,7 +58,9 @@ __all__ = [
     "GlobalNetworkPolicy",
     "GlobalNetworkSet",
     "HostEndpoint",
+    "IPAMConfiguration",
     "IPPool",
+    "IPReservation",
     "KubernetesNetworkPolicy",
     "LabelSelector",
     "Metadata",

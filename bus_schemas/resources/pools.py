@@ -1,4 +1,4 @@
-"""IPPool: where addresses come from and how they are reached (projectcalico.org/v3)."""
+"""Where addresses come from and how they are given: IPPool, IPReservation, IPAMConfiguration (projectcalico.org/v3)."""
 
 from __future__ import annotations
 
@@ -43,3 +43,43 @@ class IPPool(Resource, tag="ippool/1", frozen=True, kw_only=True):
     def block_size(self) -> int:
         """Prefix length of the pool's blocks."""
         return self.spec.block_size or (26 if self.family == 4 else 122)
+
+
+class IPReservationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    reserved_cidrs: tuple[str, ...] = msgspec.field(default=(), name="reservedCIDRs")
+    """Addresses and networks out of which nothing is given but by name."""
+
+
+class IPReservation(Resource, tag="ipreservation/1", frozen=True, kw_only=True):
+    API_VERSION: ClassVar[str] = "projectcalico.org/v3"
+    KIND: ClassVar[str] = "IPReservation"
+    TOKEN: ClassVar[str] = "ipreservation"
+    PLURAL: ClassVar[str] = "ipreservations"
+    ALIASES: ClassVar[tuple[str, ...]] = ()
+    NAMESPACED: ClassVar[bool] = False
+
+    spec: IPReservationSpec = IPReservationSpec()
+
+
+class IPAMConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """None: not set here, the setting of the address service decides."""
+
+    strict_affinity: bool | None = None
+    auto_allocate_blocks: bool | None = None
+    max_blocks_per_host: int | None = None
+    """0: no limit."""
+    ip_cooldown_seconds: int | None = None
+    """How long a released address rests before it is given again."""
+
+
+class IPAMConfiguration(Resource, tag="ipamconfiguration/1", frozen=True, kw_only=True):
+    """Only the one called `default` counts."""
+
+    API_VERSION: ClassVar[str] = "projectcalico.org/v3"
+    KIND: ClassVar[str] = "IPAMConfiguration"
+    TOKEN: ClassVar[str] = "ipamconfiguration"
+    PLURAL: ClassVar[str] = "ipamconfigurations"
+    ALIASES: ClassVar[tuple[str, ...]] = ("ipamconfig", "ipamconfigs")
+    NAMESPACED: ClassVar[bool] = False
+
+    spec: IPAMConfigurationSpec = IPAMConfigurationSpec()

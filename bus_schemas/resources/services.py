@@ -26,6 +26,12 @@ class ServiceSpec(_Part, frozen=True, kw_only=True):
     type: str = "ClusterIP"
     cluster_ips: tuple[str, ...] = msgspec.field(default=(), name="clusterIPs")
     """`None` (headless) is left out."""
+    load_balancer_class: str = ""
+    """Empty or `calico`: ours. Anybody else's is left alone."""
+    load_balancer_ip: str = msgspec.field(default="", name="loadBalancerIP")
+    """The address asked for, before annotations came to be (deprecated in Kubernetes, still used)."""
+    ip_families: tuple[str, ...] = ()
+    """IPv4, IPv6."""
     external_ips: tuple[str, ...] = msgspec.field(default=(), name="externalIPs")
     selector: dict[str, str] = {}
     ports: tuple[ServicePort, ...] = ()

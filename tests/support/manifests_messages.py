@@ -25,6 +25,8 @@ def _value(type_: inspect.Type) -> Any:
             return _value(next(option for option in type_.types if not isinstance(option, inspect.NoneType)))
         case inspect.VarTupleType() | inspect.ListType():
             return [_value(type_.item_type)]
+        case inspect.TupleType():
+            return [_value(item) for item in type_.item_types]
         case inspect.DictType():
             return {_value(type_.key_type): _value(type_.value_type)}
         case inspect.LiteralType():
