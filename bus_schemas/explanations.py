@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from bus_schemas import coverage
 from bus_schemas import verdict_words as words
 from bus_schemas.policy import Direction, Way
 from bus_schemas.policy_snapshot import Snapshot
@@ -150,7 +151,8 @@ def _why(step: Step) -> str:
             reason = step.rule.never if step.rule is not None else ""
             return f"it could not be compiled ({reason}), so what the rest of it covers is denied"
         case "unwritable":
-            return "it cannot be enforced as it stands, so everything is denied"
+            reason = coverage.fault(step.rule) if step.rule is not None else ""
+            return f"it cannot be enforced as it stands ({reason}), so what the rest of it covers is denied"
     return ""
 
 

@@ -6,30 +6,21 @@ The kernel is told the same thing in nftables; this is the slow, obvious reading
 verdict without a packet: explanations, previews, and connections that outlive a change. It reads compiled words only,
 so it says what the nodes enforce, not what a manifest may have meant.
 
-It is closed where the nodes are closed. Rules that are not known deny. A rule that names an unknown group, or holds
-what cannot be written to the kernel, is no rule to be trusted:
-
-    allow, log   never match
-    deny, pass   deny what the remaining conditions cover (all there is, when the rule cannot be written at all)
-
-and a rule that could not be compiled (`never`) denies what its remaining conditions cover, whatever it had been (but a
-log decides nothing, even then).
+It is closed where the nodes are closed. Rules that are not known deny. A rule that could not be compiled (`never`),
+that names a group nobody knows, or that holds what cannot be written to the kernel, denies what the rest of it covers
+(`coverage`), whatever it had been; but a log decides nothing, and such a one never matches.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
+from bus_schemas import coverage
 from bus_schemas.ids import GroupId, RulesId
 from bus_schemas.policy import Direction, Icmp, Match, PortRange, Rule, Rules, TierRules, Way
+from bus_schemas.protocols import ICMP, ICMPV6, WITH_PORTS
 
-TCP, UDP, SCTP, DCCP, UDPLITE = 6, 17, 132, 33, 136
-ICMP, ICMPV6 = 1, 58
-WITH_PORTS = frozenset({TCP, UDP, SCTP, DCCP, UDPLITE})
-"""Protocols whose header begins with a source and a destination port."""
 _V4 = 4
 """Bytes of an IPv4 address: what tells the families apart."""
 
@@ -207,19 +198,18 @@ _Why = Literal["", "group not known", "not compiled", "unwritable"]
 
 def _judge(rule: Rule, flow: Flow, world: World) -> tuple[Miss | None, _Why]:
     """What the flow misses; where it misses nothing, why the rule is a deny nevertheless."""
-    closes = rule.action in ("deny", "pass") or (rule.never != "" and rule.action != "log")
-    if not closes:
-        miss = Miss("unknown", text=rule.never) if rule.never else _miss(rule, flow, world, strict=True)
-        if miss is None and (text := _unwritable(rule)):
-            miss = Miss("unwritable", text=text)
-        return miss, ""
-    if _unwritable(rule):
-        return None, "unwritable"
-    miss = _miss(rule, flow, world, strict=False)
+    fault = coverage.fault(rule)
+    if rule.action == "log":
+        if rule.never:
+            return Miss("unknown", text=rule.never), ""
+        return (Miss("unwritable", text=fault) if fault else _miss(rule, flow, world, strict=True)), ""
+    miss = _miss(coverage.understood(rule) if fault else rule, flow, world, strict=False)
     if miss is not None:
         return miss, ""
     if rule.never:
         return None, "not compiled"
+    if fault:
+        return None, "unwritable"
     return None, "" if _all_known(rule, flow, world) else "group not known"
 
 
@@ -330,39 +320,5 @@ def _is_icmp(icmp: Icmp, flow: Flow, version: int) -> bool:
 
 
 def _in_net(address: bytes, cidr: str) -> bool:
-    net = _net(cidr)
+    net = coverage.network(cidr)
     return net is not None and net[0] == len(address) and int.from_bytes(address, "big") >> net[2] == net[1]
-
-
-@lru_cache(maxsize=1 << 16)
-def _net(cidr: str) -> tuple[int, int, int] | None:
-    """Bytes of its family's addresses, its prefix, how many bits it leaves open. None: not a network."""
-    try:
-        net = ipaddress.ip_network(cidr, strict=False)
-    except ValueError:
-        return None
-    free = net.max_prefixlen - net.prefixlen
-    return net.max_prefixlen // 8, int(net.network_address) >> free, free
-
-
-def _unwritable(rule: Rule) -> str:
-    """What of the rule the kernel cannot be told; empty: nothing."""
-    for number in (rule.protocol, rule.not_protocol):
-        if number is not None and not 0 <= number <= 255:
-            return f"{number} is not a protocol"
-    for icmp in (rule.icmp, rule.not_icmp):
-        if icmp is not None and rule.protocol in (None, ICMP, ICMPV6):
-            for what, number in (("type", icmp.type), ("code", icmp.code)):
-                if number is not None and not 0 <= number <= 255:
-                    return f"{number} is not an ICMP {what}"
-    ported = rule.protocol is None or rule.protocol in WITH_PORTS
-    for match in (rule.source, rule.destination):
-        if match is _ANY:
-            continue
-        for cidr in (*match.nets, *match.not_nets):
-            if _net(cidr) is None:
-                return f"{cidr} is not a network"
-        for range_ in (*match.ports, *match.not_ports) if ported else ():
-            if not (0 <= range_.first <= 65535 and 0 <= range_.last <= 65535):
-                return f"{range_.first}-{range_.last} is not a range of ports"
-    return ""

@@ -18,9 +18,10 @@ from bus_schemas.endpoints import Endpoint
 from bus_schemas.explanations import HOST, Explanation, WayReport, conclude, way_report
 from bus_schemas.policy import Attachment, Direction, HostAttachment, Way
 from bus_schemas.policy_snapshot import Snapshot
+from bus_schemas.protocols import ICMP, ICMPV6, WITH_PORTS
 from bus_schemas.resources import EndpointSlice, HostEndpoint, Node, Pod, Service
 from bus_schemas.verdict_words import NUMBERS
-from bus_schemas.verdicts import ICMP, ICMPV6, WITH_PORTS, Flow
+from bus_schemas.verdicts import Flow
 from services.api.core import Core
 from services.api.explain_hosts import Device, Hop, governing, on_the_way
 

@@ -13,9 +13,9 @@ from itertools import pairwise
 
 from bus_schemas import verdict_words as words
 from bus_schemas.policy import Rule
-from bus_schemas.verdicts import ICMP, ICMPV6, WITH_PORTS, Flow
+from bus_schemas.protocols import ICMP, ICMPV6, SCTP, TCP, UDP, WITH_PORTS
+from bus_schemas.verdicts import Flow
 
-TCP, UDP, SCTP = 6, 17, 132
 REST = 253
 """Stands for the protocols that nobody names (RFC 3692: for experiments)."""
 SOURCE_PORT = 40000

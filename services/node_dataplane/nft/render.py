@@ -6,17 +6,9 @@ rule is written for every combination: nearly always one. Where a condition conc
 each family that it can match: every such nft rule is one hash lookup, however many members the group has. A group that
 has networks as well is two sets, so one more alternative.
 
-Closed when in doubt: a rule that names a group whose members are not known, or holds what nft cannot say, is named as a
-fault, and what stands for it depends on what it would have done.
-
-    allow   nothing stands for it. What it would have let in falls to the later rules and to the end of the tier, which
-            can only let in what it would have let in as well; a drop would deny what later rules allow.
-    deny    drops what its remaining conditions cover: at least all that it would have dropped
-    pass    drops the same. Falling on could be let in by a later rule of the tier, passing by the next tier: for either
-            there are packets that the whole rule would have kept from it.
-    log     nothing: it decides nothing
-
-A rule that could not be compiled (`never`) is a deny, whatever it had been.
+Closed when in doubt: a rule that could not be compiled (`never`), that names a group whose members are not known, or
+holds what nft cannot say, is named as a fault, and a drop of what its remaining conditions cover stands for it, whatever
+it would have done (`bus_schemas.coverage`). Only a log decides nothing: nothing stands for such a one.
 
 What a verdict is written as is the caller's affair: the same rules are rendered to be enforced and to be previewed.
 """
@@ -29,6 +21,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
+from bus_schemas import coverage
 from bus_schemas.ids import GroupId
 from bus_schemas.policy import Icmp, Match, PortRange, Rule
 from services.node_dataplane.nft.names import address_set, net_set, port_set
@@ -100,10 +93,6 @@ class Rendered:
         return any(rule.fate == "pass" for rule in self.rules)
 
 
-class _Unrenderable(ValueError):
-    """The rule holds what nft cannot say."""
-
-
 def render_policy(rules: Iterable[Rule], known: Known, verdict: Verdict) -> Rendered:
     """The rules of one direction, in order."""
     rendered: list[RenderedRule] = []
@@ -112,12 +101,8 @@ def render_policy(rules: Iterable[Rule], known: Known, verdict: Verdict) -> Rend
     for number, rule in enumerate(rules):
         absent = [group for group in groups_of(rule) if known(group) is None]
         missing.update(absent)
-        try:
-            why = rule.never or ("group not known: " + ", ".join(absent) if absent else "")
-            lines = tuple(_rule(rule, known, verdict, why))
-        except _Unrenderable as error:
-            why = str(error)
-            lines = tuple(verdict(rule, why)) if _closes(rule) else ()
+        why = rule.never or coverage.fault(rule) or ("group not known: " + ", ".join(absent) if absent else "")
+        lines = tuple(_rule(rule, known, verdict, why))
         if why:
             faults.append(f"rule {number}: {why}")
         rendered.append(RenderedRule(rule, lines, why))
@@ -138,15 +123,12 @@ def comment(text: str) -> str:
     return 'comment "' + clean.encode()[:_COMMENT_BYTES].decode(errors="ignore") + '"'
 
 
-def _closes(rule: Rule) -> bool:
-    """Whether a drop stands for the rule where it cannot be written; see above."""
-    return rule.action in ("deny", "pass") or (bool(rule.never) and rule.action != "log")
-
-
 def _rule(rule: Rule, known: Known, verdict: Verdict, why: str) -> Iterator[str]:
-    if why and not _closes(rule):
-        return
-    conditions = list(dict.fromkeys(_matches(_widened(rule, known) if why else rule, known)))
+    if why:
+        if rule.action == "log":
+            return
+        rule = coverage.understood(rule, lambda group: known(group) is not None)
+    conditions = list(dict.fromkeys(_matches(rule, known)))
     for ending in verdict(rule, why) if conditions else ():
         for condition in conditions:
             yield f"{condition} {ending}" if condition else ending
@@ -159,37 +141,6 @@ def _matches(rule: Rule, known: Known) -> Iterator[str]:
         if family is None or rule.ip_version in (None, family):
             for choice in product(*_conditions(rule, family, known)):
                 yield " ".join(filter(None, choice))
-
-
-def _widened(rule: Rule, known: Known) -> Rule:
-    """The rule without the conditions that name unknown groups: it covers at least what the whole one would."""
-
-    def told(groups: Iterable[GroupId]) -> tuple[GroupId, ...]:
-        return tuple(group for group in groups if known(group) is not None)
-
-    def widen(match: Match) -> Match:
-        ports_known = told(match.named_ports) == match.named_ports
-        return Match(
-            groups=told(match.groups),
-            not_groups=told(match.not_groups),
-            nets=match.nets,
-            not_nets=match.not_nets,
-            ports=match.ports if ports_known else (),
-            named_ports=match.named_ports if ports_known else (),
-            not_ports=match.not_ports,
-            not_named_ports=told(match.not_named_ports),
-        )
-
-    return Rule(
-        action=rule.action,
-        ip_version=rule.ip_version,
-        protocol=rule.protocol,
-        not_protocol=rule.not_protocol,
-        icmp=rule.icmp,
-        not_icmp=rule.not_icmp,
-        source=widen(rule.source),
-        destination=widen(rule.destination),
-    )
 
 
 def _concerns_family(rule: Rule) -> bool:
@@ -209,9 +160,9 @@ def _conditions(rule: Rule, family: int | None, known: Known) -> Iterator[Condit
     if rule.ip_version is not None:
         yield [f"meta nfproto ipv{rule.ip_version}"]
     if rule.protocol is not None:
-        yield [f"meta l4proto {_within(rule.protocol, 255, 'protocol')}"]
+        yield [f"meta l4proto {rule.protocol}"]
     if rule.not_protocol is not None:
-        yield [f"meta l4proto != {_within(rule.not_protocol, 255, 'protocol')}"]
+        yield [f"meta l4proto != {rule.not_protocol}"]
     if family is not None:
         yield from _icmp(rule, family)
         yield from _addresses(rule.source, family, "saddr", known)
@@ -284,35 +235,26 @@ def _icmp(rule: Rule, family: int) -> Iterator[Condition]:
     if rule.not_icmp is not None and not same:
         yield [f"meta nfproto ipv{family}"]
     elif rule.not_icmp is not None:
-        type_ = _within(rule.not_icmp.type, 255, "ICMP type")
+        type_ = rule.not_icmp.type
         other = [f"{word} type != {type_}"]
         if rule.not_icmp.code is not None:
-            other.append(f"{word} type {type_} {word} code != {_within(rule.not_icmp.code, 255, 'ICMP code')}")
+            other.append(f"{word} type {type_} {word} code != {rule.not_icmp.code}")
         if rule.protocol is None:
             other.append(f"meta nfproto ipv{family} meta l4proto != {number}")
         yield other
 
 
 def _icmp_is(word: str, icmp: Icmp) -> str:
-    text = f"{word} type {_within(icmp.type, 255, 'ICMP type')}"
-    return text if icmp.code is None else f"{text} {word} code {_within(icmp.code, 255, 'ICMP code')}"
+    text = f"{word} type {icmp.type}"
+    return text if icmp.code is None else f"{text} {word} code {icmp.code}"
 
 
 # --- values
 
 
-def _within(value: int, most: int, what: str) -> int:
-    if not 0 <= value <= most:
-        raise _Unrenderable(f"{value} is not a {what}")
-    return value
-
-
 def _nets(cidrs: Sequence[str], family: int) -> list[ipaddress.IPv4Network] | list[ipaddress.IPv6Network]:
     """Those of one family, merged: nft refuses overlaps within an anonymous set."""
-    try:
-        nets = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
-    except ValueError as error:
-        raise _Unrenderable(str(error)) from error
+    nets = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
     if family == 4:
         return list(ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv4Network)))
     return list(ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv6Network)))
@@ -321,7 +263,7 @@ def _nets(cidrs: Sequence[str], family: int) -> list[ipaddress.IPv4Network] | li
 def _ranges(ports: Iterable[PortRange]) -> str:
     """Sorted and merged, like the nets. Empty: no port at all."""
     merged: list[list[int]] = []
-    for first, last in sorted((_within(p.first, 65535, "port"), _within(p.last, 65535, "port")) for p in ports):
+    for first, last in sorted((p.first, p.last) for p in ports):
         if first > last:
             continue
         if merged and first <= merged[-1][1] + 1:

@@ -197,7 +197,7 @@ def test_a_vanished_group_closes_its_rule(world: World) -> None:
     flush = settle(world.table, world.kernel)
     assert flush.blocked == {pod("server"): "members not known yet: s:a of web"}
     assert not world.to_server().accepted
-    assert "end of tier" in world.to_server().by
+    assert "group not known: s:a" in world.to_server().by
 
 
 def test_vanished_rules_and_attachments_close(world: World) -> None:
