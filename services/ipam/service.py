@@ -31,6 +31,7 @@ from chassis.runner import Context
 from services.ipam import metrics
 from services.ipam.commits import Commits
 from services.ipam.core import READS, WRITES, Core, Decision, Reply, Request, stands
+from services.ipam.duties import Duties, Duty
 from services.ipam.settings import Settings
 
 REQUESTS_AT_ONCE = 256
@@ -69,6 +70,8 @@ class Allocator:
         self._now = now
         self._dice = dice or random.Random()
         self._in_sync = False
+        self.on_sync: Callable[[], None] = lambda: None
+        """Called when everything was read once."""
         self._shown: set[str] = set()
         """Pools that the metrics speak of."""
         self._queues: dict[NodeName, deque[_Waiting]] = {}
@@ -77,6 +80,10 @@ class Allocator:
         health.fail("ipam", NOT_IN_SYNC)
 
     # --- what is so
+
+    @property
+    def in_sync(self) -> bool:
+        return self._in_sync
 
     async def follow(self, feed: Feed) -> None:
         """For ever: tells the core what the bus says."""
@@ -92,6 +99,7 @@ class Allocator:
             if batch.in_sync and not self._in_sync:
                 self._in_sync = True
                 self._health.ok("ipam")
+                self.on_sync()
             self._show()
             if self._in_sync:
                 self._tending.mark()
@@ -268,15 +276,23 @@ def _reply(waiting: _Waiting, reply: Reply) -> None:
         waiting.reply.set_result(reply)
 
 
+def _duties(allocator: Allocator) -> dict[str, Duty]:
+    """What one replica does on behalf of all, by name."""
+    return {}
+
+
 async def serve(context: Context[Settings]) -> None:
     """Runs a replica until `context.stopping`; what waits then is still answered."""
     bus = context.bus
     context.heartbeat.detail.update(context.settings.told)
     async with bus.follow(*map(Interest, READS)) as feed, asyncio.TaskGroup() as tasks:
         allocator = Allocator(bus, context.settings, context.health, tasks)
+        duties = Duties(bus, context.settings.instance, _duties(allocator), fit=lambda: allocator.in_sync)
+        allocator.on_sync = duties.became_fit
         standing = [
             tasks.create_task(allocator.follow(feed), name="ipam follow"),
             tasks.create_task(allocator.tend(), name="ipam tend"),
+            tasks.create_task(duties.run(), name="ipam duties"),
         ]
         async with bus.serve({ASSIGN: allocator.answer, RELEASE: allocator.answer}):
             await context.stopping.wait()
