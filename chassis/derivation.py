@@ -1,7 +1,7 @@
 """How a service lives that derives keys from what others say: facts into its core, what the core wants onto the bus.
 
-    feed ──▶ hear(batch) ──▶ pacer ──▶ derive() ──▶ Publication ──▶ bus
-                                                        ▲ while the lease is held
+    feed ──▶ hear(batch) ──▶ pacer ──▶ derive() ──▶ Publication ──▶ bus ◀── Warmth
+                                                        ▲ while the lease is held ▲
 
 Every replica computes, one writes, or each its shards (`chassis.shares`). Nothing is derived before the feed is in
 sync: a core that has seen half of the world would take away the other half's keys.
@@ -20,11 +20,13 @@ from typing import Any
 from bus_schemas.codec import Message
 from bus_schemas.subjects import Family
 from chassis.feed import Batch, Feed, Interest
+from chassis.jetstream import MAX_BATCH
 from chassis.lease import Lease
 from chassis.pacing import Pacer
 from chassis.publication import Publication
 from chassis.runner import Context
 from chassis.shares import Shares
+from chassis.warmth import Warmth
 
 
 class Derivation:
@@ -40,9 +42,11 @@ class Derivation:
         pacer: Pacer,
         shards: int | None = None,
         names: Callable[[Message], Iterable[str]] = lambda message: (),
+        warm_bytes: int = 0,
     ) -> None:
         """`shards`: into how many the keys are parted among the replicas; None: one replica writes all. `names`: see
-        `Publication`."""
+        `Publication`. `warm_bytes`: how much of the streams that it reads and writes the server shall keep in memory,
+        see `Warmth`."""
         self._reads = [Interest(family) for family in reads]
         self._bus = context.bus
         self._stopping = context.stopping
@@ -58,6 +62,8 @@ class Derivation:
         )
         interests = [Interest(family) for family in writes]
         self.publication = Publication(context.bus, interests, lease=self.lease, names=names)
+        streams = list(dict.fromkeys(family.stream for family in (*writes, *reads)))
+        self._warmth = Warmth(context.bus, streams, limit_bytes=warm_bytes, wanted=self._leads_at_ease)
 
     async def run(
         self,
@@ -84,6 +90,7 @@ class Derivation:
                 tasks.create_task(self.publication.run(), name="publication"),
                 tasks.create_task(self._read(hear), name="feed"),
                 tasks.create_task(self._pacer.run(flush), name="flush"),
+                tasks.create_task(self._warmth.run(), name="warmth"),
             ]
             await self._stopping.wait()
             for task in running:
@@ -103,6 +110,11 @@ class Derivation:
         """There may be nothing new; but what is wanted rests on the present session once it is derived again."""
         if self._feed is not None and self._feed.in_sync:
             self._pacer.mark()
+
+    def _leads_at_ease(self) -> bool:
+        """And does not just read or write everything for the first time."""
+        in_sync = self._feed is not None and self._feed.in_sync
+        return self.lease.leads and in_sync and self.publication.pending <= MAX_BATCH
 
     def _fit(self) -> bool:
         return self._feed is not None and 0 < self._rests_on == self._feed.current

@@ -48,21 +48,32 @@ class _Ack(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-class _State(msgspec.Struct, frozen=True):
+class StreamState(msgspec.Struct, frozen=True):
     messages: int = 0
+    bytes: int = 0
+    first_seq: int = 0
     last_seq: int = 0
 
 
 class StreamInfo(msgspec.Struct, frozen=True):
     config: dict[str, Any] = {}
     created: str = ""
-    state: _State = _State()
+    state: StreamState = StreamState()
     error: ApiError | None = None
 
 
 class _Consumer(msgspec.Struct, frozen=True):
     name: str = ""
     num_pending: int = 0
+    error: ApiError | None = None
+
+
+class _Place(msgspec.Struct, frozen=True):
+    seq: int
+
+
+class _Found(msgspec.Struct, frozen=True):
+    message: _Place | None = None
     error: ApiError | None = None
 
 
@@ -101,6 +112,7 @@ _BATCH_HEADERS = {"headers of a batch": " " * 240}
 _ack = msgspec.json.Decoder(_Ack)
 _info = msgspec.json.Decoder(StreamInfo)
 _consumer = msgspec.json.Decoder(_Consumer)
+_found = msgspec.json.Decoder(_Found)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -232,6 +244,19 @@ async def first_from(session: Session, stream: str, subject: str, sequence: int)
     if answer.status:
         raise Rejected(f"{stream}: {answer.status} {answer.description}")
     return _stored(answer)
+
+
+async def touch(session: Session, stream: str, sequence: int) -> int | None:
+    """Has the stream's leader read the first message that has this sequence or a later one; its sequence, None: there
+    is none. Any replica answers a direct get; this only the one that writes."""
+    found = _found.decode(await api(session, f"STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": ">"}))
+    if found.error is None:
+        return found.message.seq if found.message is not None else None
+    if found.error.code == 404:
+        return None
+    if found.error.code == 503:
+        raise Unavailable(found.error.description)
+    raise Rejected(f"{stream}: {found.error.description}", found.error.err_code)
 
 
 async def last_of_each(session: Session, stream: str, filters: Sequence[str]) -> list[Stored]:

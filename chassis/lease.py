@@ -66,6 +66,11 @@ class Lease:
     def held(self) -> bool:
         return asyncio.get_running_loop().time() < self._until
 
+    @property
+    def leads(self) -> bool:
+        """What one replica shall do for all is ours to do."""
+        return self.held
+
     def covers(self) -> Callable[[Key], bool]:
         """Whether a key is ours to write: one lease is for all of them."""
         held = self.held

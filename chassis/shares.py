@@ -63,6 +63,11 @@ class Shares:
         """Whether there is anything that this replica writes."""
         return any(lease.held for lease in self.leases)
 
+    @property
+    def leads(self) -> bool:
+        """What one replica shall do for all is ours to do."""
+        return self.leases[0].held
+
     def covers(self) -> Callable[[Key], bool]:
         """Whether a key is ours to write, as of now."""
         held = [lease.held for lease in self.leases]

@@ -39,7 +39,14 @@ async def serve(context: Context[Settings]) -> None:
     longevity = Longevity()
     pacer = Pacer(settings.policy_flush_min_s, settings.policy_flush_max_s, settings.policy_retry_s)
     derivation = Derivation(
-        context, SERVICE, reads=READS, writes=WRITES, pacer=pacer, shards=settings.policy_shards, names=names
+        context,
+        SERVICE,
+        reads=READS,
+        writes=WRITES,
+        pacer=pacer,
+        shards=settings.policy_shards,
+        names=names,
+        warm_bytes=settings.policy_warm_mb * 1_000_000,
     )
     news = News(context.bus.emit, derivation.lease.covers)
     derivation.lease.on_change(lambda _held: news.look_again(time.time()))
