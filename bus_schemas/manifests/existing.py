@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from bus_schemas.manifests.outcomes import Fault
 from bus_schemas.resources import IPPool, Resource
@@ -26,10 +26,15 @@ def _pool(pool: IPPool, others: Iterable[IPPool]) -> Iterator[Fault]:
             yield Fault(0, "spec.cidr", reason)
 
 
+def _holds(whole: IPv4Network | IPv6Network, part: IPv4Network | IPv6Network) -> bool:
+    return whole.version == part.version and whole.prefixlen <= part.prefixlen and whole.overlaps(part)
+
+
 def _changed(pool: IPPool, before: IPPool) -> Iterator[Fault]:
-    """Addresses were given out by these: a pool that changes them is another pool."""
-    if pool.spec.cidr != before.spec.cidr:
-        yield Fault(0, "spec.cidr", f"cannot be changed (it is {before.spec.cidr}): make a new pool")
+    """Addresses were given out by these: a pool may only grow around its blocks."""
+    if not _holds(ip_network(pool.spec.cidr), ip_network(before.spec.cidr)):
+        reason = f"would leave blocks of {before.spec.cidr} without a pool: a pool can only grow, or be split"
+        yield Fault(0, "spec.cidr", reason)
     elif pool.block_size != before.block_size:
         yield Fault(0, "spec.blockSize", f"cannot be changed (it is {before.block_size}): make a new pool")
     if ("LoadBalancer" in pool.spec.allowed_uses) != ("LoadBalancer" in before.spec.allowed_uses):

@@ -1,4 +1,4 @@
-"""Reading IPPool (projectcalico.org/v3), with Calico's rules on what a pool may be."""
+"""Reading IPPool, IPReservation and IPAMConfiguration, with Calico's rules on what they may be."""
 
 from __future__ import annotations
 
@@ -7,18 +7,29 @@ from typing import Literal
 
 from bus_schemas.manifests.addresses import Network, network
 from bus_schemas.manifests.envelope import Envelope, metadata
-from bus_schemas.manifests.fields import At, Fields, Unknown
+from bus_schemas.manifests.fields import At, Fields, Unknown, said
 from bus_schemas.manifests.selections import selector
-from bus_schemas.resources.pools import IPPool, IPPoolSpec
+from bus_schemas.resources.pools import (
+    IPAM_CONFIGURATION,
+    IPAMConfiguration,
+    IPAMConfigurationSpec,
+    IPPool,
+    IPPoolSpec,
+    IPReservation,
+    IPReservationSpec,
+)
 
 BLOCK_SIZES = {4: range(20, 33), 6: range(116, 129)}
 """Prefix lengths that a block may have, by family."""
 DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
 LINK_LOCAL = {4: ip_network("169.254.0.0/16"), 6: ip_network("fe80::/10")}
 
+MAX_INT32 = 2**31 - 1
+
 _MODES: tuple[Literal["Never", "CrossSubnet", "Always"], ...] = ("Never", "CrossSubnet", "Always")
 _USES: tuple[Literal["Workload", "Tunnel", "LoadBalancer"], ...] = ("Workload", "Tunnel", "LoadBalancer")
 _ASSIGNMENT: tuple[Literal["Automatic", "Manual"], ...] = ("Automatic", "Manual")
+_PERSISTENCE = ("Enabled", "Disabled")
 
 
 def pool(document: Fields, *, stored: bool) -> IPPool:
@@ -87,6 +98,38 @@ def _check_uses(fields: Fields, spec: IPPoolSpec) -> None:
             uses.fault("a LoadBalancer pool cannot have a nodeSelector")
         if spec.disable_bgp_export:
             uses.fault("a LoadBalancer pool cannot have disableBGPExport")
-        uses.warn("LoadBalancer addresses are not handed out here: the pool has no effect")
     if fields.has("allowedUses") and "Tunnel" in spec.allowed_uses and spec.namespace_selector:
         fields.place("namespaceSelector").fault("cannot be used with the allowed use Tunnel: a tunnel has no namespace")
+
+
+def reservation(document: Fields, *, stored: bool) -> IPReservation:
+    meta = metadata(document, Envelope(namespaced=False, stored=stored))
+    fields = document.fields("spec")
+    nets = [found for at in fields.items("reservedCIDRs") if (found := network(at, host=True)) is not None]
+    fields.close(Unknown.NEARLY_REFUSED)
+    return IPReservation(metadata=meta, spec=IPReservationSpec(reserved_cidrs=tuple(map(_spelt, nets))))
+
+
+def _spelt(reserved: Network) -> str:
+    """A single address as an address."""
+    return str(reserved.network_address if reserved.num_addresses == 1 else reserved)
+
+
+def ipam_configuration(document: Fields, *, stored: bool) -> IPAMConfiguration:
+    """Also of the stored kind IPAMConfig, which has the same fields."""
+    meta = metadata(document, Envelope(namespaced=False, stored=stored))
+    if meta.name and meta.name != IPAM_CONFIGURATION:
+        place = document.fields("metadata").place("name")
+        place.fault(f"must be {IPAM_CONFIGURATION}: there is one for the whole cluster, not {said(meta.name)}")
+    fields = document.fields("spec")
+    spec = IPAMConfigurationSpec(
+        strict_affinity=fields.maybe("strictAffinity", At.boolean),
+        auto_allocate_blocks=fields.maybe("autoAllocateBlocks", At.boolean),
+        max_blocks_per_host=fields.integer("maxBlocksPerHost", 0, MAX_INT32),
+        ip_cooldown_seconds=fields.integer("ipCooldownSeconds", 0, MAX_INT32),
+    )
+    if (at := fields.take("kubeVirtVMAddressPersistence")) is not None:
+        at.choice(_PERSISTENCE)
+        at.warn("has no effect here")
+    fields.close(Unknown.NEARLY_REFUSED)
+    return IPAMConfiguration(metadata=meta, spec=spec)

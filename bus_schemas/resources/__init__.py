@@ -27,6 +27,8 @@ KINDS: dict[str, type[Resource]] = {
         Service,
         EndpointSlice,
         IPPool,
+        IPReservation,
+        IPAMConfiguration,
         FelixConfiguration,
         BGPConfiguration,
         Tier,

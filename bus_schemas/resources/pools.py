@@ -61,6 +61,10 @@ class IPReservation(Resource, tag="ipreservation/1", frozen=True, kw_only=True):
     spec: IPReservationSpec = IPReservationSpec()
 
 
+IPAM_CONFIGURATION = "default"
+"""The name of the one IPAMConfiguration."""
+
+
 class IPAMConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """None: not set here, the setting of the address service decides."""
 
@@ -73,7 +77,7 @@ class IPAMConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defa
 
 
 class IPAMConfiguration(Resource, tag="ipamconfiguration/1", frozen=True, kw_only=True):
-    """Only the one called `default` counts."""
+    """There is one, called `IPAM_CONFIGURATION`. Calico stores it as the kind IPAMConfig."""
 
     API_VERSION: ClassVar[str] = "projectcalico.org/v3"
     KIND: ClassVar[str] = "IPAMConfiguration"

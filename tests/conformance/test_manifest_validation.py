@@ -31,6 +31,7 @@ def _rule(value: Any) -> tuple[str, dict[str, Any]]:
 TYPES = {
     "v3.IPPool": _whole("IPPool"),
     "v3.IPPoolSpec": _spec("IPPool"),
+    "v3.IPReservation": _whole("IPReservation"),
     "v3.NetworkPolicy": _whole("NetworkPolicy"),
     "v3.GlobalNetworkPolicy": _whole("GlobalNetworkPolicy"),
     "v3.FelixConfiguration": _whole("FelixConfiguration"),

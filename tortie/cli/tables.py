@@ -137,6 +137,7 @@ _CREATED: Column = ("CREATED", _meta("creationTimestamp"))
 
 _PRIORITY: Column = ("PRIORITY", _at("spec", "priority", default="<none>"))
 _PORTS: Column = ("PORTS", _service_ports)
+_RESERVED: Column = ("RESERVED-CIDRS", _at("spec", "reservedCIDRs"))
 _NETS: Column = ("NETS", _at("spec", "nets"))
 _ACTION: Column = ("ACTION", _at("spec", "stagedAction", default="Set"))
 _STATE: Column = ("STATE", _policy_state)
@@ -174,6 +175,17 @@ COLUMNS: dict[str, Columns] = {
             ("DISABLEBGPEXPORT", _at("spec", "disableBGPExport", default="false")),
             _POOL_SELECTOR,
             ("ASSIGNMENTMODE", _at("spec", "assignmentMode", default="Automatic")),
+        ),
+    ),
+    "ipreservation": Columns((_NAME, _RESERVED), (_NAME, _RESERVED, _LABELS)),
+    "ipamconfiguration": Columns(
+        (_NAME,),
+        (
+            _NAME,
+            ("STRICTAFFINITY", _at("spec", "strictAffinity")),
+            ("AUTOALLOCATEBLOCKS", _at("spec", "autoAllocateBlocks")),
+            ("MAXBLOCKSPERHOST", _at("spec", "maxBlocksPerHost")),
+            ("IPCOOLDOWNSECONDS", _at("spec", "ipCooldownSeconds")),
         ),
     ),
     "felixconfiguration": Columns((_NAME,), (_NAME, _CREATED)),

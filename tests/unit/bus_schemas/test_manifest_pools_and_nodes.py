@@ -78,9 +78,8 @@ def test_pools_that_are_refused(spec: str, fault: str) -> None:
     assert any(fault in text for text in found), found
 
 
-def test_a_load_balancer_pool_has_no_effect() -> None:
-    (warning,) = warnings(pool("{cidr: 10.0.0.0/8, allowedUses: [LoadBalancer]}"))
-    assert warning.startswith("spec.allowedUses: LoadBalancer addresses are not handed out here")
+def test_a_load_balancer_pool() -> None:
+    assert ip_pool("{cidr: 10.0.0.0/8, allowedUses: [LoadBalancer]}").spec.allowed_uses == ("LoadBalancer",)
 
 
 # --- between pools
@@ -103,10 +102,24 @@ def test_a_pool_may_change_but_not_its_addresses() -> None:
     before = ip_pool("{cidr: 10.0.0.0/16, blockSize: 26}")
     assert against(ip_pool("{cidr: 10.0.0.0/16, vxlanMode: Always, natOutgoing: true}"), before) == []
     assert against(ip_pool("{cidr: 10.0.0.0/17}"), before) == [
-        "spec.cidr: cannot be changed (it is 10.0.0.0/16): make a new pool"
+        "spec.cidr: would leave blocks of 10.0.0.0/16 without a pool: a pool can only grow, or be split"
     ]
     assert against(ip_pool("{cidr: 10.0.0.0/16, blockSize: 27}"), before) == [
         "spec.blockSize: cannot be changed (it is 26): make a new pool"
+    ]
+
+
+def test_a_pool_may_grow() -> None:
+    before = ip_pool("{cidr: 10.0.0.0/16, blockSize: 26}")
+    assert against(ip_pool("{cidr: 10.0.0.0/15, blockSize: 26}"), before) == []
+    assert against(ip_pool("{cidr: 10.0.0.0/15, blockSize: 26}"), before, ip_pool("{cidr: 10.1.0.0/24}", "y")) == [
+        "spec.cidr: 10.0.0.0/15 overlaps the pool y (10.1.0.0/24)"
+    ]
+    assert against(ip_pool("{cidr: 10.0.0.0/15, blockSize: 27}"), before) == [
+        "spec.blockSize: cannot be changed (it is 26): make a new pool"
+    ]
+    assert against(ip_pool("{cidr: 'fd00::/64'}"), before) == [
+        "spec.cidr: would leave blocks of 10.0.0.0/16 without a pool: a pool can only grow, or be split"
     ]
 
 
