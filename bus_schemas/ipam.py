@@ -164,8 +164,48 @@ ReleaseReply = Released | Refused | Busy
 
 
 def tunnel_handle(node: NodeName) -> HandleId:
-    """The handle of a node's VXLAN tunnel address, as Calico names it."""
+    """The handle of a node's VXLAN tunnel addresses, of IPv4 and of IPv6, as Calico names it."""
     return HandleId(f"vxlan-tunnel-addr-{node}")
+
+
+TUNNEL_HANDLES = {
+    "vxlan": ("vxlan-tunnel-addr-", "vxlan-v6-tunnel-addr-"),
+    "ipip": ("ipip-tunnel-addr-",),
+    "wireguard": ("wireguard-tunnel-addr-", "wireguard-v6-tunnel-addr-"),
+}
+"""By kind of tunnel, what the handles of its addresses begin with; the name of the node follows. Calico gives IPv6 a
+handle of its own; here one request can have both families, so `tunnel_handle` alone is enough for VXLAN."""
+
+
+def tunnel_handles(node: NodeName) -> tuple[HandleId, ...]:
+    """Every handle under which a node may have tunnel addresses."""
+    return tuple(HandleId(prefix + node) for prefixes in TUNNEL_HANDLES.values() for prefix in prefixes)
+
+
+def tunnel_kind(handle: HandleId, node: NodeName) -> str | None:
+    """A key of TUNNEL_HANDLES; None: none of the node's tunnels has this handle."""
+    for kind, prefixes in TUNNEL_HANDLES.items():
+        if any(handle == prefix + node for prefix in prefixes):
+            return kind
+    return None
+
+
+LOAD_BALANCER = NodeName("virtual:load-balancer")
+"""The node in whose name Services have their addresses (Calico's virtual host): no node can be called so, and no route
+leads there."""
+
+
+_POD_CIDR = "podcidr-"
+
+
+def pod_cidr_pool(node: NodeName) -> str:
+    """What the pool of a block is called that was cut from the node's own `spec.podCIDRs`."""
+    return _POD_CIDR + node
+
+
+def of_pod_cidr(pool: str) -> bool:
+    """Whether a block's pool is a node's own range, and no IPPool."""
+    return pool.startswith(_POD_CIDR)
 
 
 def load_balancer_handle(namespace: str, service: str) -> HandleId:
