@@ -9,67 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any
 
 import msgspec
 
+from services.node_dataplane import cni_configuration
+from services.node_dataplane.cni_configuration import Config
+from services.node_dataplane.cni_errors import CniError, Code
 from services.node_dataplane.links import GATEWAY4, GATEWAY6, NODE_MAC
+
+__all__ = ["COMMANDS", "VERSIONS", "Call", "CniError", "Code", "Config", "failure", "parse", "result", "versions"]
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 COMMANDS = ("ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION")
 _SINCE = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
 
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
-_NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
 _RESERVED = (".", "..")
-
-
-class Code(IntEnum):
-    """Error codes of the specification."""
-
-    INCOMPATIBLE_VERSION = 1
-    UNSUPPORTED_FIELD = 2
-    CONTAINER_UNKNOWN = 3
-    INVALID_ENVIRONMENT = 4
-    IO_FAILURE = 5
-    UNDECODABLE = 6
-    INVALID_CONFIGURATION = 7
-    TRY_AGAIN = 11
-    NOT_AVAILABLE = 50
-    CHECK_FAILED = 100
-    INTERNAL = 999
-
-
-class CniError(Exception):
-    """The answer to a call that cannot be met."""
-
-    def __init__(self, code: Code, message: str, details: str = "") -> None:
-        self.code = code
-        self.message = message
-        self.details = details
-        super().__init__(message)
-
-
-@dataclass(frozen=True)
-class Config:
-    """The parts of the network configuration that we act on."""
-
-    version: str
-    name: str
-    mtu: int = 0
-    """0: as the node decides."""
-    families: tuple[int, ...] = ()
-    """Empty: every family that has a pool."""
-    pools4: tuple[str, ...] = ()
-    pools6: tuple[str, ...] = ()
-    labels: dict[str, str] | None = None
-    """`args.cni.labels`: of a pod that no Pod resource describes."""
-    attachments: frozenset[tuple[str, str]] = frozenset()
-    """`cni.dev/valid-attachments` of GC: (container, interface)."""
-    previous: tuple[str, ...] | None = None
-    """Plain addresses of prevResult."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +57,7 @@ def parse(env: Mapping[str, str], stdin: str) -> Call:
             Code.INCOMPATIBLE_VERSION,
             f"{command} came with version {_SINCE[command]}, the configuration says {version}",
         )
-    config = _config(raw, version, command)
+    config = cni_configuration.read(raw, version, command)
     if command in ("STATUS", "GC"):
         return Call(command, config)
     container, interface = env.get("CNI_CONTAINERID", ""), env.get("CNI_IFNAME", "")
@@ -124,81 +81,6 @@ def _decode(stdin: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise CniError(Code.UNDECODABLE, "the network configuration is not a JSON object")
     return raw
-
-
-def _config(raw: dict[str, Any], version: str, command: str) -> Config:
-    name = raw.get("name")
-    if not isinstance(name, str) or not _NETWORK.fullmatch(name):
-        raise CniError(Code.INVALID_CONFIGURATION, f"name is {name!r}, which is not a network's name")
-    mtu = raw.get("mtu", 0)
-    if not isinstance(mtu, int) or isinstance(mtu, bool) or not (mtu == 0 or 68 <= mtu <= 65535):
-        raise CniError(Code.INVALID_CONFIGURATION, f"mtu is {mtu!r}, not a number from 68 to 65535")
-    ipam = _mapping(raw, "ipam")
-    families = tuple(f for f, key in ((4, "assign_ipv4"), (6, "assign_ipv6")) if _truth(ipam.get(key)))
-    return Config(
-        version=version,
-        name=name,
-        mtu=mtu,
-        families=families,
-        pools4=_strings(ipam, "ipv4_pools"),
-        pools6=_strings(ipam, "ipv6_pools"),
-        labels=_labels(raw),
-        attachments=_attachments(raw) if command == "GC" else frozenset(),
-        previous=_previous(raw),
-    )
-
-
-def _mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:
-    value = raw.get(key) or {}
-    if not isinstance(value, dict):
-        raise CniError(Code.INVALID_CONFIGURATION, f"{key} is not an object")
-    return value
-
-
-def _truth(value: object) -> bool:
-    return value is True or (isinstance(value, str) and value.lower() == "true")
-
-
-def _strings(raw: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = raw.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise CniError(Code.INVALID_CONFIGURATION, f"ipam.{key} is not a list of strings")
-    return tuple(value)
-
-
-def _labels(raw: dict[str, Any]) -> dict[str, str] | None:
-    """The convention of https://www.cni.dev/docs/conventions/: a list of {"key": ..., "value": ...}."""
-    rows = _mapping(_mapping(raw, "args"), "cni").get("labels")
-    if rows is None:
-        return None
-    try:
-        return {str(row["key"]): str(row["value"]) for row in rows}
-    except (TypeError, KeyError) as error:
-        raise CniError(
-            Code.INVALID_CONFIGURATION, "args.cni.labels is not a list of objects with key and value"
-        ) from error
-
-
-def _attachments(raw: dict[str, Any]) -> frozenset[tuple[str, str]]:
-    rows = raw.get("cni.dev/valid-attachments")
-    if rows is None:
-        raise CniError(Code.INVALID_CONFIGURATION, "GC needs cni.dev/valid-attachments in the configuration")
-    try:
-        return frozenset((str(row["containerID"]), str(row["ifname"])) for row in rows)
-    except (TypeError, KeyError) as error:
-        raise CniError(
-            Code.INVALID_CONFIGURATION, "cni.dev/valid-attachments is not a list of objects with containerID and ifname"
-        ) from error
-
-
-def _previous(raw: dict[str, Any]) -> tuple[str, ...] | None:
-    result = raw.get("prevResult")
-    if result is None:
-        return None
-    try:
-        return tuple(str(row["address"]).partition("/")[0] for row in result.get("ips", ()))
-    except (AttributeError, TypeError, KeyError) as error:
-        raise CniError(Code.UNDECODABLE, "prevResult is not a CNI result") from error
 
 
 def _arguments(text: str) -> dict[str, str]:
