@@ -25,6 +25,17 @@ def net(text: str) -> str:
         raise Uncompilable(f"{text!r} is not a CIDR") from error
 
 
+def readable(texts: Iterable[str]) -> tuple[str, ...]:
+    """Those that are CIDRs."""
+    found = []
+    for text in texts:
+        try:
+            found.append(net(text))
+        except Uncompilable:
+            continue
+    return tuple(found)
+
+
 def by_family(rule: Rule) -> Iterator[Rule]:
     """The rule as one rule for each IP version that it can match, or unchanged when it names no nets."""
     ends = (rule.source, rule.destination)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+import msgspec
+
 from bus_schemas.ids import GroupId, RulesId
 from bus_schemas.policy import CUT_ANNOTATION, Rule, Rules, rules_id
 from bus_schemas.resources import Resource
@@ -73,7 +75,7 @@ class Policy:
 
 class Translation(NamedTuple):
     policy: Policy | None
-    """None: whom it governs cannot be said, so it governs nobody."""
+    """None: there is nothing of that name, or nothing that could govern anybody."""
     faults: tuple[str, ...] = ()
     """What could not be compiled: `<path>: <reason>`."""
 
@@ -84,6 +86,8 @@ class Draft:
 
     resource: Resource
     subject: Selection | None
+    never: str = ""
+    """Why it cannot be said whom the policy governs; `subject` are then all whom it may govern."""
     faults: list[str] = field(default_factory=list)
     groups: dict[GroupId, GroupRef] = field(default_factory=dict)
 
@@ -99,15 +103,29 @@ class Draft:
 
     def finish(self, attaching: Attaching | None, ingress: Iterable[Rule], egress: Iterable[Rule]) -> Translation:
         resource = self.resource
+        if self.never:
+            self.faults.insert(0, self.never)
         rules = Rules(
             policy=resource.display,
-            ingress=tuple(ingress),
-            egress=tuple(egress),
+            ingress=tuple(self._closed(ingress)),
+            egress=tuple(self._closed(egress)),
             cut=resource.metadata.annotations.get(CUT_ANNOTATION) == "cut",
         )
         named = _named(rules)
         groups = tuple(ref for uid, ref in self.groups.items() if uid in named)
         return Translation(Policy(id_of(resource), rules, groups, self.subject, attaching), tuple(self.faults))
+
+    def _closed(self, rules: Iterable[Rule]) -> Iterable[Rule]:
+        """Where it is not known whom they concern, each is a drop of what it covers for all whom it may concern."""
+        return map(self._never, rules) if self.never else rules
+
+    def _never(self, rule: Rule) -> Rule:
+        return rule if rule.action == "log" else never(rule, rule.never or self.never)
+
+
+def never(rule: Rule, reason: str) -> Rule:
+    """A drop of what the rule covers, in its place."""
+    return msgspec.structs.replace(rule, action="deny", never=reason)
 
 
 def _named(rules: Rules) -> set[GroupId]:

@@ -8,8 +8,10 @@ NetworkPolicy, what names endpoints without a namespace selector means those of 
 Policies with doNotTrack or preDNAT stand at host endpoints alone, in directions of their own; applyOnForward adds what
 a host endpoint forwards. To a pod such a policy is as any other.
 
-A rule that cannot be compiled becomes a deny (`Rule.never`) of all that its other fields cover: here rules are a
-program, and a Deny that is left out would be an Allow further down. A Log decides nothing and is left out.
+A rule that cannot be compiled becomes a deny (`Rule.never`) of what it would have covered: what is not understood of it
+may be any condition, so it is no condition; of a list that excludes, only the entry is lost. Where it cannot be said
+whom a policy governs, it governs all whom the rest of its subject leaves (of a NetworkPolicy: its namespace), with
+such denies in place of its rules. A Log decides nothing, and is left out.
 
 https://docs.tigera.io/calico/latest/reference/resources/networkpolicy
 """
@@ -17,7 +19,7 @@ https://docs.tigera.io/calico/latest/reference/resources/networkpolicy
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from bus_schemas import selectors
@@ -35,7 +37,6 @@ from bus_schemas.resources.calico_policy import (
     GlobalNetworkPolicySpec,
     IcmpFields,
     NetworkPolicySpec,
-    ServiceAccountMatch,
 )
 from bus_schemas.selectors import Selector, SelectorError
 from services.policy_compiler.errors import Uncompilable
@@ -43,8 +44,8 @@ from services.policy_compiler.hosts import DEFAULT_ALLOW, is_reserved
 from services.policy_compiler.labels import NAMESPACE, NAMESPACE_PREFIX, SERVICE_ACCOUNT, SERVICE_ACCOUNT_PREFIX
 from services.policy_compiler.members import EVERY_PORT
 from services.policy_compiler.nets import by_family, net
-from services.policy_compiler.policies import Draft, Hooks, Translation, attaching, hooks
-from services.policy_compiler.ports import Ports, ports
+from services.policy_compiler.policies import Draft, Hooks, Translation, attaching, hooks, never
+from services.policy_compiler.ports import Ports, merged, ports
 from services.policy_compiler.selection import Selection, service
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58, "sctp": 132, "udplite": 136}
@@ -64,6 +65,7 @@ EVERYBODY = Selection("", selectors.ALL)
 NO_PORTS = Ports((), ())
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 CalicoPolicy = NetworkPolicy | GlobalNetworkPolicy | StagedNetworkPolicy | StagedGlobalNetworkPolicy
@@ -72,11 +74,9 @@ CalicoPolicy = NetworkPolicy | GlobalNetworkPolicy | StagedNetworkPolicy | Stage
 def translate(resource: CalicoPolicy) -> Translation:
     namespace, _ = resource.key
     spec = resource.spec
-    try:
-        subject = Selection(namespace, _subject(spec))
-    except (SelectorError, Uncompilable) as error:
-        return Translation(None, (f"spec: {error}",))
-    draft = Draft(resource, subject)
+    reader = _Reader()
+    subject = Selection(namespace, _subject(reader, spec))
+    draft = Draft(resource, subject, f"spec.{reader.faults[0]}" if reader.faults else "")
     kind = resource.KIND.removeprefix("Staged")
     return draft.finish(
         attaching(resource, kind, spec.tier, spec.order, _hooks(spec)),
@@ -111,13 +111,19 @@ def _hooks(spec: NetworkPolicySpec) -> Hooks:
     return hooks(*ways)
 
 
-def _subject(spec: NetworkPolicySpec) -> Selector:
-    parts = [selectors.parse(spec.selector)]
-    if isinstance(spec, GlobalNetworkPolicySpec) and spec.namespace_selector:
-        parts.append(_namespaces(spec.namespace_selector))
+def _subject(reader: _Reader, spec: NetworkPolicySpec) -> Selector:
+    parts = [reader.read("selector", lambda: selectors.parse(spec.selector), selectors.ALL)]
+    if isinstance(spec, GlobalNetworkPolicySpec) and (text := spec.namespace_selector):
+        parts.append(reader.read("namespaceSelector", lambda: _namespaces(text), selectors.ALL))
     if spec.service_account_selector:
-        parts.append(selectors.parse(spec.service_account_selector).prefixed(SERVICE_ACCOUNT_PREFIX))
+        parts.append(
+            reader.read("serviceAccountSelector", lambda: _of_accounts(spec.service_account_selector), selectors.ALL)
+        )
     return selectors.all_of(*parts)
+
+
+def _of_accounts(text: str) -> Selector:
+    return selectors.parse(text).prefixed(SERVICE_ACCOUNT_PREFIX)
 
 
 def _namespaces(text: str) -> Selector:
@@ -162,7 +168,8 @@ def _says_global(node: selectors.Node) -> bool:
 
 
 class _Reader:
-    """Reads the fields of one rule; what has no meaning is noted as a fault and replaced by no condition."""
+    """Reads the fields of one rule, or of one subject; what has no meaning is noted as a fault, and what stands for it
+    covers whatever it may have meant."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
@@ -173,6 +180,20 @@ class _Reader:
         except (SelectorError, Uncompilable) as error:
             self.faults.append(f"{path}: {error}")
             return otherwise
+
+    def expect(self, met: bool, path: str, text: str) -> None:
+        if not met:
+            self.faults.append(f"{path}: {text}")
+
+    def each(self, path: str, entries: Iterable[E], entry: Callable[[E], T]) -> list[T]:
+        """Of a list that excludes: those that have a meaning."""
+        found = []
+        for one in entries:
+            try:
+                found.append(entry(one))
+            except Uncompilable as error:
+                self.faults.append(f"{path}: {error}")
+        return found
 
 
 class _End(NamedTuple):
@@ -200,23 +221,8 @@ def _rules(draft: Draft, namespace: str, direction: str, rules: Sequence[CalicoR
         if reader.faults:
             if rule.action == "Log":
                 continue
-            compiled = _never(compiled, f"{where}.{reader.faults[0]}")
+            compiled = never(compiled, f"{where}.{reader.faults[0]}")
         yield from by_family(compiled)
-
-
-def _never(rule: Rule, reason: str) -> Rule:
-    return Rule(
-        action="deny",
-        ip_version=rule.ip_version,
-        protocol=rule.protocol,
-        not_protocol=rule.not_protocol,
-        icmp=rule.icmp,
-        not_icmp=rule.not_icmp,
-        source=rule.source,
-        destination=rule.destination,
-        never=reason,
-        index=rule.index,
-    )
 
 
 def _rule(draft: Draft, reader: _Reader, rule: CalicoRule, at: int, source: _End, destination: _End) -> Rule:
@@ -227,8 +233,8 @@ def _rule(draft: Draft, reader: _Reader, rule: CalicoRule, at: int, source: _End
         ip_version=rule.ip_version,
         protocol=protocol,
         not_protocol=not_protocol,
-        icmp=reader.read("icmp", lambda: _icmp(rule.icmp, protocol), None),
-        not_icmp=reader.read("notICMP", lambda: _icmp(rule.not_icmp, protocol), None),
+        icmp=_icmp(reader, "icmp", rule.icmp, protocol),
+        not_icmp=_icmp(reader, "notICMP", rule.not_icmp, protocol, excludes=True),
         source=_entity(draft, reader, "source", rule.source, source, protocol),
         destination=_entity(draft, reader, "destination", rule.destination, destination, protocol),
         index=at,
@@ -244,26 +250,35 @@ def _protocol(given: int | str | None) -> int | None:
     return number
 
 
-def _icmp(given: IcmpFields | None, protocol: int | None) -> Icmp | None:
+def _icmp(
+    reader: _Reader, path: str, given: IcmpFields | None, protocol: int | None, *, excludes: bool = False
+) -> Icmp | None:
     if given is None or (given.type is None and given.code is None):
         return None
-    if given.type is None:
-        raise Uncompilable("an ICMP code needs its type")
-    if protocol not in ICMPS:
-        raise Uncompilable("needs the protocol ICMP or ICMPv6")
-    if not 0 <= given.type < 256 or not 0 <= (given.code or 0) < 256:
-        raise Uncompilable("ICMP types and codes are 0 to 255")
-    return Icmp(type=given.type, code=given.code)
+    reader.expect(given.type is not None, path, "an ICMP code needs its type")
+    reader.expect(protocol in ICMPS, path, "needs the protocol ICMP or ICMPv6")
+    type_is, code_is = (0 <= (number or 0) < 256 for number in (given.type, given.code))
+    reader.expect(type_is and code_is, path, "ICMP types and codes are 0 to 255")
+    if given.type is None or not type_is or protocol not in (None, *ICMPS) or (excludes and not code_is):
+        return None
+    return Icmp(type=given.type, code=given.code if code_is else None)
 
 
 def _entity(draft: Draft, reader: _Reader, path: str, entity: EntityRule, end: _End, protocol: int | None) -> Match:
     def within(name: str) -> str:
         return f"{path}.{name}"
 
-    members = reader.read(path, lambda: _members(entity, end.namespace), None)
+    meant = len(reader.faults)
+    members = _members(reader, within, entity, end.namespace)
+    whose_ports_is_clear = len(reader.faults) == meant
     excluded = reader.read(within("notSelector"), lambda: _excluded(entity, end.namespace), None)
-    positive = reader.read(within("ports"), lambda: _ports(entity.ports, protocol), NO_PORTS)
-    negative = reader.read(within("notPorts"), lambda: _ports(entity.not_ports, protocol), NO_PORTS)
+    positive = reader.read(within("ports"), lambda: ports(entity.ports), NO_PORTS)
+    negative = _merged(reader.each(within("notPorts"), entity.not_ports, lambda port: ports([port])))
+    if protocol not in WITH_PORTS:
+        for name, read in (("ports", positive), ("notPorts", negative)):
+            reader.expect(not read.ranges, within(name), "port numbers need the protocol TCP, UDP or SCTP")
+        if protocol is not None:
+            positive = positive._replace(ranges=())
     served = reader.read(within("services"), lambda: _service(entity, end), None)
     owners = members or end.local or EVERYBODY
     if served is not None and end.services == "ports":
@@ -273,23 +288,28 @@ def _entity(draft: Draft, reader: _Reader, path: str, entity: EntityRule, end: _
         groups=tuple(map(draft.addresses, found)),
         not_groups=() if excluded is None else (draft.addresses(excluded),),
         nets=reader.read(within("nets"), lambda: tuple(map(net, entity.nets)), ()),
-        not_nets=reader.read(within("notNets"), lambda: tuple(map(net, entity.not_nets)), ()),
+        not_nets=tuple(reader.each(within("notNets"), entity.not_nets, net)),
         ports=positive.ranges,
         named_ports=tuple(draft.ports(owners, name) for name in positive.names),
         not_ports=negative.ranges,
-        not_named_ports=tuple(draft.ports(owners, name) for name in negative.names),
+        not_named_ports=tuple(draft.ports(owners, name) for name in negative.names if whose_ports_is_clear),
     )
 
 
-def _members(entity: EntityRule, namespace: str) -> Selection | None:
+def _members(reader: _Reader, within: Callable[[str], str], entity: EntityRule, namespace: str) -> Selection | None:
     """The endpoints that this end must be one of; None: it may be anybody."""
     if not (entity.selector or entity.namespace_selector or entity.service_accounts or entity.not_selector):
         return None
-    parts = [selectors.parse(entity.selector)]
-    if entity.service_accounts is not None:
-        parts.extend(_accounts(entity.service_accounts))
+    parts = [reader.read(within("selector"), lambda: selectors.parse(entity.selector), selectors.ALL)]
+    if (accounts := entity.service_accounts) is not None:
+        if accounts.names:
+            parts.append(selectors.one_of(SERVICE_ACCOUNT, accounts.names))
+        if accounts.selector:
+            path = within("serviceAccounts.selector")
+            parts.append(reader.read(path, lambda: _of_accounts(accounts.selector), selectors.ALL))
     if entity.namespace_selector:
-        return Selection("", selectors.all_of(*parts, _namespaces(entity.namespace_selector)))
+        spaces = reader.read(within("namespaceSelector"), lambda: _namespaces(entity.namespace_selector), selectors.ALL)
+        return Selection("", selectors.all_of(*parts, spaces))
     if entity.not_selector and not (entity.selector or entity.service_accounts) and not namespace:
         return None
     return Selection(namespace, selectors.all_of(*parts))
@@ -312,13 +332,6 @@ def _service(entity: EntityRule, end: _End) -> Selection | None:
     return service(namespace, match.name)
 
 
-def _accounts(match: ServiceAccountMatch) -> Iterator[Selector]:
-    if match.names:
-        yield selectors.one_of(SERVICE_ACCOUNT, match.names)
-    if match.selector:
-        yield selectors.parse(match.selector).prefixed(SERVICE_ACCOUNT_PREFIX)
-
-
 def _excluded(entity: EntityRule, namespace: str) -> Selection | None:
     """The endpoints that this end must not be. `_members` has said which namespaces are meant at all."""
     if not entity.not_selector:
@@ -326,8 +339,6 @@ def _excluded(entity: EntityRule, namespace: str) -> Selection | None:
     return Selection("" if entity.namespace_selector else namespace, selectors.parse(entity.not_selector))
 
 
-def _ports(given: Sequence[int | str], protocol: int | None) -> Ports:
-    read = ports(given)
-    if read.ranges and protocol not in WITH_PORTS:
-        raise Uncompilable("port numbers need the protocol TCP, UDP or SCTP")
-    return read
+def _merged(read: Sequence[Ports]) -> Ports:
+    names = {name for each in read for name in each.names}
+    return Ports(merged(range_ for each in read for range_ in each.ranges), tuple(sorted(names)))

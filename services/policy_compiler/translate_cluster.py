@@ -5,7 +5,8 @@ Every peer and every protocol of a rule make one rule; a named port is one of th
 the way in, of the peer's on the way out (networks and nodes have none).
 
 Of the rules that cannot be compiled an Accept is left out (the next tiers decide), while Deny and Pass become a deny of
-everything, as in Calico: what such a rule would have kept from whom is anybody's guess.
+everything, as in Calico: what such a rule would have kept from whom is anybody's guess. Of a subject that is not
+understood any pod may be meant, so all of the policy's rules become denies (`Rule.never`) of what they cover, for all.
 
 https://network-policy-api.sigs.k8s.io/ (v1alpha2).
 """
@@ -27,7 +28,7 @@ from bus_schemas.resources.cluster_policy import (
 from services.policy_compiler.errors import Uncompilable
 from services.policy_compiler.members import PROTOCOLS
 from services.policy_compiler.nets import by_family, net
-from services.policy_compiler.pod_selectors import pods_in
+from services.policy_compiler.pod_selectors import PODS, pods_in
 from services.policy_compiler.policies import Draft, Translation, attaching, hooks
 from services.policy_compiler.ports import merged, ports, span
 from services.policy_compiler.selection import Selection, nodes
@@ -54,17 +55,19 @@ class _Service(NamedTuple):
 
 
 ANYTHING = (_Service(),)
+ANY_POD = Selection("", PODS)
 
 ClusterPolicy = ClusterNetworkPolicy | AdminNetworkPolicy | BaselineAdminNetworkPolicy
 
 
 def translate(resource: ClusterPolicy) -> Translation:
     spec = resource.spec
+    never = ""
     try:
         subject = Selection("", _pods(spec.subject))
     except Uncompilable as error:
-        return Translation(None, (f"spec.subject: {error}",))
-    draft = Draft(resource, subject)
+        subject, never = ANY_POD, f"spec.subject: {error}"
+    draft = Draft(resource, subject, never)
     governs = hooks(*(way for way, rules in (("ingress", spec.ingress), ("egress", spec.egress)) if rules))
     return draft.finish(
         attaching(resource, resource.KIND, TIERS[spec.tier], float(spec.priority), governs),

@@ -1,7 +1,8 @@
 """networking.k8s.io/v1 NetworkPolicy -> Policy: tier `default`, order 1000, rules that only allow.
 
-Every peer and every protocol of a rule make one rule. A rule that cannot be compiled is left out and named: these
-policies only add to what is allowed, and what they isolate stays isolated, so leaving one out opens nothing.
+Every peer and every protocol of a rule make one rule. A rule that cannot be compiled is named, and becomes denies
+(`Rule.never`) of what it would have allowed, as far as that is understood: what only another policy would allow is none
+of its business, what both would is closed.
 
 https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/; the selectors are those that
 Calico's conversion makes (libcalico-go, backend/k8s/conversion).
@@ -23,7 +24,7 @@ from bus_schemas.resources.network_policy import (
 )
 from services.policy_compiler.errors import Uncompilable
 from services.policy_compiler.members import PROTOCOLS
-from services.policy_compiler.nets import by_family, net
+from services.policy_compiler.nets import by_family, net, readable
 from services.policy_compiler.pod_selectors import PODS, pods, pods_in
 from services.policy_compiler.policies import Draft, Translation, attaching, hooks
 from services.policy_compiler.ports import MAX_PORT, merged, ports, span
@@ -70,40 +71,72 @@ def translate(resource: KubernetesNetworkPolicy | StagedKubernetesNetworkPolicy)
 
 def _ingress(draft: Draft, namespace: str, rules: Sequence[NetworkPolicyIngressRule]) -> Iterator[Rule]:
     for at, rule in enumerate(rules):
-        try:
-            peers, services = _peers(namespace, rule.from_), _services(rule.ports)
-        except Uncompilable as error:
-            draft.faults.append(f"spec.ingress[{at}]: {error}")
-            continue
+        peers, services, never = _read(draft, f"spec.ingress[{at}]", namespace, rule.from_, rule.ports)
         for peer in peers:
             source = _match(draft, peer)
             for service in services:
                 # The destination is the governed pod itself, so its named ports are those of the policy's subject.
                 destination = _with_ports(draft, Match(), service, draft.subject or ANY_POD)
-                yield from _allow(at, service, source, destination)
+                yield from _written(at, service, source, destination, never)
 
 
 def _egress(draft: Draft, namespace: str, rules: Sequence[NetworkPolicyEgressRule]) -> Iterator[Rule]:
     for at, rule in enumerate(rules):
-        try:
-            peers, services = _peers(namespace, rule.to), _services(rule.ports)
-        except Uncompilable as error:
-            draft.faults.append(f"spec.egress[{at}]: {error}")
-            continue
+        peers, services, never = _read(draft, f"spec.egress[{at}]", namespace, rule.to, rule.ports)
         for peer in peers:
             match = _match(draft, peer)
             for service in services:
                 destination = _with_ports(draft, match, service, peer.selection or ANY_POD)
-                yield from _allow(at, service, Match(), destination)
+                yield from _written(at, service, Match(), destination, never)
 
 
-def _allow(index: int, service: _Service, source: Match, destination: Match) -> Iterator[Rule]:
-    rule = Rule(action="allow", protocol=service.protocol, source=source, destination=destination, index=index)
-    return by_family(rule)
+def _written(index: int, service: _Service, source: Match, destination: Match, never: str) -> Iterator[Rule]:
+    return by_family(
+        Rule(
+            action="deny" if never else "allow",
+            protocol=service.protocol,
+            source=source,
+            destination=destination,
+            never=never,
+            index=index,
+        )
+    )
 
 
-def _peers(namespace: str, peers: Sequence[NetworkPolicyPeer]) -> Sequence[_Peer]:
-    return [_peer(namespace, peer) for peer in peers] or ANYBODY
+def _read(
+    draft: Draft,
+    path: str,
+    namespace: str,
+    peers: Sequence[NetworkPolicyPeer],
+    given: tuple[NetworkPolicyPort, ...],
+) -> tuple[Sequence[_Peer], Sequence[_Service], str]:
+    """What a rule is about; non-empty at last: why it cannot be compiled, and then what is certainly not beyond it."""
+    try:
+        return [_peer(namespace, peer) for peer in peers] or ANYBODY, _services(given), ""
+    except Uncompilable as error:
+        fault = f"{path}: {error}"
+        draft.faults.append(fault)
+    covered = [_covered_peer(namespace, peer) for peer in peers] or ANYBODY
+    return covered, [service for port in given for service in _covered_services(port)] or ANYTHING, fault
+
+
+def _covered_peer(namespace: str, peer: NetworkPolicyPeer) -> _Peer:
+    """The peer; where it is not understood, whoever it may be."""
+    try:
+        return _peer(namespace, peer)
+    except Uncompilable:
+        block = peer.ip_block
+        if block is None or peer.pod_selector is not None or peer.namespace_selector is not None:
+            return _Peer(None)
+        return _Peer(None, readable([block.cidr]), readable(block.except_))
+
+
+def _covered_services(port: NetworkPolicyPort) -> Sequence[_Service]:
+    """The port; where it is not understood, whichever it may be."""
+    try:
+        return _services((port,))
+    except Uncompilable:
+        return [_Service(PROTOCOLS.get(port.protocol))]
 
 
 def _peer(namespace: str, peer: NetworkPolicyPeer) -> _Peer:

@@ -7,8 +7,8 @@ each family that it can match: every such nft rule is one hash lookup, however m
 has networks as well is two sets, so one more alternative.
 
 Closed when in doubt: a rule that could not be compiled (`never`), that names a group whose members are not known, or
-holds what nft cannot say, is named as a fault, and a drop of what its remaining conditions cover stands for it, whatever
-it would have done (`bus_schemas.coverage`). Only a log decides nothing: nothing stands for such a one.
+holds what nft cannot say, is named as a fault. A drop of what its remaining conditions cover stands for it, whatever it
+would have done (`bus_schemas.coverage`). Only a log decides nothing: nothing stands for such a one.
 
 What a verdict is written as is the caller's affair: the same rules are rendered to be enforced and to be previewed.
 """

@@ -1,5 +1,4 @@
-"""What is dropped in place of a rule that cannot be enforced: all that it would have covered, and no more than its other
-conditions leave."""
+"""What is dropped in place of a rule that cannot be enforced: what it would have covered, as far as that is known."""
 
 from __future__ import annotations
 

@@ -205,10 +205,20 @@ def test_nodes_and_networks_are_no_peers_of_ingress(peer: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("subject", [{}, {"namespaces": {}, "pods": {}}])
-def test_whoever_cannot_be_named_is_not_governed(subject: dict[str, Any]) -> None:
-    policy, (fault,) = translate_cluster.translate(resource(ClusterNetworkPolicy, "p", {"subject": subject}))
-    assert policy is None
+def test_a_subject_that_cannot_be_read_may_be_any_pod(subject: dict[str, Any]) -> None:
+    """What the rules cover is closed to all of them."""
+    rules = [{"action": action, "peers": [{"namespaces": {}}]} for action in ("Accept", "Deny", "Pass")]
+    policy, (fault,) = translate_cluster.translate(
+        resource(ClusterNetworkPolicy, "p", {"subject": subject, "ingress": rules})
+    )
     assert fault.startswith("spec.subject: ")
+    assert policy is not None
+    assert policy.subject is not None
+    assert policy.subject.canonical == 'projectcalico.org/orchestrator == "k8s"'
+    assert policy.rules is not None
+    assert [(rule.action, rule.never, len(rule.source.groups)) for rule in policy.rules.ingress] == [
+        ("deny", fault, 1)
+    ] * 3
 
 
 # --- nodes

@@ -147,7 +147,7 @@ def test_faults_come_and_go() -> None:
     core.apply(broken("a =="))
     (raised,) = core.flush().raised
     assert raised.object == "networkpolicy/red/p"
-    assert raised.message.startswith("spec.ingress[0].source: ")
+    assert raised.message.startswith("spec.ingress[0].source.selector: ")
     assert core.faults == [raised]
     core.apply(broken("a =="))
     assert not core.flush()

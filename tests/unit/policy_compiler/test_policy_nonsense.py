@@ -62,6 +62,8 @@ def made(chance: random.Random, of: Any) -> Any:
         return chance.choice(arguments)
     if origin in (typing.Union, types.UnionType):
         return made(chance, chance.choice(arguments))
+    if origin is tuple and Ellipsis not in arguments:
+        return tuple(made(chance, each) for each in arguments)
     if origin is tuple:
         return tuple(made(chance, arguments[0]) for _ in range(chance.choice((0, 1, 1, 2, 3))))
     if origin is dict:

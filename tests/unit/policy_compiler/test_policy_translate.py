@@ -9,7 +9,7 @@ import pytest
 
 from bus_schemas import selectors
 from bus_schemas.manifests import Accepted, read
-from bus_schemas.policy import Match, PortRange, Rule
+from bus_schemas.policy import Icmp, Match, PortRange, Rule
 from bus_schemas.resources import GlobalNetworkPolicy, KubernetesNetworkPolicy, NetworkPolicy
 from services.policy_compiler import translate_calico, translate_kubernetes
 from services.policy_compiler.policies import Policy, Translation
@@ -17,6 +17,7 @@ from services.policy_compiler.selection import identity
 
 RED = 'projectcalico.org/namespace == "red"'
 KUBERNETES = 'projectcalico.org/orchestrator == "k8s"'
+ROBOT = 'projectcalico.org/serviceaccount in {"robot"}'
 
 
 def group(canonical: str) -> str:
@@ -24,6 +25,14 @@ def group(canonical: str) -> str:
     selector, _, _ = canonical.partition(" :")
     assert selectors.parse(selector).canonical == selector
     return identity(canonical)
+
+
+def port_range(port: int) -> PortRange:
+    return PortRange(first=port, last=port)
+
+
+def tcp(port: int) -> Rule:
+    return Rule(action="deny", protocol=6, destination=Match(ports=(port_range(port),)))
 
 
 def compiled(translation: Translation) -> Policy:
@@ -128,27 +137,37 @@ def test_a_direction_that_is_not_governed_has_no_rules() -> None:
 
 
 @pytest.mark.parametrize(
-    "rule",
+    ("rule", "covered"),
     [
-        {"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]},
-        {"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["nonsense"]}}]},
-        {"from": [{}]},
-        {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]},
-        {"ports": [{"port": 70000}]},
-        {"ports": [{"port": "-50:-1"}]},
-        {"ports": [{"port": 80, "endPort": 79}]},
-        {"ports": [{"port": "http", "endPort": 80}]},
-        {"ports": [{"endPort": 80}]},
+        ({"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}, [Rule(action="deny")]),
+        (
+            {"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["nonsense", "10.1.0.0/16"]}}]},
+            [Rule(action="deny", ip_version=4, source=Match(nets=("10.0.0.0/8",), not_nets=("10.1.0.0/16",)))],
+        ),
+        ({"from": [{}], "ports": [{"port": 80}]}, [tcp(80)]),
+        ({"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}, [Rule(action="deny")]),
+        (
+            {"from": [{}, {"podSelector": {}}]},
+            [Rule(action="deny"), Rule(action="deny", source=Match(groups=(group(f"({RED} && {KUBERNETES})"),)))],
+        ),
+        ({"ports": [{"port": 70000}, {"port": 80}]}, [Rule(action="deny", protocol=6), tcp(80)]),
+        ({"ports": [{"port": "-50:-1"}]}, [Rule(action="deny", protocol=6)]),
+        ({"ports": [{"port": 80, "endPort": 79}]}, [Rule(action="deny", protocol=6)]),
+        ({"ports": [{"port": "http", "endPort": 80, "protocol": "UDP"}]}, [Rule(action="deny", protocol=17)]),
+        ({"ports": [{"endPort": 80}]}, [Rule(action="deny", protocol=6)]),
     ],
 )
-def test_a_kubernetes_rule_that_cannot_be_compiled_is_left_out(rule: dict[str, Any]) -> None:
-    """The pods stay isolated and the other rules stay: nothing opens, and no other policy's allow is taken back."""
+def test_a_kubernetes_rule_that_cannot_be_compiled_denies_what_it_would_allow(
+    rule: dict[str, Any], covered: list[Rule]
+) -> None:
     spec = {"podSelector": {}, "ingress": [rule, {"ports": [{"port": 80}]}]}
     value = {"type": "k8snetworkpolicy/1", "metadata": {"name": "p", "namespace": "red"}, "spec": spec}
     translation = translate_kubernetes.translate(msgspec.convert(value, KubernetesNetworkPolicy))
     (fault,) = translation.faults
     assert fault.startswith("spec.ingress[0]: ")
-    assert len(compiled(translation).rules.ingress) == 1
+    *closed, last = compiled(translation).rules.ingress
+    assert closed == [msgspec.structs.replace(rule, never=fault) for rule in covered]
+    assert (last.action, last.index, last.never) == ("allow", 1, "")
 
 
 def test_rules_say_which_of_the_manifest_they_are() -> None:
@@ -254,12 +273,50 @@ def test_ends_of_different_families_never_meet() -> None:
 @pytest.mark.parametrize(
     ("rule", "path", "kept"),
     [
-        ({"source": {"selector": "a =="}, "protocol": "TCP"}, "source: ", Rule(action="deny", protocol=6)),
-        ({"source": {"notSelector": "a =="}}, "source.notSelector: ", None),
-        ({"source": {"namespaceSelector": "a == 'b' || global()"}}, "source: ", Rule(action="deny")),
+        (
+            {"source": {"selector": "a =="}, "protocol": "TCP"},
+            "source.selector: ",
+            Rule(action="deny", protocol=6, source=Match(groups=(group(RED),))),
+        ),
+        (
+            {"source": {"notSelector": "a ==", "ports": [80]}, "protocol": "TCP"},
+            "source.notSelector: ",
+            Rule(action="deny", protocol=6, source=Match(groups=(group(RED),), ports=(port_range(80),))),
+        ),
+        (
+            {"source": {"selector": "a == 'b'", "namespaceSelector": "a == 'b' || global()"}},
+            "source.namespaceSelector: ",
+            Rule(action="deny", source=Match(groups=(group('a == "b"'),))),
+        ),
+        (
+            {"source": {"serviceAccounts": {"names": ["robot"], "selector": "a =="}}},
+            "source.serviceAccounts.selector: ",
+            Rule(action="deny", source=Match(groups=(group(f"({RED} && {ROBOT})"),))),
+        ),
+        ({"source": {"services": {"name": ""}}}, "source.services: ", Rule(action="deny")),
+        (
+            {"ipVersion": 4, "source": {"notNets": ["10.0.0.0/33", "10.0.0.0/8"]}},
+            "source.notNets: ",
+            Rule(action="deny", ip_version=4, source=Match(not_nets=("10.0.0.0/8",))),
+        ),
+        (
+            {"protocol": "TCP", "destination": {"notPorts": [80, "2:1"]}},
+            "destination.notPorts: ",
+            Rule(action="deny", protocol=6, destination=Match(not_ports=(port_range(80),))),
+        ),
+        (
+            {"protocol": "TCP", "source": {"selector": "a ==", "ports": ["x"], "notPorts": ["x"]}},
+            "source.selector: ",
+            Rule(action="deny", protocol=6, source=Match(groups=(group(RED),), named_ports=(group(f"{RED} :x"),))),
+        ),
         ({"source": {"nets": ["10.0.0.0/33"]}}, "source.nets: ", Rule(action="deny")),
         ({"protocol": "XTP"}, "protocol: ", Rule(action="deny")),
-        ({"destination": {"ports": [80]}}, "destination.ports: ", Rule(action="deny")),
+        (
+            {"destination": {"ports": [80]}},
+            "destination.ports: ",
+            Rule(action="deny", destination=Match(ports=(port_range(80),))),
+        ),
+        ({"protocol": "ICMP", "destination": {"ports": [80]}}, "destination.ports: ", Rule(action="deny", protocol=1)),
         (
             {"protocol": "TCP", "destination": {"ports": ["2:1"]}},
             "destination.ports: ",
@@ -267,6 +324,12 @@ def test_ends_of_different_families_never_meet() -> None:
         ),
         ({"protocol": "TCP", "icmp": {"type": 8}}, "icmp: ", Rule(action="deny", protocol=6)),
         ({"protocol": "ICMP", "icmp": {"code": 0}}, "icmp: ", Rule(action="deny", protocol=1)),
+        (
+            {"protocol": "ICMP", "icmp": {"type": 8, "code": 300}},
+            "icmp: ",
+            Rule(action="deny", protocol=1, icmp=Icmp(type=8)),
+        ),
+        ({"protocol": "ICMP", "notICMP": {"type": 8, "code": 300}}, "notICMP: ", Rule(action="deny", protocol=1)),
     ],
 )
 @pytest.mark.parametrize("action", ["Allow", "Deny", "Pass"])
@@ -290,9 +353,36 @@ def test_a_log_that_cannot_be_compiled_is_left_out() -> None:
     assert compiled(translation).rules.ingress == ()
 
 
-def test_a_policy_without_a_readable_subject_governs_nobody() -> None:
-    assert calico({"selector": "a =="}).policy is None
-    assert len(calico({"selector": "a =="}).faults) == 1
+@pytest.mark.parametrize(
+    ("namespace", "spec", "path", "subject"),
+    [
+        ("red", {"selector": "a =="}, "spec.selector", RED),
+        ("red", {"selector": "a ==", "serviceAccountSelector": "b == 'c'"}, "spec.selector",
+         f'({RED} && pcsa.b == "c")'),
+        ("red", {"selector": "x == 'y'", "serviceAccountSelector": "a =="}, "spec.serviceAccountSelector",
+         f'({RED} && x == "y")'),
+        ("", {"selector": "a =="}, "spec.selector", "all()"),
+        ("", {"selector": "a ==", "namespaceSelector": "b == 'c'"}, "spec.selector", 'pcns.b == "c"'),
+        ("", {"selector": "x == 'y'", "namespaceSelector": "global() || all()"}, "spec.namespaceSelector", 'x == "y"'),
+    ],
+)  # fmt: skip
+def test_a_policy_without_a_readable_subject_closes_what_it_covers_to_all_that_it_may_mean(
+    namespace: str, spec: dict[str, Any], path: str, subject: str
+) -> None:
+    rules = [{"action": action, "protocol": "TCP"} for action in ("Log", "Allow", "Deny", "Pass")]
+    translation = calico({**spec, "ingress": [*rules, {"action": "Allow", "protocol": "XTP"}]}, namespace)
+    governing, *others = translation.faults
+    assert governing.startswith(f"{path}: ")
+    assert [fault.split(": ")[0] for fault in others] == ["spec.ingress[4].protocol"]
+    policy = compiled(translation)
+    assert policy.subject is not None
+    assert policy.subject.canonical == subject
+    assert policy.attaching is not None
+    assert [(rule.action, rule.protocol, rule.never) for rule in policy.rules.ingress] == [
+        ("log", 6, ""),
+        *(("deny", 6, governing) for _ in range(3)),
+        ("deny", None, others[0]),
+    ]
 
 
 def test_orders() -> None:
