@@ -112,8 +112,8 @@ def test_a_pool_may_change_but_not_its_addresses() -> None:
 def test_a_pool_may_grow() -> None:
     before = ip_pool("{cidr: 10.0.0.0/16, blockSize: 26}")
     assert against(ip_pool("{cidr: 10.0.0.0/15, blockSize: 26}"), before) == []
-    assert against(ip_pool("{cidr: 10.0.0.0/15, blockSize: 26}"), before, ip_pool("{cidr: 10.1.0.0/24}", "y")) == [
-        "spec.cidr: 10.0.0.0/15 overlaps the pool y (10.1.0.0/24)"
+    assert against(ip_pool("{cidr: 10.0.0.0/15, blockSize: 26}"), before, ip_pool("{cidr: 10.1.0.0/24}", "other")) == [
+        "spec.cidr: 10.0.0.0/15 overlaps the pool other (10.1.0.0/24)"
     ]
     assert against(ip_pool("{cidr: 10.0.0.0/15, blockSize: 27}"), before) == [
         "spec.blockSize: cannot be changed (it is 26): make a new pool"
