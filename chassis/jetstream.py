@@ -69,6 +69,7 @@ class _Consumer(msgspec.Struct, frozen=True):
 
 
 class _Place(msgspec.Struct, frozen=True):
+    subject: str
     seq: int
 
 
@@ -247,11 +248,18 @@ async def first_from(session: Session, stream: str, subject: str, sequence: int)
 
 
 async def touch(session: Session, stream: str, sequence: int) -> int | None:
-    """Has the stream's leader read the first message that has this sequence or a later one; its sequence, None: there
-    is none. Any replica answers a direct get; this only the one that writes."""
-    found = _found.decode(await api(session, f"STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": ">"}))
+    """Has the stream's leader read the first message that has this sequence or a later one, and look its subject up;
+    its sequence, None: there is none. Any replica answers a direct get; this only the one that writes."""
+    place = await _place(session, stream, {"seq": sequence, "next_by_subj": ">"})
+    if place is not None:
+        await _place(session, stream, {"last_by_subj": place.subject})
+    return None if place is None else place.seq
+
+
+async def _place(session: Session, stream: str, query: dict[str, Any]) -> _Place | None:
+    found = _found.decode(await api(session, f"STREAM.MSG.GET.{stream}", query))
     if found.error is None:
-        return found.message.seq if found.message is not None else None
+        return found.message
     if found.error.code == 404:
         return None
     if found.error.code == 503:
