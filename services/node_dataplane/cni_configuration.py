@@ -121,8 +121,9 @@ def _source(ipam: dict[str, Any]) -> tuple[tuple[int, ...], bool]:
     rows = list(_subnets(ipam))
     if not rows:
         raise _invalid("ipam.type is host-local, and neither ipam.subnet nor ipam.ranges says usePodCidr")
+    families = set()
     for subnet, row in rows:
-        if subnet not in _POD_CIDR:
+        if not isinstance(subnet, str) or subnet not in _POD_CIDR:
             raise _invalid(
                 f"ipam: host-local with subnet {subnet!r} is not supported: make it an IPPool (its nodeSelector says "
                 "which nodes), or let it be usePodCidr or usePodCidrIPv6"
@@ -135,7 +136,7 @@ def _source(ipam: dict[str, Any]) -> tuple[tuple[int, ...], bool]:
     for route in ipam.get("routes") or ():
         if not isinstance(route, dict) or route.get("dst") not in _DEFAULT_ROUTES or route.get("gw"):
             raise _invalid(f"ipam.routes: {route!r} is not supported: a pod has its default routes and no others")
-    return tuple(sorted({_POD_CIDR[subnet] for subnet, _ in rows})), True
+    return tuple(sorted(families)), True
 
 
 def _subnets(ipam: dict[str, Any]) -> Iterator[tuple[object, dict[str, Any]]]:

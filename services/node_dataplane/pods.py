@@ -29,7 +29,7 @@ from bus_schemas.resources import Namespace, Pod
 from bus_schemas.subjects import ASSIGN, Rpc
 from chassis.errors import BusError, Unavailable
 from services.node_dataplane import cni_protocol as cni
-from services.node_dataplane import identity
+from services.node_dataplane import identity, wishes
 from services.node_dataplane.cni_protocol import Call, CniError, Code
 from services.node_dataplane.endpoint_store import EndpointStore, Plugin
 from services.node_dataplane.errors import LinkError, StoreError
@@ -218,6 +218,7 @@ class Pods:
                 name=pod.name,
                 container=call.container,
                 uid=identity.uid_of(call),
+                handle=request.handle,
                 link=link_name(pod),
                 addresses=addresses,
                 labels=None if identity.has_resource(call) else call.config.labels or {},
@@ -248,7 +249,7 @@ class Pods:
             )
             annotations = resource.metadata.annotations
             of_namespace = namespace.metadata.annotations if namespace is not None else {}
-        return identity.request(call, self._node, annotations, of_namespace)
+        return wishes.request(call, self._node, wishes.wishes(call, annotations, of_namespace, wishes.Allowed()))
 
     async def _assign(self, request: AssignRequest, stage: _Stage) -> tuple[str, ...]:
         while True:

@@ -9,7 +9,7 @@ import pytest
 
 from bus_schemas.ids import NodeName, PodKey
 from services.node_dataplane import cni_protocol as cni
-from services.node_dataplane import identity
+from services.node_dataplane import identity, wishes
 from services.node_dataplane.cni_protocol import CniError, Code
 
 ENV = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/n", "CNI_IFNAME": "eth0"}
@@ -109,21 +109,20 @@ def test_identity_with_and_without_a_pod_resource() -> None:
 )
 def test_pools_by_precedence(pod: str, namespace: str, conf: list[str], pools: tuple[str, ...]) -> None:
     key = "cni.projectcalico.org/ipv4pools"
-    request = identity.request(
-        parse({"CNI_ARGS": POD_ARGS}, ipam={"ipv4_pools": conf}), NodeName("n"), {key: pod}, {key: namespace}
-    )
-    assert request.pools == pools
+    call = parse({"CNI_ARGS": POD_ARGS}, ipam={"ipv4_pools": conf})
+    asked = wishes.wishes(call, {key: pod}, {key: namespace}, wishes.Allowed())
+    assert wishes.request(call, NodeName("n"), asked).pools == pools
 
 
 def test_requested_addresses() -> None:
     key = "cni.projectcalico.org/ipAddrs"
     call = parse({"CNI_ARGS": POD_ARGS}, ipam={"assign_ipv4": "true"})
     assert call.config.families == (4,)
-    request = identity.request(call, NodeName("n"), {key: '["10.244.0.9"]'}, {})
+    request = wishes.request(call, NodeName("n"), wishes.wishes(call, {key: '["10.244.0.9"]'}, {}, wishes.Allowed()))
     assert (request.addresses, request.families) == (("10.244.0.9",), ())
     for bad in ('"x"', '["x"]', "10.244.0.9"):
         with pytest.raises(CniError, match=key):
-            identity.request(call, NodeName("n"), {key: bad}, {})
+            wishes.wishes(call, {key: bad}, {}, wishes.Allowed())
 
 
 def test_valid_attachments_and_prev_result() -> None:
