@@ -118,7 +118,7 @@ def test_a_pool_may_grow() -> None:
     assert against(ip_pool("{cidr: 10.0.0.0/15, blockSize: 27}"), before) == [
         "spec.blockSize: cannot be changed (it is 26): make a new pool"
     ]
-    (fault, _) = against(ip_pool("{cidr: 'fd00::/64'}"), before)
+    (fault,) = against(ip_pool("{cidr: 'fd00::/64'}"), before)
     assert fault == "spec.cidr: would leave blocks of 10.0.0.0/16 without a pool: a pool can only grow, or be split"
 
 
