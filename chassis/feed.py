@@ -66,6 +66,11 @@ class Interest(NamedTuple):
     def filter(self) -> str:
         return self.family.filter(*self.leading)
 
+    @property
+    def is_narrow(self) -> bool:
+        """A few keys: those of one node, or the only one of its family."""
+        return bool(self.leading) or not self.family.key
+
 
 class Batch(NamedTuple):
     """What is new since the last one, in the order in which the keys first changed."""
@@ -372,8 +377,8 @@ class Feed:
             by_filter.setdefault(followed.interest.filter, []).append(followed)
         seen: dict[str, set[str]] = {filter_: set() for filter_ in by_filter}
 
-        narrow = [f.interest.filter for f in group if f.interest.leading]
-        broad = [f.interest.filter for f in group if not f.interest.leading]
+        narrow = [f.interest.filter for f in group if f.interest.is_narrow]
+        broad = [f.interest.filter for f in group if not f.interest.is_narrow]
         for i in range(0, len(narrow), DIRECT_FILTERS):
             chunk = narrow[i : i + DIRECT_FILTERS]
             try:
@@ -483,6 +488,8 @@ class Feed:
             raise Unavailable(f"stream {followed.stream} does not exist")
         if self._created.get(followed.stream, info.created) != info.created:
             return True
+        if info.state.messages < len(followed.ledger) - len(followed.ledger.kept):
+            return True  # it holds less than we know of
         upto = info.state.last_seq
         start = max(followed.checked, followed.ledger.highest) + 1
         if start > upto:

@@ -273,6 +273,22 @@ class Publication:
                     pause = min(pause * 2, RETRY_MAX_S)
             self._name_refused()
 
+    async def verify(self) -> None:
+        """Reads every wanted key itself: what is not there, though the feed has not said so yet, is written with the
+        next flush. Raises Unavailable."""
+        await self._synced.wait()
+        async with self._writing:
+            wanted = [id_ for id_, message in self._wanted.items() if message is not None]
+            for place in range(len(self._interests)):
+                ids = [id_ for id_ in wanted if id_[0] == place]
+                if ids:
+                    await self._look(ids)
+
+    @property
+    def refused(self) -> frozenset[Key]:
+        """Keys whose wanted value the server does not take."""
+        return frozenset(key for _, key in self._refused)
+
     def _may_write(self) -> bool:
         return self._lease is None or self._lease.held
 

@@ -3,16 +3,21 @@
 An older server ignores configuration fields that it does not know and says nothing. So what the server answers is
 compared with what was asked, field by field; a difference makes the bus unusable, with the field's name, rather than
 quietly without compare-and-swap, delete markers or a live feed.
+
+A stream that is made begins at a sequence that no earlier life of it can have reached: the clock in microseconds. So a
+sequence that somebody still believes in from before the stream was lost is never, by chance, that of another message
+now: what he swaps on it conflicts.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 from bus_schemas.subjects import LIVE_PREFIX, PREFIX, STREAMS, Stream, StreamSpec
 from chassis.errors import Rejected, Unusable
-from chassis.jetstream import create_stream, stream_info, update_stream
+from chassis.jetstream import StreamInfo, create_stream, stream_info, update_stream
 from chassis.session import Session
 
 MINIMUM_VERSION = (2, 12)
@@ -20,6 +25,8 @@ MARKER_TTL_S = 3600
 """How long the server's own marker of an expired message stays: as long as a tombstone of ours."""
 
 _SECOND = 1_000_000_000
+_MADE_BY_ANOTHER = 10058
+"""The server's word that a stream of the name exists and is configured differently: it begins elsewhere."""
 
 
 def wanted(spec: StreamSpec, replicas: int) -> dict[str, Any]:
@@ -73,7 +80,7 @@ async def _ensure(session: Session, asked: dict[str, Any]) -> None:
     try:
         info = await stream_info(session, asked["name"])
         if info is None:
-            info = await create_stream(session, asked)
+            info = await _create(session, asked)
         else:
             # whoever runs the servers may have changed it, and a service with the default must not change it back
             asked = asked | {"num_replicas": info.config.get("num_replicas", asked["num_replicas"])}
@@ -84,3 +91,14 @@ async def _ensure(session: Session, asked: dict[str, Any]) -> None:
     faults = differences(asked, info.config)
     if faults:
         raise Unusable(f"nats-server {session.server_version} at {session.server} ignored: " + "; ".join(faults))
+
+
+async def _create(session: Session, asked: dict[str, Any]) -> StreamInfo:
+    """Many services start at the same moment: the first one's stream is everybody's."""
+    try:
+        return await create_stream(session, asked | {"first_seq": time.time_ns() // 1000})
+    except Rejected as error:
+        info = await stream_info(session, asked["name"]) if error.code == _MADE_BY_ANOTHER else None
+        if info is None:
+            raise
+        return info

@@ -32,5 +32,14 @@ class Announcements:
         """Returns when the bus has everything said so far. Raises BusError."""
         await self._publication.flush()
 
+    async def verify(self) -> None:
+        """Looks whether the bus still has all of it; what it lost is said again with the next `published`. Raises
+        BusError."""
+        await self._publication.verify()
+
+    def refused(self) -> list[PodKey]:
+        """What the bus does not take."""
+        return sorted(PodKey(namespace, name) for _, namespace, name in self._publication.refused)
+
     async def run(self) -> None:
         await self._pacer.run(self._publication.flush)

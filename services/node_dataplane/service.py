@@ -6,6 +6,7 @@
                                                         +--> TunnelAddress <--rpc--> ipam
     CNI plugin --unix socket--> Pods --> links; --> Announcements --ENDPOINT--> bus
                                   +----> Debts --rpc--> ipam
+    endpoints, tunnel address --> HoldingReport --HOLDING--> bus
     kernel --notifications--> SelfCheck --> all of the above
     kernel --denied packets--> DenialLog --> events;  --counters--> HitCounters --> bus, metrics
     Enforcement --changes in the kernel--> ConnectionCutter --> connections that are no longer allowed
@@ -47,6 +48,7 @@ from services.node_dataplane.enforcement import Enforcement
 from services.node_dataplane.errors import NodeError
 from services.node_dataplane.fabric import Fabric
 from services.node_dataplane.hits import HitCounters
+from services.node_dataplane.holding import Asking, HoldingReport
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.monitor import Monitor
 from services.node_dataplane.nft.driver import NftDriver
@@ -88,9 +90,11 @@ class Agent:
         self.core = NodeCore(node, uplink_device=settings.uplink)
         self.fabric = Fabric(settings.vxlan_checksum_offload)
         self.enforcement = Enforcement(node, self.driver, health, self._report)
-        self.tunnel_address = TunnelAddress(node, bus, health, self._gained)
+        self.asking = Asking(bus)
+        self.tunnel_address = TunnelAddress(node, self.asking, health, self._gained)
         self.publication = Publication(bus, [Interest(ENDPOINT, (node,))], independent=True)
         self.announcements = Announcements(node, self.publication)
+        self.holding = HoldingReport(node, bus, self.announcements, self.asking, (self.tunnel_address.held,))
         self.reaper = Reaper(self.links)
         self.debts = Debts(node, self.store, self.announcements, bus, health)
         self.pods = Pods(
@@ -102,7 +106,7 @@ class Agent:
             connections=self.connections,
             policy=self.enforcement,
             announcements=self.announcements,
-            bus=bus,
+            bus=self.asking,
             resources=DesiredResources(bus),
             debts=self.debts.mark,
             mtu=self.core.pod_mtu,
@@ -240,6 +244,7 @@ class Agent:
         self.enforcement.set_devices(seen.devices)
 
     def _gained(self, addresses: tuple[str, ...]) -> None:
+        self.holding.mark()
         self.core.set_vteps(addresses)
         self._changed.set()
 
@@ -307,6 +312,7 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
             for task in (
                 made.publication.run(),
                 made.announcements.run(),
+                made.holding.run(),
                 made.reaper.run(),
                 made.debts.run(made.pods.handles),
                 made.enforcement.follow(bus),

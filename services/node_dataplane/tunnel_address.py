@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from bus_schemas.ids import NodeName
@@ -11,6 +11,7 @@ from bus_schemas.ipam import (
     Assigned,
     AssignRequest,
     Busy,
+    Held,
     PoolExhausted,
     Refused,
     Released,
@@ -65,6 +66,11 @@ class TunnelAddress:
         if returned or (families, pools) != (self._families, self._pools):
             self._families, self._pools = families, pools
             self._wake.set()
+
+    def held(self) -> Iterable[Held]:
+        """For `holding`."""
+        if self._addresses:
+            yield Held(handle=tunnel_handle(self._node), addresses=self._addresses, use="tunnel")
 
     async def run(self) -> None:
         """For ever."""

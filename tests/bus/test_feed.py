@@ -42,21 +42,22 @@ async def put_raw(bus: Bus, subject: str, payload: bytes) -> int:
 
 async def test_replay_then_in_sync_then_live(nats: Nats) -> None:
     async with nats.bus() as bus:
-        await put_routes(bus, a="old", b="n2")
+        first = await bus.put(ROUTE, ("a",), route("old"))
+        await put_routes(bus, b="n2")
         await put_routes(bus, a="n1")
         async with bus.follow(ROUTES) as feed:
             assert not feed.in_sync
             batch = await feed.next()
             assert [(fact.key, fact.value.node, fact.sequence) for fact in batch.facts] == [
-                (("b",), "n2", 2),
-                (("a",), "n1", 3),
+                (("b",), "n2", first + 1),
+                (("a",), "n1", first + 2),
             ]
             assert batch.synced == {ROUTES}
             assert batch.in_sync
             assert feed.in_sync
             await put_routes(bus, c="n3")
             batch = await feed.next()
-            assert [(fact.key, fact.value.node, fact.sequence) for fact in batch.facts] == [(("c",), "n3", 4)]
+            assert [(fact.key, fact.value.node, fact.sequence) for fact in batch.facts] == [(("c",), "n3", first + 3)]
             assert batch.synced == frozenset()
 
 

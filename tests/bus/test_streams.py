@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from bus_schemas.subjects import LIVE_PREFIX, PREFIX, ROUTE, STREAMS, Stream
@@ -50,5 +52,12 @@ async def test_a_stream_that_cannot_be_as_asked_makes_the_bus_unusable(nats: Nat
 
 async def test_a_stream_removed_under_a_living_session_is_made_again(nats: Nats) -> None:
     async with nats.bus() as bus:
+        before = await bus.put(ROUTE, ("a",), route("n1"))
         await jetstream.api(await bus.session(), f"STREAM.DELETE.{Stream.ROUTES}")
-        assert await bus.put(ROUTE, ("a",), route("n1")) == 1
+        assert await bus.put(ROUTE, ("a",), route("n1")) > before, "no sequence of an earlier life comes again"
+
+
+async def test_many_make_the_streams_at_once(nats: Nats) -> None:
+    async with nats.bus() as one, nats.bus() as other, nats.bus() as third:
+        await asyncio.gather(one.connected(), other.connected(), third.connected())
+        await asyncio.gather(*(bus.put(ROUTE, (f"{i}",), route("n1")) for i, bus in enumerate((one, other, third))))
