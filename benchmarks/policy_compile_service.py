@@ -4,8 +4,13 @@
 
 The clock of one change runs from the moment at which its event is handed to the bus until the last message of the
 published batch is heard by somebody else. Three kinds: a pod is plugged in, a pod changes its application (it leaves
-some groups for others, and its policies with them), a policy changes its port. Then pods change at a rate for a while,
+some groups for others, and its policies with them), a policy changes its port. In the same rounds a control is changed:
+a service that computes nothing and writes two messages, see `policy_compile_control`. Where the time of the slowest
+changes went is told by the compiler's own stamps (`policy_compile_stamped`). Then pods change at a rate for a while,
 each its own: how late the last of them is, and the share of a core that the service takes.
+
+`--pause 12 --changes 8`: each change after a silence in which nats-server forgets what it read from its files;
+`--warm-mb 0` lets it.
 
 `shards`: the whole once for each number, on the same loaded bus, one process for each shard. They share the machine's
 cores with the server and this program, so the wall time of a cold start is told beside the CPU seconds. Beside the
@@ -25,16 +30,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import nats
 import uvloop
 
-from benchmarks.figures import Row, machine, p50, show, spread
+from benchmarks import policy_compile_control as control
+from benchmarks.figures import Row, machine, p50, p99, show, spread
 from benchmarks.policy_compile import calibration, cluster, endpoint, pod, policy
+from benchmarks.policy_compile_stamped import Stages, Stamps, medians
 from bus_schemas.codec import encode
 from bus_schemas.policy import rules_id
 from bus_schemas.resources import KubernetesNetworkPolicy, Metadata, Node
-from bus_schemas.subjects import ATTACHMENT, DESIRED, LIVE_PREFIX, RULES, Fact, Stream, live
+from bus_schemas.subjects import ATTACHMENT, DESIRED, LIVE_PREFIX, ROUTE, RULES, Fact, Stream, live
 from chassis.bus import Bus, Write
 from chassis.embedded import EmbeddedNats, die_with_parent
 from chassis.health import Health
@@ -44,7 +52,10 @@ QUIET_S = 4.0
 """A cold start is over when nothing was published for so long; that time is not counted."""
 COLD_LIMIT_S = 180.0
 CHANGE_LIMIT_S = 30.0
-PAUSE_S = 0.01
+PLUG_S = 0.01
+"""Between the coming of a pod and its being plugged in."""
+SLOWEST = 4
+"""So many changes of each kind are told stage by stage."""
 TICK_S = 0.01
 """The sustained rate is made in steps of this length."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -53,8 +64,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Process:
     """One replica, and what the kernel says that it costs."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, stamps: Path) -> None:
         self._process = process
+        self._stamps = stamps
         self._proc = Path(f"/proc/{process.pid}")
 
     def cpu_s(self) -> float:
@@ -69,11 +81,16 @@ class Process:
         raise AssertionError(f"the kernel tells no {what}")
 
     async def stop(self) -> None:
-        self._process.terminate()
+        if self._process.returncode is None:
+            self._process.terminate()
         await self._process.wait()
 
+    def stamps(self) -> Stamps:
+        """Once it has ended."""
+        return Stamps.read(self._stamps)
 
-async def start(url: str, instance: str, settings: dict[str, str]) -> Process:
+
+async def start(url: str, instance: str, settings: dict[str, str], stamps: Path) -> Process:
     environment = os.environ | {
         "TORTIE_NATS_URL": url,
         "TORTIE_INSTANCE": instance,
@@ -81,13 +98,8 @@ async def start(url: str, instance: str, settings: dict[str, str]) -> Process:
         "TORTIE_LOG_LEVEL": "error",
         **settings,
     }
-    return Process(
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tortie", "serve", "policy-compiler"),
-            env=environment,
-            preexec_fn=die_with_parent,
-        )
-    )
+    command = (sys.executable, "-m", "benchmarks.policy_compile_stamped", str(stamps))
+    return Process(await asyncio.create_subprocess_exec(*command, env=environment, preexec_fn=die_with_parent), stamps)
 
 
 class Ear:
@@ -121,6 +133,22 @@ class Ear:
         return future
 
 
+class Change(NamedTuple):
+    kind: str
+    at: int
+    """Which one of its kind."""
+    began: float
+    heard: float
+
+    @property
+    def ms(self) -> float:
+        return (self.heard - self.began) * 1e3
+
+
+PLUG, RELABEL, REWORD = "a pod is plugged in", "a pod changes its application", "a policy changes its port"
+CONTROL, HOP = "the control", "one bus hop"
+
+
 class Bench:
     def __init__(self, server: EmbeddedNats, connection: nats.NATS, arguments: argparse.Namespace) -> None:
         self.url = server.url
@@ -130,6 +158,8 @@ class Bench:
         self.changes: int = arguments.changes
         self.rate: int = arguments.rate
         self.seconds: float = arguments.seconds
+        self.pause: float = arguments.pause
+        self.settings = {"TORTIE_POLICY_WARM_MB": str(arguments.warm_mb)} if arguments.warm_mb is not None else {}
         self._connection = connection
         self._fresh = self.pods
         """The first pod that does not exist yet."""
@@ -173,31 +203,27 @@ class Bench:
         self._expected = count
         return last - began, count
 
-    async def hop(self, ear: Ear) -> float:
-        fact = Fact(DESIRED[Node], ("", "hop"), Node(metadata=Metadata(name="hop", labels={"n": str(self._turn)})))
-        heard = ear.expect(fact.family.subject(*fact.key))
-        began = time.perf_counter()
-        await self.put(fact)
-        return await self._within(heard) - began
-
-    async def _within(self, heard: asyncio.Future[float]) -> float:
-        async with asyncio.timeout(CHANGE_LIMIT_S):
-            return await heard
-
-    async def change(self, ear: Ear, fact: Fact, subject: str) -> float:
-        """Seconds from the event until the last message of what comes of it."""
-        await asyncio.sleep(PAUSE_S)
+    async def change(self, ear: Ear, fact: Fact, subject: str) -> tuple[float, float]:
+        """When the event was handed over, and when the last message of what comes of it was heard."""
         heard = ear.expect(subject)
         began = time.perf_counter()
         await self.put(fact)
-        return await self._within(heard) - began
+        async with asyncio.timeout(CHANGE_LIMIT_S):
+            return began, await heard
+
+    async def hop(self, ear: Ear, n: int) -> tuple[float, float]:
+        fact = Fact(DESIRED[Node], ("", "hop"), Node(metadata=Metadata(name="hop", labels={"n": str(self._turn)})))
+        return await self.change(ear, fact, fact.family.subject(*fact.key))
+
+    async def controlled(self, ear: Ear, n: int) -> tuple[float, float]:
+        return await self.change(ear, control.asked(self._turn), ROUTE.subject(*control.ANSWERS[-1]))
 
     def attachment(self, n: int) -> str:
         return ATTACHMENT.subject(*endpoint(n, self.spaces).key)
 
-    async def plug(self, ear: Ear, n: int) -> float:
+    async def plug(self, ear: Ear, n: int) -> tuple[float, float]:
         await self.put(pod(self._fresh, self.spaces, {}))
-        await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(PLUG_S)
         fact, subject = endpoint(self._fresh, self.spaces), self.attachment(self._fresh)
         self._fresh += 1
         self._expected += 1
@@ -208,40 +234,33 @@ class Bench:
         self._moved ^= {n}
         return pod(n, self.spaces, {"app": "moved"} if n in self._moved else {})
 
-    async def relabel(self, ear: Ear, n: int) -> float:
+    async def relabel(self, ear: Ear, n: int) -> tuple[float, float]:
         """Only pods of the application that is governed by one policy and is the peer of another."""
         n = 2 * self.spaces + n * 331 % self.spaces
         return await self.change(ear, self.moved(n), self.attachment(n))
 
-    async def reword(self, ear: Ear, n: int) -> float:
+    async def reword(self, ear: Ear, n: int) -> tuple[float, float]:
         """One policy's port; only policies that have one."""
         n = self.spaces + n * 331 % (self.policies - self.spaces)
         fact = policy(n, self.spaces, port=1000 + self._turn)
         subject = RULES.subject(rules_id(KubernetesNetworkPolicy.TOKEN, *fact.key))
         return await self.change(ear, fact, subject)
 
-    async def singles(self, ear: Ear) -> list[Row]:
-        kinds: dict[str, Callable[[Ear, int], Awaitable[float]]] = {
-            "a pod is plugged in": self.plug,
-            "a pod changes its application": self.relabel,
-            "a policy changes its port": self.reword,
+    async def singles(self, ear: Ear) -> list[Change]:
+        kinds: dict[str, Callable[[Ear, int], Awaitable[tuple[float, float]]]] = {
+            PLUG: self.plug,
+            RELABEL: self.relabel,
+            REWORD: self.reword,
+            CONTROL: self.controlled,
+            HOP: self.hop,
         }
-        taken: dict[str, list[float]] = {}
+        changes: list[Change] = []
         for n in range(self.changes):
             self._turn += 1
             for name, kind in kinds.items():
-                taken.setdefault(name, []).append(await kind(ear, n) * 1e3)
-            taken.setdefault("one bus hop", []).append(await self.hop(ear) * 1e3)
-        floor = p50(taken["one bus hop"])
-        return [
-            {
-                "what": name,
-                **spread(times),
-                "max ms": round(max(times), 2),
-                "of one bus hop": f"{p50(times) / floor:.1f}x",
-            }
-            for name, times in taken.items()
-        ]
+                await asyncio.sleep(self.pause)
+                changes.append(Change(name, n, *await kind(ear, n)))
+        return changes
 
     async def sustained(self, ear: Ear, replicas: Sequence[Process]) -> Row:
         """Pods change their application at the rate, of those whose attachment it changes."""
@@ -279,10 +298,48 @@ class Bench:
         }
 
 
+def by_kind(changes: Sequence[Change]) -> dict[str, list[Change]]:
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        found.setdefault(change.kind, []).append(change)
+    return found
+
+
+def figures(changes: Sequence[Change]) -> list[Row]:
+    times = {name: [change.ms for change in some] for name, some in by_kind(changes).items()}
+    return [
+        {
+            "what": name,
+            **spread(some),
+            "max ms": round(max(some), 2),
+            "of one bus hop": f"{p50(some) / p50(times[HOP]):.1f}x",
+            "p99, of the control's": f"{p99(some) / p99(times[CONTROL]):.1f}x",
+        }
+        for name, some in times.items()
+    ]
+
+
+def stages(changes: Sequence[Change], replicas: Sequence[Stamps]) -> list[Row]:
+    """The middle and the slowest of each kind, by what the replica that wrote it says."""
+    rows: list[Row] = []
+    for name, some in by_kind(changes).items():
+        told: list[tuple[Change, Stages]] = []
+        for change in some:
+            found = next(filter(None, (stamps.of(change.began, change.heard) for stamps in replicas)), None)
+            if found is not None:
+                told.append((change, found))
+        if told:
+            rows.append(medians([of for _, of in told]).row(f"{name}: the median of each"))
+            told.sort(key=lambda one: -one[1].total)
+            rows += (of.row(f"{name}: number {change.at}") for change, of in told[:SLOWEST])
+    return rows
+
+
 @asynccontextmanager
-async def replicas(bench: Bench, shards: int) -> AsyncIterator[list[Process]]:
-    settings = {"TORTIE_POLICY_SHARDS": str(shards)} if shards > 1 else {}
-    running = [await start(bench.url, f"replica-{n}", settings) for n in range(shards)]
+async def replicas(bench: Bench, shards: int, directory: Path) -> AsyncIterator[list[Process]]:
+    settings = bench.settings | ({"TORTIE_POLICY_SHARDS": str(shards)} if shards > 1 else {})
+    files = [directory / f"stamps-{shards}-{n}" for n in range(shards)]
+    running = [await start(bench.url, f"replica-{n}", settings, file) for n, file in enumerate(files)]
     try:
         yield running
     finally:
@@ -290,11 +347,11 @@ async def replicas(bench: Bench, shards: int) -> AsyncIterator[list[Process]]:
             await replica.stop()
 
 
-async def measure(bench: Bench, connection: nats.NATS, shards: int) -> None:
+async def measure(bench: Bench, connection: nats.NATS, shards: int, directory: Path) -> None:
     await connection.jetstream().purge_stream(Stream.POLICY)
     print(f"\n{shards} shard(s); calibration {calibration():.2f} s; {machine()}", flush=True)
     began = time.perf_counter()
-    async with replicas(bench, shards) as running:
+    async with replicas(bench, shards, directory) as running:
         seconds, messages = await bench.settled(began)
         cold: list[Row] = [
             {
@@ -311,9 +368,23 @@ async def measure(bench: Bench, connection: nats.NATS, shards: int) -> None:
         hearing = await nats.connect(bench.url)
         ear = Ear(hearing)
         await ear.listen()
-        show("One change: from the event to the published batch", await bench.singles(ear))
-        show("Pods change at a rate", [await bench.sustained(ear, running)])
+        changes = await bench.singles(ear)
+        show("One change: from the event to the published batch", figures(changes))
+        if bench.rate:
+            show("Pods change at a rate", [await bench.sustained(ear, running)])
         await hearing.close()
+    show("Where its time went, in milliseconds", stages(changes, [replica.stamps() for replica in running]))
+
+
+@asynccontextmanager
+async def controlling(url: str) -> AsyncIterator[None]:
+    command = (sys.executable, "-m", control.__name__, url)
+    process = await asyncio.create_subprocess_exec(*command, preexec_fn=die_with_parent)
+    try:
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def run(arguments: argparse.Namespace) -> None:
@@ -323,8 +394,9 @@ async def run(arguments: argparse.Namespace) -> None:
             bench = Bench(server, connection, arguments)
             print(f"{bench.spaces} namespaces, {bench.pods} pods, {bench.policies} policies")
             print(f"loaded in {await bench.load():.1f} s", flush=True)
-            for shards in arguments.shards:
-                await measure(bench, connection, shards)
+            async with controlling(server.url):
+                for shards in arguments.shards:
+                    await measure(bench, connection, shards, Path(directory))
             await connection.close()
 
 
@@ -334,7 +406,9 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=10_000)
     parser.add_argument("--policies", type=int, default=7_500)
     parser.add_argument("--changes", type=int, default=200, help="how often each single change is made")
-    parser.add_argument("--rate", type=int, default=1_000, help="pod changes a second")
+    parser.add_argument("--pause", type=float, default=0.01, help="seconds of silence before each of them")
+    parser.add_argument("--warm-mb", type=int, default=None, help="TORTIE_POLICY_WARM_MB of the compiler")
+    parser.add_argument("--rate", type=int, default=1_000, help="pod changes a second; 0: none")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long they go on")
     parser.add_argument("--shards", type=int, nargs="+", default=[1])
     parser.add_argument("--store", type=Path, default=None, help="where the server keeps its streams")
