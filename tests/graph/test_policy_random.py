@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from random import Random
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bus_schemas.ids import PodKey
@@ -19,6 +19,7 @@ from services.node_dataplane.nft.table import NodeRules, PolicyTable
 from services.policy_compiler.core import Core
 from services.policy_compiler.directions import LONGEST
 from tests.support import nft_evaluator
+from tests.support.broken_policies import BREAKABLE, broken
 from tests.support.compiled_policy import CompiledPolicy, Packet, Way, facts_of
 from tests.support.expanders import by_key
 from tests.support.nft_evaluator import Nftables
@@ -126,33 +127,65 @@ def test_any_telling(batches: list[list[Fact]], longest: int, random: Random) ->
     assert told(pieces, longest)[1] == expected
 
 
-@HARD
-@given(edits(), THRESHOLDS)
-def test_rendered(batches: list[list[Fact]], longest: int) -> None:
-    """The rules in the kernel say what the manifests say, after every step of the history."""
-    core, written = Core(longest_direction=longest), CompiledPolicy()
+def kernel(batches: list[list[Fact]], longest: int) -> Nftables:
+    """The first node's rules after these, which were there after each of them; without its host endpoints."""
+    core = Core(longest_direction=longest)
     table, nft = PolicyTable(NodeRules(spoofing=True)), Nftables()
     for batch in batches:
         for fact in batch:
             core.apply(fact)
-        changes = core.flush()
-        written.take(changes)
-        for fact in facts_of(changes):
-            if fact.key[0] == NODES[0] or fact.family in (GROUP, RULES, DIRECTION):
+        for fact in facts_of(core.flush()):
+            if fact.family in (GROUP, RULES, DIRECTION):
                 table.apply(fact)
             if fact.family == ATTACHMENT and fact.key[0] == NODES[0]:
+                table.apply(fact)
                 key = PodKey(*fact.key[1:])
                 if fact.value is None:
                     table.remove_endpoint(key)
                 else:
                     table.set_endpoint(key, f"tor{key.namespace}{key.name}", (), fact.value.container)
         settle(table, nft)
-    oracle = Oracle(last(batches))
+    return nft
+
+
+def agrees(nft: Nftables, oracle: Oracle) -> None:
     for packet in packets(oracle):
         for way, pod_ in governed(oracle, packet):
             if pod_.key[0] == NODES[0]:
                 outcome = nft.send(seen(packet, way, f"tor{pod_.key[1]}{pod_.key[2]}"))
                 assert outcome.accepted == oracle.allows(way, pod_.key, packet), (way, packet, pod_, outcome)
+
+
+@HARD
+@given(edits(), THRESHOLDS)
+def test_rendered(batches: list[list[Fact]], longest: int) -> None:
+    """The rules in the kernel say what the manifests say, after every step of the history."""
+    agrees(kernel(batches, longest), Oracle(last(batches)))
+
+
+@HARD
+@given(edits(), THRESHOLDS, st.data())
+def test_broken(batches: list[list[Fact]], longest: int, data: st.DataObject) -> None:
+    """What cannot be compiled is a drop of what it would have covered, in compiled policy and in the kernel's rules."""
+    world = last(batches)
+    places = [at for at, fact in enumerate(world) if isinstance(fact.value, BREAKABLE)]
+    assume(places)
+    at = data.draw(st.sampled_from(places))
+    policy = data.draw(broken(world[at].value))
+    oracle = Oracle([*world[:at], world[at]._replace(value=policy.meant), *world[at + 1 :]], policy.closed)
+    history = [[*world[:at], world[at]._replace(value=policy.stored), *world[at + 1 :]]]
+    core, written = told(history, longest)
+    agrees(kernel(history, longest), oracle)
+    assert core.faults or not policy.closed
+    for packet in packets(oracle):
+        for way, pod_ in governed(oracle, packet):
+            said = written.allows(way, pod_.key, packet)
+            assert said == oracle.allows(way, pod_.key, packet), (way, packet, pod_, policy)
+    for packet in packets(oracle)[::3]:
+        for host in oracle.hosts:
+            for stage in STAGES:
+                said = written.host_allows(stage, host.key, packet)
+                assert said == oracle.host_allows(stage, host.key, packet), (stage, packet, host, policy)
 
 
 def seen(packet: Packet, way: Way, link: str) -> nft_evaluator.Packet:

@@ -10,7 +10,7 @@ https://docs.tigera.io/calico/latest/reference/resources/networkpolicy
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any, Literal
 
 from bus_schemas.resources import (
@@ -39,7 +39,9 @@ from tests.support.oracle_world import (
 
 Action = Literal["allow", "deny", "pass"]
 CLUSTER_KINDS = ClusterNetworkPolicy | AdminNetworkPolicy | BaselineAdminNetworkPolicy
-ACTIONS: dict[str, Action] = {"Allow": "allow", "Accept": "allow", "Deny": "deny", "Pass": "pass"}
+ACTIONS: dict[str, Action | None] = {"Allow": "allow", "Accept": "allow", "Deny": "deny", "Pass": "pass", "Log": None}
+Closed = Set[tuple[type[Any], tuple[str, str], Way, int]]
+"""Rules, by policy, way and place, that cannot be compiled as their author meant them: they deny what they match."""
 
 
 def has_direction(policy: Any, way: Way) -> bool:
@@ -74,19 +76,22 @@ def governs(policy: Any, party: Party) -> bool:
     )
 
 
-def decides(policy: Any, world: World, way: Way, packet: Packet) -> Action | None:
+def decides(policy: Any, world: World, way: Way, packet: Packet, closed: Closed = frozenset()) -> Action | None:
     """What the first rule says that matches. None: none does."""
     rules = policy.spec.ingress if way == "ingress" else policy.spec.egress
-    for rule in rules:
-        if isinstance(policy, KubernetesNetworkPolicy):
-            if _kubernetes_matches(policy, rule, world, way, packet):
-                return "allow"
-        elif isinstance(policy, CLUSTER_KINDS):
-            if _cluster_matches(policy, rule, world, way, packet):
-                return ACTIONS[rule.action]
-        elif rule.action != "Log" and _calico_matches(policy, rule, world, way, packet):
-            return ACTIONS[rule.action]
+    for at, rule in enumerate(rules):
+        action = ACTIONS[rule.action] if not isinstance(policy, KubernetesNetworkPolicy) else "allow"
+        if action is not None and _matches(policy, rule, world, way, packet):
+            return "deny" if closed and (type(policy), policy.key, way, at) in closed else action
     return None
+
+
+def _matches(policy: Any, rule: Any, world: World, way: Way, packet: Packet) -> bool:
+    if isinstance(policy, KubernetesNetworkPolicy):
+        return _kubernetes_matches(policy, rule, world, way, packet)
+    if isinstance(policy, CLUSTER_KINDS):
+        return _cluster_matches(policy, rule, world, way, packet)
+    return _calico_matches(policy, rule, world, way, packet)
 
 
 # --- Kubernetes

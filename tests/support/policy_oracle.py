@@ -26,7 +26,7 @@ from bus_schemas.resources import (
 )
 from bus_schemas.subjects import Fact
 from tests.support.compiled_policy import Packet, Way
-from tests.support.oracle_rules import CLUSTER_KINDS, Action, decides, governs, has_direction
+from tests.support.oracle_rules import CLUSTER_KINDS, Action, Closed, decides, governs, has_direction
 from tests.support.oracle_world import Party, World
 
 Stage = Literal[
@@ -56,7 +56,8 @@ ALLOWS_EVERYTHING = "projectcalico-default-allow"
 
 
 class Oracle:
-    def __init__(self, facts: Iterable[Fact]) -> None:
+    def __init__(self, facts: Iterable[Fact], closed: Closed = frozenset()) -> None:
+        self._closed = closed
         self._world = World(facts)
         values = self._world.resources
         self._policies = [value for value in values if isinstance(value, ENFORCED)]
@@ -94,7 +95,7 @@ class Oracle:
         for tier in names:
             verdict: Action | None = None
             for policy in sorted((p for p in here if tier_of(p) == tier), key=_order):
-                verdict = decides(policy, self._world, way, packet)
+                verdict = decides(policy, self._world, way, packet, self._closed)
                 if verdict:
                     break
             if verdict is None:
