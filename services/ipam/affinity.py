@@ -1,7 +1,9 @@
 """What becomes of a node's claim on a block: a table, and the step that each row asks for.
 
 A claim is an affinity record and, once it is confirmed, a block that names the node. `keep` is whether the node should
-have the block: the node was not deleted, and the block's pool is there, enabled and selects the node.
+have the block: the node was not deleted, and the block's pool is there, enabled and selects the node. A block is empty
+when nobody has an address of it, or had one a moment ago (one that cools down would be given at once to whoever claims
+the block next).
 
     affinity          block                   step
     ---------------   ---------------------   ------------------------------------------------------------------
@@ -51,10 +53,9 @@ class Verdict(Enum):
 def verdict(desired: Desired, node: NodeName, cidr: Cidr, block: Block | None) -> Verdict:
     if node in desired.gone_nodes:
         return Verdict.NODE_GONE
-    pool = desired.pool_of(cidr)
+    pool = desired.pool_of_block(cidr, block)
     if pool is None:
-        gone = block is not None and block.pool in desired.gone_pools
-        return Verdict.POOL_GONE if gone else Verdict.KEEP
+        return Verdict.POOL_GONE if block is not None and desired.has_lost(block) else Verdict.KEEP
     if pool.disabled:
         return Verdict.POOL_GONE
     labels = desired.nodes.get(node)
@@ -63,7 +64,9 @@ def verdict(desired: Desired, node: NodeName, cidr: Cidr, block: Block | None) -
     return Verdict.KEEP
 
 
-def next_step(state: AffinityState | None, block: Block | None, node: NodeName, judged: Verdict) -> Step | None:
+def next_step(
+    state: AffinityState | None, block: Block | None, node: NodeName, judged: Verdict, *, empty: bool
+) -> Step | None:
     """The table above. `block`: at the claim's place, None when there is none that can be worked with."""
     if block is None:
         if state is AffinityState.PENDING:
@@ -74,7 +77,7 @@ def next_step(state: AffinityState | None, block: Block | None, node: NodeName, 
     confirmed = None if state is AffinityState.CONFIRMED else Step.CONFIRM
     if judged is Verdict.KEEP:
         return confirmed
-    if block.allocations:
+    if not empty:
         return Step.DISOWN if judged is Verdict.NODE_GONE else confirmed
     return Step.REMOVE if state is AffinityState.PENDING_DELETION else Step.RETIRE
 

@@ -7,17 +7,24 @@ rests as long as the block allows before it is somebody else's.
 An allocation carries the block's sequence of the moment when it was given. A release names that sequence: one that
 arrives after the address was released and given again names an old one and changes nothing.
 
+Some free addresses are withheld: they are given to who names them, and to nobody else. Reserved ones, and those that
+cool down: an address that was released a moment ago is still in the mind of others (entries of conntrack, members of
+policy groups on their way to the nodes).
+
 A block is immutable on the bus; `OpenBlock` is one change of it in the making.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import Allocation, Block
+from bus_schemas.ipam import Allocation, Block, Cooling
+from bus_schemas.reserved import Reserved
 from services.ipam.cidr import Cidr, parse
 
 BLOCK_PREFIXES = {4: range(20, 33), 6: range(116, 129)}
@@ -54,6 +61,44 @@ def adopted(block: Block, node: NodeName, now: float) -> Block:
     return msgspec.structs.replace(block, node=node, allocations=allocations, claimed=now, sequence=block.sequence + 1)
 
 
+def moved(block: Block, pool: str) -> Block:
+    """The block as part of another pool; whose its addresses are does not change."""
+    return msgspec.structs.replace(block, pool=pool, sequence=block.sequence + 1)
+
+
+class Withholding(NamedTuple):
+    """Which free addresses wait, at a moment. `cooldown_s` 0: none because of its past."""
+
+    now: float = 0.0
+    """Unix time in seconds."""
+    cooldown_s: float = 0.0
+    reserved: Reserved = Reserved()
+
+    def cools(self, released: float) -> bool:
+        """Whether an address released then still cools down. A time further in the future than that takes is
+        nobody's honest clock."""
+        return abs(self.now - released) < self.cooldown_s
+
+    def cooling(self, block: Block) -> list[Cooling]:
+        return [c for c in block.cooling if self.cools(c.released)] if block.cooling and self.cooldown_s else []
+
+    def reserved_of(self, cidr: Cidr) -> Iterator[int]:
+        """The reserved ordinals, free or not."""
+        for first, last in self.reserved.within(cidr.family, cidr.first, cidr.last) if self.reserved else ():
+            yield from range(first - cidr.first, last - cidr.first + 1)
+
+    def of(self, block: Block, cidr: Cidr) -> frozenset[int]:
+        """The free ordinals that are not given by chance."""
+        waits = {c.ordinal for c in self.cooling(block)}
+        if self.reserved and (reserved := set(self.reserved_of(cidr))):
+            waits |= reserved.intersection(block.free)
+        return frozenset(waits) if waits else NONE
+
+
+NONE: frozenset[int] = frozenset()
+NOTHING_WITHHELD = Withholding()
+
+
 def fault(block: Block) -> str | None:
     """Why a block cannot be worked with, or None. Such a block is left alone: nothing is given from it or over it."""
     try:
@@ -70,17 +115,25 @@ def fault(block: Block) -> str | None:
         return "an address is free and given, or free twice"
     if len(ordinals) != cidr.size or min(ordinals) < 0 or max(ordinals) >= cidr.size:
         return f"{len(given)} given and {len(block.free)} free addresses do not make up the {cidr.size} of the block"
+    if block.cooling:
+        cooling = {c.ordinal for c in block.cooling}
+        if len(cooling) != len(block.cooling) or not cooling <= {*block.free}:
+            return "an address cools down that is not free, or cools down twice"
     return None
 
 
 class OpenBlock:
     """One change of a block: take and release any number of addresses, then `close` into the next Block."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, withholding: Withholding = NOTHING_WITHHELD) -> None:
         self.block = block
         """As it was when opened."""
         self.cidr = parse(block.cidr)
+        self._withholding = withholding
         self._free = deque(block.free)
+        self._withheld = set(withholding.of(block, self.cidr))
+        """Those of `_free` that are only given by name."""
+        self._cooling = {c.ordinal: c.released for c in withholding.cooling(block)}
         self._given = {a.ordinal: a for a in block.allocations}
         self._changed = False
 
@@ -90,12 +143,23 @@ class OpenBlock:
 
     @property
     def free(self) -> int:
-        """How many addresses are left."""
-        return len(self._free)
+        """How many addresses are left for whoever comes."""
+        return len(self._free) - len(self._withheld)
 
     @property
-    def empty(self) -> bool:
-        return not self._given
+    def given(self) -> int:
+        """How many addresses somebody has."""
+        return len(self._given)
+
+    @property
+    def cooling(self) -> list[float]:
+        """When the addresses that cool down were released."""
+        return list(self._cooling.values())
+
+    @property
+    def unused(self) -> bool:
+        """Nobody has an address of it, or had one a moment ago."""
+        return not self._given and not self._cooling
 
     def at(self, ordinal: int) -> Allocation | None:
         return self._given.get(ordinal)
@@ -103,9 +167,13 @@ class OpenBlock:
     def take(self, handle: HandleId, *, borrower: NodeName | None = None, ordinal: int | None = None) -> Allocation:
         """The address that was free longest, or exactly `ordinal`; it must be free."""
         if ordinal is None:
-            ordinal = self._free.popleft()
+            ordinal = next(o for o in self._free if o not in self._withheld)
+        if ordinal == self._free[0]:
+            self._free.popleft()
         else:
             self._free.remove(ordinal)
+        self._withheld.discard(ordinal)
+        self._cooling.pop(ordinal, None)
         allocation = Allocation(ordinal=ordinal, handle=handle, sequence=self.block.sequence, borrower=borrower)
         self._given[ordinal] = allocation
         self._changed = True
@@ -123,11 +191,23 @@ class OpenBlock:
             return False
         del self._given[ordinal]
         self._free.append(ordinal)
+        if self._withholding.cooldown_s:
+            self._cooling[ordinal] = self._withholding.now
+            self._withheld.add(ordinal)
+        elif (self.cidr.family, self.cidr.first + ordinal) in self._withholding.reserved:
+            self._withheld.add(ordinal)
         self._changed = True
         return True
 
+    def pass_on(self, ordinal: int, handle: HandleId) -> Allocation:
+        """A given address is another handle's from now on; whoever releases it as what it was is too late."""
+        allocation = msgspec.structs.replace(self._given[ordinal], handle=handle, sequence=self.block.sequence)
+        self._given[ordinal] = allocation
+        self._changed = True
+        return allocation
+
     def close(self) -> Block:
-        """The block after the change; the very same object when nothing changed."""
+        """The block after the change, without what has cooled down; the very same object when nothing changed."""
         if not self._changed:
             return self.block
         return msgspec.structs.replace(
@@ -135,4 +215,8 @@ class OpenBlock:
             sequence=self.block.sequence + 1,
             allocations=tuple(self._given[ordinal] for ordinal in sorted(self._given)),
             free=tuple(self._free),
+            cooling=tuple(
+                Cooling(ordinal=ordinal, released=released)
+                for ordinal, released in sorted(self._cooling.items(), key=lambda item: item[1])
+            ),
         )

@@ -28,19 +28,21 @@ from bus_schemas.ipam import (
     Refused,
     ReleaseReply,
     ReleaseRequest,
-    tunnel_handle,
+    tunnel_handles,
 )
 from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact, Family, Key
-from services.ipam.affinity import next_step, take_step, verdict
-from services.ipam.assign import Limits, Waiting, assign
-from services.ipam.cidr import Cidr, parse
-from services.ipam.desired import NAMESPACE, NODE, POOL, Desired
+from services.ipam.affinity import Verdict, next_step, take_step, verdict
+from services.ipam.assign import Waiting, assign
+from services.ipam.block import Withholding
+from services.ipam.cidr import Cidr, parse, parse_address
+from services.ipam.desired import CONFIGURATION, NAMESPACE, NODE, POOL, RESERVATION, Desired
 from services.ipam.draft import Draft, Write
 from services.ipam.ledger import Ledger, Where
+from services.ipam.limits import Limits
 from services.ipam.mending import mended
 from services.ipam.release import Behind, handle_of, release, release_all
 
-READS = (POOL, NODE, NAMESPACE, BLOCK, AFFINITY, HANDLE)
+READS = (POOL, RESERVATION, CONFIGURATION, NODE, NAMESPACE, BLOCK, AFFINITY, HANDLE)
 WRITES = (BLOCK, AFFINITY, HANDLE)
 
 REPAIRS_AT_ONCE = 64
@@ -60,7 +62,7 @@ class Decision:
     """All or none of them, in this order."""
     replies: tuple[Reply | None, ...] = ()
     """One for each request, true once the writes are done; None: ask again then."""
-    rests_on: Mapping[int, Fact] = field(default_factory=dict)
+    rests_on: Mapping[int, tuple[Fact, ...]] = field(default_factory=dict)
     """By index of the request: what its reply only read. Read it again before answering, see `stands`."""
     behind: tuple[Behind, ...] = ()
     """Why some requests have no reply although they wait for no write: read these blocks again, or let the feed catch
@@ -82,9 +84,16 @@ class Core:
         self._unsettled: set[Cidr] = set()
         """Blocks and claims to look after; they stay until nothing is left to do."""
         self._departed: set[NodeName] = set()
-        """Nodes that left and may still have a tunnel address."""
+        """Nodes that left and may still have tunnel addresses."""
+        self._later: dict[Cidr, float] = {}
+        """Blocks that go when their addresses have cooled down, and when that is (Unix time in seconds)."""
 
     # --- what is so
+
+    @property
+    def limits(self) -> Limits:
+        """As they are now: the service's settings, and what IPAMConfiguration says."""
+        return self._limits.configured(self.desired.configuration)
 
     def apply(self, fact: Fact) -> None:
         """From the feed, in any order, any number of times."""
@@ -94,9 +103,18 @@ class Core:
             after = self.desired.pools.get(fact.key[1])
             if before != after or fact.value is None:
                 self._unsettle_pool(fact.key[1], [pool.cidr for pool in (before, after) if pool is not None])
+        elif fact.family is RESERVATION:
+            self.desired.apply_reservation(fact)
+        elif fact.family is CONFIGURATION:
+            self.desired.apply_configuration(fact)
+            self._unsettled.update(self._later)
         elif fact.family is NODE:
+            name = NodeName(fact.key[1])
+            ranges = {*self.desired.pod_cidrs(name)}
             self.desired.apply_node(fact)
-            self._unsettle_node(NodeName(fact.key[1]))
+            self._unsettle_node(name)
+            for pool in ranges ^ {*self.desired.pod_cidrs(name)}:
+                self._unsettled.update(self.ledger.within(pool.cidr))
         elif fact.family is NAMESPACE:
             self.desired.apply_namespace(fact)
         elif self.ledger.apply(fact):
@@ -122,13 +140,15 @@ class Core:
     def faults(self) -> Mapping[Where, str]:
         """What is on the bus and cannot be worked with: it is left alone, and so are its addresses."""
         pools: dict[Where, str] = {(POOL, ("", name)): text for name, text in self.desired.malformed_pools.items()}
-        return {**self.ledger.faults, **pools}
+        reserved = self.desired.reserved.faults
+        reservations: dict[Where, str] = {(RESERVATION, ("", "")): "; ".join(reserved)} if reserved else {}
+        return {**self.ledger.faults, **pools, **reservations}
 
     def node_of(self, request: Request) -> NodeName:
         """The node whose turn it is: requests with the same answer wait in one queue. Empty: nobody knows."""
         if request.node is not None:
             return request.node
-        draft = Draft(self.ledger, 0.0)
+        draft = Draft(self.ledger)
         try:
             handle = handle_of(draft, request) if isinstance(request, ReleaseRequest) else request.handle
         except ValueError:
@@ -140,7 +160,8 @@ class Core:
 
     def decide(self, requests: Sequence[Request], now: float) -> Decision:
         """`now`: Unix time in seconds."""
-        draft = Draft(self.ledger, now)
+        limits = self.limits
+        draft = self._draft(now)
         replies: list[Reply | None] = []
         concerned: list[HandleId | None] = []
         waiting: set[HandleId | None] = set()
@@ -160,7 +181,7 @@ class Core:
             elif handle is not None and (HANDLE, (handle,)) in self.ledger.faults:
                 reply = Refused(reason=f"handle {handle}: {self.ledger.faults[HANDLE, (handle,)]}")
             elif isinstance(request, AssignRequest):
-                reply = assign(draft, self.desired, self._limits, request)
+                reply = assign(draft, self.desired, limits, request)
             else:
                 reply = release(draft, request)
             if isinstance(reply, Waiting | Behind):
@@ -178,7 +199,7 @@ class Core:
         return Decision(
             writes=tuple(writes),
             replies=tuple(replies),
-            rests_on=_rests_on(draft, replies, concerned),
+            rests_on=_rests_on(draft, requests, replies, concerned),
             behind=tuple(behind),
             events=tuple(draft.events),
         )
@@ -190,23 +211,34 @@ class Core:
             return Decision(writes=self._restored())
         if writes := mended(self.ledger, self.desired, now):
             return Decision(writes=tuple(writes[:REPAIRS_AT_ONCE]))
-        draft = Draft(self.ledger, now)
+        draft = self._draft(now)
         steps = 0
         for node in sorted(self._departed):
-            held = self.ledger.handles.get(tunnel_handle(node))
-            if node not in self.desired.gone_nodes or held is None:
+            found = (self.ledger.handles.get(handle) for handle in tunnel_handles(node))
+            tunnels = [held for held in found if held is not None]
+            if node not in self.desired.gone_nodes or not tunnels:
                 self._departed.discard(node)
-            elif steps < REPAIRS_AT_ONCE:
+            for held in tunnels if node in self._departed and steps < REPAIRS_AT_ONCE else ():
                 release_all(draft, held)
                 steps += 1
+        self._unsettled.update(cidr for cidr, due in self._later.items() if due <= now)
         for cidr in sorted(self._unsettled):
             if steps >= REPAIRS_AT_ONCE:
                 break
+            self._later.pop(cidr, None)
             taken = self._settle(draft, cidr)
             steps += taken
             if not taken:
                 self._unsettled.discard(cidr)
         return Decision(writes=tuple(draft.writes()), events=tuple(draft.events))
+
+    @property
+    def due(self) -> float | None:
+        """When there may be something to repair although nobody said anything (Unix time in seconds); None: never."""
+        return min(self._later.values(), default=None)
+
+    def _draft(self, now: float) -> Draft:
+        return Draft(self.ledger, Withholding(now, self.limits.cooldown_s, self.desired.reserved))
 
     def _restored(self) -> tuple[Write, ...]:
         order = [family.name for family in WRITES]
@@ -223,15 +255,31 @@ class Core:
         if draft.block(cidr) is not block or draft.changed(cidr):
             return 1
         nodes = set(self.ledger.claimants.get(cidr, ()))
-        if block is not None and block.node is not None:
-            nodes.add(block.node)
         steps = 0
+        unwanted = False
+        if block is not None:
+            pool = self.desired.pool_of_block(cidr, block)
+            if pool is not None and pool.name != block.pool:
+                draft.move(cidr, pool.name)
+                draft.tell("moved", f"It is part of {pool} now.", node=block.node, object=cidr.text, before=block.pool)
+                return 1
+            if block.node is not None:
+                nodes.add(block.node)
+            elif draft.unused(cidr):
+                draft.remove(cidr)
+                draft.tell("removed", "Nobody's block is empty and goes.", node=None, object=cidr.text)
+                steps += 1
+            else:
+                unwanted = True
         for node in sorted(nodes):
             judged = verdict(self.desired, node, cidr, block)
-            step = next_step(draft.affinity(node, cidr), block, node, judged)
+            step = next_step(draft.affinity(node, cidr), block, node, judged, empty=draft.unused(cidr))
+            unwanted |= judged is not Verdict.KEEP
             if step is not None:
                 take_step(draft, step, node, cidr)
                 steps += 1
+        if unwanted and not steps and not draft.given(cidr) and (cooling := draft.cooling(cidr)):
+            self._later[cidr] = max(cooling) + draft.withholding.cooldown_s
         return steps
 
     def _unsettle(self, fact: Fact) -> None:
@@ -261,10 +309,29 @@ def _released_handle(draft: Draft, request: ReleaseRequest) -> HandleId | None:
         return None
 
 
-def _rests_on(draft: Draft, replies: Sequence[Reply | None], handles: Sequence[HandleId | None]) -> dict[int, Fact]:
-    rests: dict[int, Fact] = {}
-    for index, (reply, handle) in enumerate(zip(replies, handles, strict=True)):
-        believed = None if reply is None or handle is None else draft.believed(handle)
-        if believed is not None:
-            rests[index] = believed
+def _rests_on(
+    draft: Draft, requests: Sequence[Request], replies: Sequence[Reply | None], handles: Sequence[HandleId | None]
+) -> dict[int, tuple[Fact, ...]]:
+    rests: dict[int, tuple[Fact, ...]] = {}
+    for index, (request, reply, handle) in enumerate(zip(requests, replies, handles, strict=True)):
+        if reply is None:
+            continue
+        believed = [] if handle is None else [draft.believed(handle)]
+        if isinstance(reply, Refused) and isinstance(request, AssignRequest):
+            if request.takes_over is not None:
+                believed.append(draft.believed(request.takes_over))
+            believed += [draft.believed_block(cidr) for cidr in _blocks_of(draft, request)]
+        if found := tuple(fact for fact in believed if fact is not None):
+            rests[index] = found
     return rests
+
+
+def _blocks_of(draft: Draft, request: AssignRequest) -> set[Cidr]:
+    """The blocks of the addresses that a request names, as far as they can be worked with."""
+    found: set[Cidr] = set()
+    for text in request.addresses:
+        with suppress(ValueError):
+            cidr = draft.ledger.block_at(parse_address(text))
+            if cidr in draft.ledger.blocks:
+                found.add(cidr)
+    return found

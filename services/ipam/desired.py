@@ -1,4 +1,4 @@
-"""What people asked for, as far as addresses go: pools, the labels of nodes and namespaces.
+"""What people asked for, as far as addresses go: pools, reservations, the configuration, nodes, namespaces' labels.
 
 Presence and absence are told apart from ignorance. `gone` nodes and pools were deleted, by word of the bus; a node that
 nobody spoke of may merely not have been heard of yet, and nothing is taken from it for that (silence never deletes).
@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bus_schemas.ids import NodeName
-from bus_schemas.resources import IPPool, Namespace, Node
+from bus_schemas.ipam import LOAD_BALANCER, Block, of_pod_cidr, pod_cidr_pool
+from bus_schemas.reserved import Reserved
+from bus_schemas.resources import IPAMConfiguration, IPPool, IPReservation, Namespace, Node
+from bus_schemas.resources.pools import IPAM_CONFIGURATION, IPAMConfigurationSpec
 from bus_schemas.subjects import DESIRED, Fact
 from services.ipam.cidr import Address, Cidr
-from services.ipam.pools import MalformedPool, Pool, read
+from services.ipam.pools import MalformedPool, Pool, read, read_pod_cidrs
 
 POOL = DESIRED[IPPool]
+RESERVATION = DESIRED[IPReservation]
+CONFIGURATION = DESIRED[IPAMConfiguration]
 NODE = DESIRED[Node]
 NAMESPACE = DESIRED[Namespace]
 
@@ -23,20 +28,51 @@ class Desired:
     def __init__(self) -> None:
         self.pools: dict[str, Pool] = {}
         self.malformed_pools: dict[str, str] = {}
-        """Name -> what is wrong."""
+        """Name -> what is wrong; pod CIDRs by the name of their pool."""
         self.gone_pools: set[str] = set()
+        self.reserved = Reserved()
+        self.configuration: IPAMConfigurationSpec | None = None
         self.nodes: dict[NodeName, Mapping[str, str]] = {}
         """Labels by name."""
         self.gone_nodes: set[NodeName] = set()
+        self._pod_cidrs: dict[str, tuple[Pool, ...]] = {}
+        """By the name that all of a node's have."""
         self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._reservations: dict[str, IPReservation] = {}
+
+    # --- questions
 
     def pool_of(self, inside: Cidr | Address) -> Pool | None:
-        """The pool that holds a block or an address; the narrowest, where pools overlap against the rules."""
+        """The IPPool that holds a block or an address; the narrowest, where pools overlap against the rules."""
         holders = [pool for pool in self.pools.values() if pool.cidr.holds(inside)]
         return max(holders, key=lambda pool: (pool.cidr.prefix, pool.name), default=None)
 
+    def pod_cidrs(self, node: NodeName) -> tuple[Pool, ...]:
+        return self._pod_cidrs.get(pod_cidr_pool(node), ())
+
+    def pool_of_block(self, cidr: Cidr, block: Block | None) -> Pool | None:
+        """Whose part a block is now: of the pod CIDR that it was cut from while there is one, else of an IPPool."""
+        if block is not None:
+            for pool in self._pod_cidrs.get(block.pool, ()):
+                if pool.cidr.holds(cidr):
+                    return pool
+        return self.pool_of(cidr)
+
+    def has_lost(self, block: Block) -> bool:
+        """Whether the pool that a block names is gone, by word of the bus."""
+        if not of_pod_cidr(block.pool):
+            return block.pool in self.gone_pools
+        node = NodeName(block.pool.removeprefix(pod_cidr_pool(NodeName(""))))
+        return node in self.nodes or node in self.gone_nodes
+
+    def labels(self, node: NodeName) -> Mapping[str, str] | None:
+        """None: there is no such node. That of the load balancers needs no resource."""
+        return {} if node == LOAD_BALANCER else self.nodes.get(node)
+
     def namespace(self, name: str) -> Mapping[str, str] | None:
         return self._namespaces.get(name)
+
+    # --- what is told
 
     def apply_pool(self, fact: Fact) -> None:
         name = fact.key[1]
@@ -51,14 +87,32 @@ class Desired:
         except MalformedPool as error:
             self.malformed_pools[name] = str(error)
 
+    def apply_reservation(self, fact: Fact) -> None:
+        self._reservations.pop(fact.key[1], None)
+        if fact.value is not None:
+            self._reservations[fact.key[1]] = fact.value
+        self.reserved = Reserved(self._reservations[name] for name in sorted(self._reservations))
+
+    def apply_configuration(self, fact: Fact) -> None:
+        if fact.key[1] == IPAM_CONFIGURATION:
+            self.configuration = None if fact.value is None else fact.value.spec
+
     def apply_node(self, fact: Fact) -> None:
         name = NodeName(fact.key[1])
+        pool = pod_cidr_pool(name)
+        self._pod_cidrs.pop(pool, None)
+        self.malformed_pools.pop(pool, None)
         if fact.value is None:
             self.nodes.pop(name, None)
             self.gone_nodes.add(name)
-        else:
-            self.nodes[name] = fact.value.metadata.labels
-            self.gone_nodes.discard(name)
+            return
+        self.nodes[name] = fact.value.metadata.labels
+        self.gone_nodes.discard(name)
+        try:
+            if ranges := read_pod_cidrs(fact.value):
+                self._pod_cidrs[pool] = ranges
+        except MalformedPool as error:
+            self.malformed_pools[pool] = str(error)
 
     def apply_namespace(self, fact: Fact) -> None:
         name = fact.key[1]

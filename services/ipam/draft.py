@@ -18,7 +18,7 @@ from bus_schemas.events import Event
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import Affinity, AffinityState, Block, Handle, PoolExhausted
 from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact, Family, Key
-from services.ipam.block import OpenBlock, adopted, disowned, fresh
+from services.ipam.block import NOTHING_WITHHELD, OpenBlock, Withholding, adopted, disowned, fresh, moved
 from services.ipam.cidr import Address, Cidr
 from services.ipam.ledger import Ledger
 
@@ -40,9 +40,10 @@ class Promise(NamedTuple):
 
 
 class Draft:
-    def __init__(self, ledger: Ledger, now: float) -> None:
+    def __init__(self, ledger: Ledger, withholding: Withholding = NOTHING_WITHHELD) -> None:
         self.ledger = ledger
-        self.now = now
+        self.withholding = withholding
+        self.now = withholding.now
         """Unix time in seconds."""
         self.promises: dict[Cidr, Promise] = {}
         self.exhausted: dict[object, PoolExhausted] = {}
@@ -50,6 +51,8 @@ class Draft:
         self.events: list[Event] = []
         self._open: dict[Cidr, OpenBlock | None] = {}
         """None: the block is to go."""
+        self._left: dict[Cidr, int] = {}
+        """`free` of blocks that are not open and withhold something."""
         self._affinities: dict[tuple[NodeName, Cidr], AffinityState | None] = {}
         self._handles: dict[HandleId, Handle | None] = {}
 
@@ -63,11 +66,42 @@ class Draft:
         return self.ledger.blocks.get(cidr)
 
     def free(self, cidr: Cidr) -> int:
+        """How many addresses the block has for whoever comes."""
         if cidr in self._open:
             opened = self._open[cidr]
             return 0 if opened is None else opened.free
         block = self.ledger.blocks.get(cidr)
-        return 0 if block is None else len(block.free)
+        if block is None or not block.free:
+            return 0
+        if not block.cooling and not self.withholding.reserved:
+            return len(block.free)
+        if cidr not in self._left:
+            self._left[cidr] = len(block.free) - len(self.withholding.of(block, cidr))
+        return self._left[cidr]
+
+    def unused(self, cidr: Cidr) -> bool:
+        """Whether nobody has an address of the block, or had one a moment ago."""
+        if cidr in self._open:
+            opened = self._open[cidr]
+            return opened is None or opened.unused
+        block = self.ledger.blocks.get(cidr)
+        return block is None or not (block.allocations or self.withholding.cooling(block))
+
+    def given(self, cidr: Cidr) -> int:
+        """How many addresses of the block somebody has."""
+        opened = self._open.get(cidr)
+        if opened is not None:
+            return opened.given
+        block = self.block(cidr)
+        return 0 if block is None else len(block.allocations)
+
+    def cooling(self, cidr: Cidr) -> list[float]:
+        """When those of the block's addresses were released that still cool down."""
+        opened = self._open.get(cidr)
+        if opened is not None:
+            return opened.cooling
+        block = self.block(cidr)
+        return [] if block is None else [c.released for c in self.withholding.cooling(block)]
 
     def owned(self, node: NodeName) -> list[Cidr]:
         """The node's blocks, in order."""
@@ -116,19 +150,24 @@ class Draft:
     def open(self, cidr: Cidr) -> OpenBlock:
         opened = self._open.get(cidr)
         if opened is None:
-            opened = self._open[cidr] = OpenBlock(self.ledger.blocks[cidr])
+            opened = self._reopen(cidr, self.ledger.blocks[cidr])
+        return opened
+
+    def _reopen(self, cidr: Cidr, block: Block) -> OpenBlock:
+        opened = self._open[cidr] = OpenBlock(block, self.withholding)
         return opened
 
     def create(self, cidr: Cidr, pool: str, node: NodeName) -> OpenBlock:
-        opened = self._open[cidr] = OpenBlock(fresh(cidr, pool, node, self.now))
-        return opened
+        return self._reopen(cidr, fresh(cidr, pool, node, self.now))
 
     def adopt(self, cidr: Cidr, node: NodeName) -> OpenBlock:
-        opened = self._open[cidr] = OpenBlock(adopted(self.open(cidr).close(), node, self.now))
-        return opened
+        return self._reopen(cidr, adopted(self.open(cidr).close(), node, self.now))
 
     def disown(self, cidr: Cidr) -> None:
-        self._open[cidr] = OpenBlock(disowned(self.open(cidr).close()))
+        self._reopen(cidr, disowned(self.open(cidr).close()))
+
+    def move(self, cidr: Cidr, pool: str) -> None:
+        self._reopen(cidr, moved(self.open(cidr).close(), pool))
 
     def remove(self, cidr: Cidr) -> None:
         self._open[cidr] = None
@@ -170,6 +209,10 @@ class Draft:
         if self._handles.get(handle) != self.ledger.handles.get(handle):
             return None
         return self.ledger.fact(HANDLE, (handle,))
+
+    def believed_block(self, cidr: Cidr) -> Fact | None:
+        """As `believed`, of a block."""
+        return None if self.changed(cidr) else self.ledger.fact(BLOCK, (cidr.text,))
 
     def _write(self, writes: list[Write], family: Family[Any], key: Key, message: Message | None) -> None:
         known = self.ledger.fact(family, key)

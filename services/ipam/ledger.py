@@ -45,6 +45,8 @@ class Ledger:
         """Affinities by node."""
         self.claimants: defaultdict[Cidr, set[NodeName]] = defaultdict(set)
         """Affinities by block."""
+        self.load_balanced: set[HandleId] = set()
+        """The handles of Services."""
         self.used: Counter[str] = Counter()
         """Given addresses by pool name."""
         self.faults: dict[Where, str] = {}
@@ -85,12 +87,10 @@ class Ledger:
         """Whether a block, of whatever size, lies in, at or around the network."""
         return next(self.within(cidr), None) is not None or self.block_at(cidr.address(0)) is not None
 
-    def count(self, cidr: Cidr) -> int:
-        """How many blocks lie in a network."""
-        spans = self._spans[cidr.family]
-        return bisect_right(spans, Cidr(cidr.family, cidr.last, WIDTH[cidr.family])) - bisect_left(
-            spans, Cidr(cidr.family, cidr.first, 0)
-        )
+    def count(self, first: int, last: int, family: int) -> int:
+        """How many blocks begin between two addresses, both included."""
+        spans = self._spans[family]
+        return bisect_right(spans, Cidr(family, last, WIDTH[family])) - bisect_left(spans, Cidr(family, first, 0))
 
     # --- what is told
 
@@ -210,10 +210,13 @@ class Ledger:
         handle = HandleId(fact.key[0])
         self._buried.pop(fact.key, None)
         self.handles.pop(handle, None)
+        self.load_balanced.discard(handle)
         if fact.value is not None:
             fault = _handle_fault(handle, fact.value)
             if fault is None:
                 self.handles[handle] = fact.value
+                if fact.value.use == "loadbalancer":
+                    self.load_balanced.add(handle)
             else:
                 self.faults[fact.family, fact.key] = fault
             return

@@ -6,9 +6,9 @@ A block, the handles of its addresses and its affinity change in one atomic batc
     affinity  <- the block's own node
 
 What was known of the record before (`remembered`) is believed as far as the others agree: another replica may have
-written since. What only the record itself knew is lost where nobody remembers it: the order of a block's free
-addresses, the pod of a handle. Nothing is mended from records of which some cannot be read either: an address that one
-of those holds would be given twice.
+written since. What only the record itself knew is lost where nobody remembers it: the order of a block's free addresses
+and which of them cool down, the pod of a handle and since when it holds what it does. Nothing is mended from records of
+which some cannot be read either: an address that one of those holds would be given twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from bus_schemas.codec import Message
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import Affinity, AffinityState, Allocation, Block, Handle, tunnel_handle
+from bus_schemas.ipam import LOAD_BALANCER, Affinity, AffinityState, Allocation, Block, Handle, tunnel_kind
 from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE
 from services.ipam.cidr import Cidr, parse, parse_address
 from services.ipam.desired import Desired
@@ -78,7 +78,7 @@ def _held(ledger: Ledger, cidr: Cidr) -> dict[int, tuple[Handle, int]]:
 def _block(ledger: Ledger, desired: Desired, cidr: Cidr, remembered: Block | None, now: float) -> Block | None:
     held = _held(ledger, cidr)
     node = _owner(ledger, cidr, remembered, {handle.node for handle, _ in held.values()})
-    pool = desired.pool_of(cidr)
+    pool = desired.pool_of_block(cidr, remembered)
     name = remembered.pool if remembered is not None else pool.name if pool is not None else ""
     if not name or (node is None and not held):
         return None
@@ -101,6 +101,7 @@ def _block(ledger: Ledger, desired: Desired, cidr: Cidr, remembered: Block | Non
         sequence=max(int(now * 1_000_000), *(sequence + 1 for _, sequence in held.values()), 0),
         allocations=allocations,
         free=tuple(ordinal for ordinal in order if ordinal not in held),
+        cooling=tuple(c for c in remembered.cooling if c.ordinal not in held) if remembered is not None else (),
         claimed=now,
     )
 
@@ -143,7 +144,19 @@ def _handle(ledger: Ledger, name: HandleId, remembered: Handle | None) -> Handle
         node=node,
         namespace=remembered.namespace if remembered is not None else "",
         pod=remembered.pod if remembered is not None else "",
-        use="tunnel" if name == tunnel_handle(node) else "workload",
+        use=remembered.use if remembered is not None else _use(name, node),
         addresses=tuple(held),
         sequences=tuple(sequences.values()),
+        assigned=remembered.assigned if remembered is not None else 0.0,
     )
+
+
+def _use(handle: HandleId, node: NodeName) -> str:
+    """What the addresses of a handle are for, as far as its name tells."""
+    if node == LOAD_BALANCER:
+        return "loadbalancer"
+    if tunnel_kind(handle, node) is not None:
+        return "tunnel"
+    if handle.startswith(f"warm.{node}."):
+        return "warm"
+    return "floating" if handle.endswith(".floating") else "workload"

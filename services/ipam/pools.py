@@ -13,14 +13,24 @@ from dataclasses import dataclass
 
 from bus_schemas import selectors
 from bus_schemas.ids import NodeName
-from bus_schemas.ipam import AssignRequest
-from bus_schemas.resources import IPPool
+from bus_schemas.ipam import AssignRequest, pod_cidr_pool, tunnel_kind
+from bus_schemas.reserved import Reserved
+from bus_schemas.resources import IPPool, Node
 from bus_schemas.selectors import Selector
 from services.ipam.block import BLOCK_PREFIXES
 from services.ipam.cidr import Cidr, parse
+from services.ipam.ledger import Ledger
 
-USES = {"workload": "Workload", "tunnel": "Tunnel"}
+ALLOWED_USE = {
+    "workload": "Workload",
+    "warm": "Workload",
+    "floating": "Workload",
+    "tunnel": "Tunnel",
+    "loadbalancer": "LoadBalancer",
+}
 """AssignRequest.use -> the entry of IPPool.spec.allowedUses that it needs."""
+
+ALL = selectors.parse("")
 
 GOLDEN = 0x9E3779B1
 """2**32 divided by the golden ratio (Knuth, The Art of Computer Programming 3, 6.4)."""
@@ -34,18 +44,21 @@ class MalformedPool(ValueError):
 
 @dataclass(frozen=True)
 class Pool:
-    """An IPPool, read once."""
+    """An IPPool, read once; or one of a node's own pod CIDRs."""
 
     name: str
     cidr: Cidr
     block_prefix: int
-    disabled: bool
-    automatic: bool
-    tunnelled: bool
-    """Its pods are reached through tunnels somewhere, so a tunnel's own address may come from it."""
-    uses: frozenset[str]
-    node_selector: Selector
-    namespace_selector: Selector
+    disabled: bool = False
+    automatic: bool = True
+    tunnels: frozenset[str] = frozenset()
+    """Kinds of tunnel (`bus_schemas.ipam.TUNNEL_HANDLES`) through which its pods are reached somewhere: a tunnel's own
+    address may come from it."""
+    uses: frozenset[str] = frozenset({"Workload"})
+    node_selector: Selector = ALL
+    namespace_selector: Selector = ALL
+    node: NodeName | None = None
+    """Whose pod CIDR it is; None: it is an IPPool."""
 
     @property
     def family(self) -> int:
@@ -61,7 +74,9 @@ class Pool:
         return Cidr(self.family, self.cidr.first + index * size, self.block_prefix)
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.cidr})"
+        if self.node is not None:
+            return f"pod CIDR {self.cidr} of node {self.node}"
+        return f"IPPool {self.name} ({self.cidr})"
 
 
 def read(resource: IPPool) -> Pool:
@@ -85,11 +100,31 @@ def read(resource: IPPool) -> Pool:
         block_prefix=prefix,
         disabled=spec.disabled,
         automatic=spec.assignment_mode == "Automatic",
-        tunnelled=spec.vxlan_mode != "Never" or spec.ipip_mode != "Never",
+        tunnels=frozenset(
+            kind for kind, mode in (("vxlan", spec.vxlan_mode), ("ipip", spec.ipip_mode)) if mode != "Never"
+        ),
         uses=frozenset(spec.allowed_uses),
         node_selector=node_selector,
         namespace_selector=namespace_selector,
     )
+
+
+def read_pod_cidrs(resource: Node) -> tuple[Pool, ...]:
+    """The node's own ranges, for requests with `from_pod_cidr`. Raises MalformedPool."""
+    node = NodeName(resource.metadata.name)
+    ranges = []
+    for text in resource.spec.pod_cidrs:
+        try:
+            cidr = parse(text)
+        except ValueError as error:
+            raise MalformedPool(f"podCIDRs of node {node}: {error}") from error
+        prefix = max(cidr.prefix, POD_CIDR_BLOCKS[cidr.family])
+        ranges.append(Pool(name=pod_cidr_pool(node), cidr=cidr, block_prefix=prefix, node=node))
+    return tuple(ranges)
+
+
+POD_CIDR_BLOCKS = {4: 26, 6: 122}
+"""By family, the prefix length of the blocks that a pod CIDR is cut into; a smaller one is a block by itself."""
 
 
 def denial(pool: Pool, request: AssignRequest, *, node: Labels, namespace: Labels | None) -> str | None:
@@ -100,19 +135,27 @@ def denial(pool: Pool, request: AssignRequest, *, node: Labels, namespace: Label
     """
     if pool.disabled:
         return "is disabled"
-    if USES[request.use] not in pool.uses:
-        return f"allowedUses has no {USES[request.use]}"
+    if ALLOWED_USE[request.use] not in pool.uses:
+        if pool.node is not None:
+            return f"is for pods, not for the use {request.use}"
+        return f"allowedUses has no {ALLOWED_USE[request.use]}"
     if request.pools or request.addresses:
         return None
     if not pool.automatic:
         return "assignmentMode is Manual"
-    if request.use == "tunnel" and not pool.tunnelled:
+    if request.use == "tunnel" and not _tunnelled(pool, request):
         return "has no tunnel"
     if not pool.node_selector.matches(node):
         return f"nodeSelector {pool.node_selector.canonical} does not select node {request.node}"
     if not pool.namespace_selector.is_all and (namespace is None or not pool.namespace_selector.matches(namespace)):
         return f"namespaceSelector {pool.namespace_selector.canonical} does not select namespace {request.namespace!r}"
     return None
+
+
+def _tunnelled(pool: Pool, request: AssignRequest) -> bool:
+    """Whether the pool has the tunnel that the handle is of: of WireGuard every pool has."""
+    kind = tunnel_kind(request.handle, request.node)
+    return kind == "wireguard" or (bool(pool.tunnels) if kind is None else kind in pool.tunnels)
 
 
 def wanted(pools: Mapping[str, Pool], names: tuple[str, ...]) -> tuple[list[Pool], list[str]]:
@@ -138,17 +181,38 @@ def _canonical(text: str) -> str:
         return text
 
 
-def candidates(pool: Pool, node: NodeName) -> Iterator[Cidr]:
-    """Every block of the pool, lazily: from a place that the node's name decides to the end, then from the start, so
-    that nodes that start together rarely meet."""
+def candidates(pool: Pool, node: NodeName, reserved: Reserved) -> Iterator[Cidr]:
+    """Every block of the pool that is not reserved whole, lazily: from a place that the node's name decides to the end,
+    then from the start, so that nodes that start together rarely meet."""
     # FNV-1 gives names that differ in their last letter neighbouring values; Fibonacci hashing drives them apart.
     start = (fnv32(node.encode()) * GOLDEN & 0xFFFFFFFF) * pool.blocks >> 32
-    index = start
-    while True:
-        yield pool.block_at(index)
-        index = (index + 1) % pool.blocks
-        if index == start:
-            return
+    yield from _unreserved(pool, start, pool.blocks, reserved)
+    yield from _unreserved(pool, 0, start, reserved)
+
+
+def _unreserved(pool: Pool, index: int, until: int, reserved: Reserved) -> Iterator[Cidr]:
+    size = pool.cidr.size // pool.blocks
+    while index < until:
+        cidr = pool.block_at(index)
+        end = reserved.end(cidr.family, cidr.first, cidr.last) if reserved else None
+        if end is None:
+            yield cidr
+            index += 1
+        else:
+            index = (end + 1 - pool.cidr.first) // size
+
+
+def full(pool: Pool, ledger: Ledger, reserved: Reserved) -> bool:
+    """Whether the pool is known to hold no free block, without looking at every one of them."""
+    there = ledger.count(pool.cidr.first, pool.cidr.last, pool.family)
+    size = pool.cidr.size // pool.blocks
+    for first, last in reserved.within(pool.family, pool.cidr.first, pool.cidr.last):
+        begin = -(-(first - pool.cidr.first) // size) * size
+        whole = (last + 1 - pool.cidr.first - begin) // size
+        if whole > 0:
+            begin += pool.cidr.first
+            there += whole - ledger.count(begin, begin + whole * size - 1, pool.family)
+    return there >= pool.blocks and all(cidr.prefix == pool.block_prefix for cidr in ledger.within(pool.cidr))
 
 
 def fnv32(data: bytes) -> int:

@@ -1,7 +1,8 @@
 """How addresses come back: by handle, or one address by name.
 
-What is not held is released already: a repeated or a late release is a success that changes nothing. A block keeps to
-its node when its last address comes back; nobody's block then goes.
+What is not held is released already: a repeated or a late release is a success that changes nothing. So is one that
+names another sequence than that at which the address was given last. A block keeps to its node when its last address
+comes back; nobody's block then goes, as soon as that address has cooled down.
 
 A handle and its blocks change in one batch, so they agree on the bus. Where they do not agree here, the ledger is
 `Behind` on one of them, and nothing may be concluded until it has caught up.
@@ -70,6 +71,8 @@ def _one(draft: Draft, text: str, request: ReleaseRequest) -> ReleaseReply | Beh
     held = draft.handle(handle)
     if held is None or address not in held.addresses:
         return Behind(handle, address, draft.block_at(parse_address(text)))
+    if request.sequence is not None and request.sequence != held.sequences[held.addresses.index(address)]:
+        return Released()
     return _foreign(held, request) or _free(draft, held, (address,))
 
 
@@ -97,7 +100,7 @@ def _free(draft: Draft, held: Handle, addresses: tuple[str, ...]) -> Released | 
     for cidr, ordinal, sequence in found:
         block = draft.open(cidr)
         block.release(ordinal, held.handle, sequence)
-        if block.node is None and block.empty:
+        if block.node is None and block.unused:
             draft.remove(cidr)
             draft.tell("removed", "Nobody's block is empty and goes.", node=None, object=cidr.text)
     left = [
@@ -131,4 +134,5 @@ def _with(held: Handle, left: list[tuple[str, int]]) -> Handle | None:
         use=held.use,
         addresses=tuple(text for text, _ in left),
         sequences=tuple(sequence for _, sequence in left),
+        assigned=held.assigned,
     )

@@ -32,6 +32,7 @@ from services.ipam import metrics
 from services.ipam.commits import Commits
 from services.ipam.core import READS, WRITES, Core, Decision, Reply, Request, stands
 from services.ipam.duties import Duties, Duty
+from services.ipam.limits import Limits
 from services.ipam.settings import Settings
 
 REQUESTS_AT_ONCE = 256
@@ -39,6 +40,7 @@ REQUESTS_AT_ONCE = 256
 MAX_WAITING = 10_000
 """Requests that may wait for one node; more are told that it is busy."""
 FAULTS_SHOWN = 5
+SOON_S = 0.05
 
 NOT_IN_SYNC = "ipam has not yet read its pools and blocks"
 
@@ -72,11 +74,14 @@ class Allocator:
         self._in_sync = False
         self.on_sync: Callable[[], None] = lambda: None
         """Called when everything was read once."""
+        self.on_limits: Callable[[Limits], None] = lambda limits: None
+        """Called with what holds now whenever something was heard."""
         self._shown: set[str] = set()
         """Pools that the metrics speak of."""
         self._queues: dict[NodeName, deque[_Waiting]] = {}
         self._commits = Commits(bus, tasks)
         self._tending = Pacer(min_s=0.05, max_s=1.0, retry_s=1.0)
+        self._alarm: asyncio.TimerHandle | None = None
         health.fail("ipam", NOT_IN_SYNC)
 
     # --- what is so
@@ -101,6 +106,7 @@ class Allocator:
                 self._health.ok("ipam")
                 self.on_sync()
             self._show()
+            self.on_limits(self.core.limits)
             if self._in_sync:
                 self._tending.mark()
 
@@ -122,10 +128,20 @@ class Allocator:
         while True:
             decision = self.core.repairs(self._now())
             if not decision.writes:
+                self._set_alarm()
                 return
             if not await self._commit(decision):
                 failures += 1
                 await self._pause(failures)
+
+    def _set_alarm(self) -> None:
+        """What cools down is looked after when it has."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        due = self.core.due
+        if due is not None:
+            wait = max(SOON_S, due - self._now())
+            self._alarm = asyncio.get_running_loop().call_later(wait, self._tending.mark)
 
     def _show(self) -> None:
         faults = [
@@ -225,7 +241,7 @@ class Allocator:
     async def _confirmed(self, decision: Decision) -> list[Reply | None]:
         """The replies that still stand after what they rest on was read again."""
         replies = list(decision.replies)
-        rests_on = list(decision.rests_on.items())
+        rests_on = [(index, fact) for index, facts in decision.rests_on.items() for fact in facts]
         if not rests_on:
             return replies
         facts = await self._bus.get_many([(fact.family, fact.key) for _, fact in rests_on])
@@ -289,6 +305,7 @@ async def serve(context: Context[Settings]) -> None:
         allocator = Allocator(bus, context.settings, context.health, tasks)
         duties = Duties(bus, context.settings.instance, _duties(allocator), fit=lambda: allocator.in_sync)
         allocator.on_sync = duties.became_fit
+        allocator.on_limits = lambda limits: context.heartbeat.detail.update(limits.told)
         standing = [
             tasks.create_task(allocator.follow(feed), name="ipam follow"),
             tasks.create_task(allocator.tend(), name="ipam tend"),

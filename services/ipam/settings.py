@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from chassis.settings import ServiceSettings
-from services.ipam.assign import Limits
+from services.ipam.limits import Limits
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
     strict_affinity: bool = False
-    """Never give a node an address out of another node's block (Calico's StrictAffinity)."""
+    """Never give a node an address out of another node's block (Calico's StrictAffinity). This, the next and the
+    cool-down are what holds as long as IPAMConfiguration `default` says nothing else."""
     max_blocks_per_node: int = 20
     """The most blocks of one family that a node may claim; 0: no limit."""
     reclaim_after_s: float = 60.0
     """When a pool is exhausted, other nodes' empty blocks may be taken over this long after they were claimed."""
+    ip_cooldown_s: float = 5.0
+    """How long a released address rests before it is given to whoever comes; 0: not at all, as in Calico
+    (ipCooldownSeconds). Five seconds are longer than any node takes to hear that the pod is gone."""
     attempts: int = 12
     """How often a conflicting write is decided anew before the answer is `busy`."""
     backoff_s: float = 0.002
@@ -22,13 +26,14 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
 
     @property
     def told(self) -> dict[str, str]:
-        """What status says of the replica, in the words of Calico's IPAMConfiguration."""
-        return {
-            "strictAffinity": str(self.strict_affinity).lower(),
-            "AutoAllocateBlocks": "true",
-            "MaxBlocksPerHost": str(self.max_blocks_per_node) if self.max_blocks_per_node else "unlimited",
-        }
+        """What status says of the replica until IPAMConfiguration `default` says otherwise."""
+        return self.limits.told
 
     @property
     def limits(self) -> Limits:
-        return Limits(self.strict_affinity, self.max_blocks_per_node, self.reclaim_after_s)
+        return Limits(
+            strict_affinity=self.strict_affinity,
+            max_blocks_per_node=self.max_blocks_per_node,
+            reclaim_after_s=self.reclaim_after_s,
+            cooldown_s=self.ip_cooldown_s,
+        )

@@ -16,11 +16,11 @@ from bus_schemas.ipam import AssignRequest, Block, Busy, Handle, ReleaseRequest
 from bus_schemas.resources import IPPool, Metadata, Namespace, Node
 from bus_schemas.resources.pools import IPPoolSpec
 from bus_schemas.subjects import AFFINITY, BLOCK, DESIRED, HANDLE, Fact, Family, Key
-from services.ipam.assign import Limits
 from services.ipam.block import fault
 from services.ipam.cidr import Cidr, parse, parse_address
 from services.ipam.core import Core, Decision, Reply, Request, stands
 from services.ipam.draft import Write
+from services.ipam.limits import Limits
 
 START = 1_700_000_000.0
 """When a test's time begins, Unix seconds."""
@@ -133,7 +133,7 @@ class Replica:
     def confirmed(self, decision: Decision) -> list[Reply | None]:
         """The replies that still stand after their handles were read again."""
         replies = list(decision.replies)
-        for index, believed in decision.rests_on.items():
+        for index, believed in [(i, fact) for i, facts in decision.rests_on.items() for fact in facts]:
             read = self.store.get(believed.family, believed.key)
             if not stands(believed, read):
                 self.core.learned(read)

@@ -62,4 +62,10 @@ KEEP, UNSELECTED, POOL_GONE, NODE_GONE = Verdict
     ],
 )
 def test_next_step(state: AffinityState | None, block: Block | None, verdict: Verdict, step: Step | None) -> None:
-    assert next_step(state, block, N1, verdict) is step
+    empty = block is None or not block.allocations
+    assert next_step(state, block, N1, verdict, empty=empty) is step
+
+
+@pytest.mark.parametrize(("verdict", "step"), [(POOL_GONE, None), (UNSELECTED, None), (NODE_GONE, Step.DISOWN)])
+def test_a_block_whose_addresses_cool_down_is_not_empty(verdict: Verdict, step: Step | None) -> None:
+    assert next_step(CONFIRMED, EMPTY, N1, verdict, empty=False) is step

@@ -19,8 +19,8 @@ from bus_schemas.ipam import (
     tunnel_handle,
 )
 from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact
-from services.ipam.assign import Limits
 from services.ipam.core import Reply
+from services.ipam.limits import Limits
 from tests.support.ipam import (
     START,
     Replica,

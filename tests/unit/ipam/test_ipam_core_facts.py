@@ -10,8 +10,8 @@ import pytest
 from bus_schemas.ids import BlockCidr
 from bus_schemas.ipam import Assigned
 from bus_schemas.subjects import BLOCK, Fact
-from services.ipam.assign import Limits
 from services.ipam.core import Core, Request
+from services.ipam.limits import Limits
 from tests.support.expanders import EXPANDERS, Batches, Expander, World, world
 from tests.support.ipam import START, Replica, Store, ask, cluster, give_back, namespace, node, pool, without
 
@@ -83,7 +83,7 @@ def answers(core: Core) -> list[Any]:
         (
             decision.replies,
             [(write.family.name, write.key, write.message) for write in decision.writes],
-            {index: fact.value for index, fact in decision.rests_on.items()},
+            {index: [fact.value for fact in facts] for index, facts in decision.rests_on.items()},
         )
         for decision in decisions
     ] + [dict(core.ledger.used), sorted(core.faults.values())]

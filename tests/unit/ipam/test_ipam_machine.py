@@ -28,8 +28,8 @@ from hypothesis.stateful import (
 from bus_schemas.ids import HandleId
 from bus_schemas.ipam import Assigned, AssignRequest, Busy, PoolExhausted, Refused, Released, ReleaseRequest
 from bus_schemas.subjects import HANDLE, Fact
-from services.ipam.assign import Limits
 from services.ipam.core import Decision, Reply, Request
+from services.ipam.limits import Limits
 from tests.support.ipam import START, Replica, Store, ask, check_store, give_back, node, pool, without
 
 NODES = [node(f"n{i}") for i in range(3)]

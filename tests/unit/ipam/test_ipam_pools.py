@@ -9,6 +9,7 @@ import pytest
 
 from bus_schemas.ids import NodeName
 from bus_schemas.ipam import Assigned, PoolExhausted, Refused
+from bus_schemas.reserved import Reserved
 from services.ipam.pools import MalformedPool, candidates, fnv32, read
 from tests.support.ipam import ask, cluster, namespace, node, pool
 
@@ -28,7 +29,7 @@ def test_fnv(text: str, expected: int) -> None:
 def test_candidates_are_every_block_once(cidr: str, size: int, blocks: int) -> None:
     read_pool = read(pool("p", cidr, block_size=size).value)
     for name in ("n1", "n2", "a-rather-long-name.example.org"):
-        found = list(candidates(read_pool, NodeName(name)))
+        found = list(candidates(read_pool, NodeName(name), Reserved()))
         assert len(set(found)) == len(found) == blocks
         assert all(read_pool.cidr.holds(block) and block.prefix == size for block in found)
         index = found.index(min(found))
@@ -37,7 +38,7 @@ def test_candidates_are_every_block_once(cidr: str, size: int, blocks: int) -> N
 
 def test_candidates_of_a_huge_pool_are_made_one_by_one() -> None:
     for fact in (pool("p", "10.0.0.0/8", block_size=32), pool("p", "fd00::/8")):
-        first, second = islice(candidates(read(fact.value), NodeName("n1")), 2)
+        first, second = islice(candidates(read(fact.value), NodeName("n1"), Reserved()), 2)
         assert second.first == first.last + 1
 
 
