@@ -30,6 +30,7 @@ COMMANDS: dict[str, Entry] = {
     "policy": Entry("tortie.cli.policy", "Explain policies, test them, preview a change of them.", group=True),
     "ipam": Entry("tortie.cli.ipam", "Look at the address management.", group=True),
     "events": Entry("tortie.cli.events", "Follow what happens.", group=True),
+    "cni": Entry("tortie.cli.cni", "Connect this node's container runtimes.", group=True),
     "lab": Entry("tortie.cli.lab", "A whole cluster in network namespaces on this machine.", group=True),
     "serve": Entry("tortie.cli.serve", "Run a service in the foreground."),
     "version": Entry("tortie.cli.version", "Show the version."),

@@ -2,6 +2,9 @@
 
 Both are written aside and renamed, so that a runtime never runs half a plugin. The plugin becomes one executable file
 that starts the given interpreter; it needs nothing of this package at run time.
+
+A configuration list may chain plugins of others behind ours: `portmap` publishes ports, `bandwidth` limits rates. Each
+declares the capability by which a runtime passes what it was asked for (`runtimeConfig`).
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +22,37 @@ NAME = "tortie"
 """Of the executable, which is the `type` that a configuration names."""
 NETWORK = "k8s-pod-network"
 """The name that Calico's configuration has: it is part of every address handle."""
+FILE = "10-tortie.conflist"
+"""Runtimes that take the first network of the directory sort by file name."""
+PLUGINS = Path("/opt/cni/bin")
+NETWORKS = Path("/etc/cni/net.d")
+ELSEWHERE = (Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
+"""Where distributions put the plugins of others; their runtimes look there, too."""
+
+CHAINED: dict[str, dict[str, Any]] = {
+    "portmap": {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
+    "bandwidth": {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+    "tuning": {"type": "tuning", "capabilities": {"mac": True}},
+}
+"""Plugins of others that may follow ours, as entries of the list."""
 
 
-def conflist(*, socket: str = plugin.SOCKET, network: str = NETWORK, version: str = "1.0.0") -> dict[str, Any]:
-    """The network configuration list."""
+def conflist(
+    *,
+    socket: str = plugin.SOCKET,
+    network: str = NETWORK,
+    version: str = "1.0.0",
+    labels: Mapping[str, str] | None = None,
+    chain: Iterable[str] = (),
+) -> dict[str, Any]:
+    """The network configuration list. `labels` are those of containers that no Pod resource describes; `chain` names
+    rows of CHAINED."""
     entry: dict[str, Any] = {"type": NAME}
     if socket != plugin.SOCKET:
         entry["socket"] = socket
-    return {"cniVersion": version, "name": network, "plugins": [entry]}
+    if labels:
+        entry["args"] = {"cni": {"labels": [{"key": key, "value": value} for key, value in labels.items()]}}
+    return {"cniVersion": version, "name": network, "plugins": [entry, *(CHAINED[name] for name in chain)]}
 
 
 def install_plugin(directory: Path, *, interpreter: str = "") -> Path:
@@ -35,9 +62,18 @@ def install_plugin(directory: Path, *, interpreter: str = "") -> Path:
     return _write(directory / NAME, f"#!{interpreter} -IS\n{source}", 0o755)
 
 
-def install_conflist(directory: Path, configuration: dict[str, Any], *, file: str = "10-tortie.conflist") -> Path:
+def install_conflist(directory: Path, configuration: dict[str, Any], *, file: str = FILE) -> Path:
     """Write the configuration list into `directory`; its path. Raises OSError."""
-    return _write(directory / file, json.dumps(configuration, indent=2) + "\n", 0o644)
+    return _write(directory / file, text_of(configuration), 0o644)
+
+
+def text_of(configuration: dict[str, Any]) -> str:
+    return json.dumps(configuration, indent=2) + "\n"
+
+
+def absent(chain: Iterable[str], directories: Sequence[Path]) -> list[str]:
+    """Those of the chained plugins that are in none of the directories."""
+    return [name for name in chain if not any(os.access(directory / name, os.X_OK) for directory in directories)]
 
 
 def _write(path: Path, text: str, mode: int) -> Path:

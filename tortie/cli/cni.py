@@ -1,0 +1,84 @@
+"""`tortie cni`: what a container runtime needs on a node, the plugin and a network configuration that names it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tortie.cli.errors import Misused, Refused
+from tortie.cni import install, plugin
+
+app = typer.Typer()
+
+VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+_NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+
+Network = Annotated[str, typer.Option("--network", metavar="NAME", help="The network's name.")]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label", metavar="KEY=VALUE", help="A label of containers that no Pod resource describes. Repeatable."
+    ),
+]
+Chain = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--chain", metavar="PLUGIN", help=f"A plugin to call after ours: {', '.join(install.CHAINED)}. Repeatable."
+    ),
+]
+Socket = Annotated[str, typer.Option("--socket", metavar="PATH", help="The agent's socket, its TORTIE_CNI_SOCKET.")]
+Version = Annotated[str, typer.Option("--cni-version", metavar="VERSION", help=f"One of {', '.join(VERSIONS)}.")]
+
+
+@app.command("install")
+def install_(
+    network: Network = install.NETWORK,
+    label: Label = None,
+    chain: Chain = None,
+    socket: Socket = plugin.SOCKET,
+    cni_version: Version = "1.0.0",
+    bin_dir: Annotated[Path, typer.Option("--bin-dir", metavar="DIRECTORY", help="For the plugin.")] = install.PLUGINS,
+    conf_dir: Annotated[
+        Path, typer.Option("--conf-dir", metavar="DIRECTORY", help="For the configuration.")
+    ] = install.NETWORKS,
+    file: Annotated[str, typer.Option("--file", metavar="NAME", help="Of the configuration.")] = install.FILE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the configuration, write nothing.")] = False,
+) -> None:
+    """Write the plugin and a network configuration that names it; again to replace them."""
+    chain = chain or []
+    unknown = [name for name in chain if name not in install.CHAINED]
+    if unknown:
+        raise Misused(f"--chain: {', '.join(unknown)} is not one of {', '.join(install.CHAINED)}")
+    if not _NETWORK.fullmatch(network):
+        raise Misused(f"--network: {network!r} is not a network's name: letters, digits, and then _ . - too")
+    if cni_version not in VERSIONS:
+        raise Misused(f"--cni-version: {cni_version} is not one of {', '.join(VERSIONS)}")
+    if Path(file).name != file or not file.endswith(".conflist"):
+        raise Misused(f"--file: {file!r} is not a file name that ends in .conflist")
+    labels = dict(_label(text) for text in label or ())
+    written = install.conflist(socket=socket, network=network, version=cni_version, labels=labels, chain=chain)
+    if dry_run:
+        print(install.text_of(written), end="")
+        return
+    try:
+        print(install.install_plugin(bin_dir))
+        print(install.install_conflist(conf_dir, written, file=file))
+    except OSError as error:
+        raise Refused(f"cannot write {error.filename}: {error.strerror}") from error
+    absent = install.absent(chain, (bin_dir, *install.ELSEWHERE))
+    if absent:
+        print(
+            f"warning: {', '.join(absent)} is not in {bin_dir}: Debian's containernetworking-plugins has it",
+            file=sys.stderr,
+        )
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise Misused(f"--label: {text!r} is not KEY=VALUE")
+    return key, value
