@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
+from bus_schemas.manifests import pod_annotations
 from bus_schemas.manifests.addresses import address
 from bus_schemas.manifests.envelope import Envelope, metadata
 from bus_schemas.manifests.fields import At, Fields, Unknown
@@ -32,6 +33,7 @@ def service_account(document: Fields) -> ServiceAccount:
 
 def pod(document: Fields) -> Pod:
     spec = document.fields("spec")
+    pod_annotations.check_sources(document)
     return Pod(
         metadata=metadata(document, _NAMESPACED),
         spec=PodSpec(
@@ -41,7 +43,7 @@ def pod(document: Fields) -> Pod:
             containers=tuple(_container(at.fields()) for at in spec.items("containers")),
             init_containers=tuple(_container(at.fields()) for at in spec.items("initContainers")),
         ),
-        status=_status(document.fields("status")),
+        status=_status(document),
     )
 
 
@@ -67,10 +69,9 @@ def _port_name(at: At) -> str:
     return name
 
 
-def _status(fields: Fields) -> PodStatus:
+def _status(document: Fields) -> PodStatus:
+    fields = document.fields("status")
     many = tuple(at.fields().read("ip", address, "") for at in fields.items("podIPs"))
     one = fields.take("podIP")
-    return PodStatus(
-        phase=fields.string("phase"),
-        pod_ips=tuple(filter(None, many)) or ((address(one),) if one is not None and one.value != "" else ()),
-    )
+    told = tuple(filter(None, many)) or ((address(one),) if one is not None and one.value != "" else ())
+    return PodStatus(phase=fields.string("phase"), pod_ips=told or pod_annotations.addresses(document))
