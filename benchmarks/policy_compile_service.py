@@ -51,6 +51,9 @@ from chassis.settings import ServiceSettings
 QUIET_S = 4.0
 """A cold start is over when nothing was published for so long; that time is not counted."""
 COLD_LIMIT_S = 180.0
+REST_S = 10.0
+"""Between the cold start and the first change: what the server wrote meanwhile is then no longer in its memory by
+itself, as in a cluster that has been running for a while."""
 CHANGE_LIMIT_S = 30.0
 PLUG_S = 0.01
 """Between the coming of a pod and its being plugged in."""
@@ -365,6 +368,7 @@ async def measure(bench: Bench, connection: nats.NATS, shards: int, directory: P
             for n, replica in enumerate(running)
         ]
         show("From the start of the process until the last message is stored", cold)
+        await asyncio.sleep(REST_S)
         hearing = await nats.connect(bench.url)
         ear = Ear(hearing)
         await ear.listen()

@@ -23,7 +23,7 @@ from chassis.errors import Rejected, Unavailable
 from chassis.jetstream import StreamState
 from chassis.session import Session
 
-PERIOD_S = 3.0
+PERIOD_S = 4.0
 """Well below the ten seconds after which a server forgets, so that one late turn does no harm."""
 STRIDE = 1_000_000
 """A quarter of a block: messages are not all of one size."""

@@ -3,8 +3,9 @@
 The collector's full runs cost half as much again as all of the compiling when a large cluster is read, and once it is
 read each of them stops everything for a third of a second. Nothing that the core or the publication keeps is a cycle:
 counting references frees it. So what exists is taken out of the collector's sight: after every batch of the snapshot
-(`keep`), when what was made of it is on the bus (`settle`), and then whenever some hundred facts have replaced others
-(`renew`). Before the last, the young are collected, as what is kept while it is garbage in a cycle stays for ever.
+(`keep`), when what was made of it is on the bus (`settle`), and then again whenever a hundred facts have replaced
+others: not while one of them is being compiled (`hear`), but when what came of them is on the bus, too. Before that the
+young are collected, as what is kept while it is garbage in a cycle stays for ever.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import gc
 
 from services.policy_compiler.core import Changes, Core
 
-RENEW_FACTS = 500
-"""After so many facts: some ten thousand objects, which are walked in a millisecond."""
+RENEW_FACTS = 100
+"""After so many facts: some thousands of objects, which are walked in a millisecond."""
+OVERDUE_FACTS = 20 * RENEW_FACTS
+"""After so many it is done although nothing settles, as on a bus that is away."""
 YOUNG = 1
 """The generations of the collector that hold what is new."""
 
@@ -37,15 +40,20 @@ class Longevity:
         return changes
 
     def settle(self) -> None:
-        """What the first flush made is on the bus, and was heard from there. At any later time: nothing."""
+        """What was made is on the bus, and was heard from there."""
         if not gc.isenabled():
             gc.freeze()
             gc.enable()
+        elif self._facts >= RENEW_FACTS:
+            self._renew()
 
-    def renew(self, facts: int) -> None:
+    def hear(self, facts: int) -> None:
         """So many facts came in after the snapshot."""
         self._facts += facts
-        if self._facts >= RENEW_FACTS and gc.isenabled():
-            self._facts = 0
-            gc.collect(YOUNG)
-            gc.freeze()
+        if self._facts >= OVERDUE_FACTS and gc.isenabled():
+            self._renew()
+
+    def _renew(self) -> None:
+        self._facts = 0
+        gc.collect(YOUNG)
+        gc.freeze()

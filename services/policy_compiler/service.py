@@ -56,7 +56,7 @@ async def serve(context: Context[Settings]) -> None:
         for fact in batch.facts:
             core.apply(fact)
         if batch.in_sync:
-            longevity.renew(len(batch.facts))
+            longevity.hear(len(batch.facts))
         else:
             longevity.keep()
 
