@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from bus_schemas.codec import Message
 from bus_schemas.events import Event
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import Affinity, AffinityState, Block, Handle, PoolExhausted
+from bus_schemas.ipam import Affinity, AffinityState, Block, Busy, Handle, PoolExhausted
 from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact, Family, Key
 from services.ipam.block import NOTHING_WITHHELD, OpenBlock, Withholding, adopted, disowned, fresh, moved
 from services.ipam.cidr import Address, Cidr
@@ -46,7 +46,7 @@ class Draft:
         self.now = withholding.now
         """Unix time in seconds."""
         self.promises: dict[Cidr, Promise] = {}
-        self.exhausted: dict[object, PoolExhausted] = {}
+        self.exhausted: dict[object, PoolExhausted | Busy] = {}
         """What was searched for in vain, so that the next request need not search again."""
         self.events: list[Event] = []
         self._open: dict[Cidr, OpenBlock | None] = {}

@@ -6,7 +6,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from bus_schemas.ids import NodeName
-from bus_schemas.ipam import PoolExhausted, Refused
+from bus_schemas.ipam import Busy, PoolExhausted, Refused
 from services.ipam.cidr import Cidr
 
 
@@ -33,4 +33,4 @@ class Claim(NamedTuple):
     evicted: NodeName | None = None
 
 
-Plan = Take | Claim | PoolExhausted | Refused
+Plan = Take | Claim | PoolExhausted | Refused | Busy

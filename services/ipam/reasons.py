@@ -2,7 +2,8 @@
 
 Pools that seem free and give nothing are the complaint of every operator. So a reason counts what is there: addresses
 in use, reserved, cooling down, free in other nodes' blocks; it names the limit that was met and the resource that
-raises it.
+raises it. Where an address cools down that the node can have in a moment, the answer is to ask again (`Busy`): a pod
+that is restarted in a full pool waits a second or two and does not fail.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from bus_schemas.ids import NodeName
-from bus_schemas.ipam import AssignRequest, PoolExhausted
+from bus_schemas.ipam import AssignRequest, Busy, PoolExhausted
 from services.ipam.cidr import Cidr
 from services.ipam.desired import Desired
 from services.ipam.draft import Draft
@@ -22,6 +23,8 @@ from services.ipam.pools import Pool
 
 USAGE = "`tortie ipam show` lists usage"
 NO_NEW_BLOCKS = "autoAllocateBlocks is false in IPAMConfiguration default, so no node claims a further block"
+WORTH_WAITING_S = 5.0
+"""Whoever asks is told to ask again when an address has cooled down within this time; else that there is none."""
 NODES_SHOWN = 3
 """Of the nodes in whose blocks addresses are free, the richest are named."""
 
@@ -52,10 +55,12 @@ def nobody_serves(request: AssignRequest, denials: Mapping[Pool, str | None], fa
     )
 
 
-def exhausted(draft: Draft, node: NodeName, limits: Limits, pools: Sequence[Pool]) -> PoolExhausted:
+def exhausted(draft: Draft, node: NodeName, limits: Limits, pools: Sequence[Pool]) -> PoolExhausted | Busy:
     """Every address of the pools is given, withheld, or in a block that is not for this node."""
-    usages = [_usage(draft, pool.cidr, node) for pool in pools]
+    usages = [_usage(draft, pool.cidr, node, strict=limits.strict_affinity) for pool in pools]
     used = "; ".join(_told(pool, usage, draft, limits) for pool, usage in zip(pools, usages, strict=True))
+    if _soon([released for usage in usages for released in usage.coming], draft, limits):
+        return Busy(reason=f"no IPv{pools[0].family} address for node {node} yet: {used}")
     why, advice = _remedies(pools, usages, limits)
     return PoolExhausted(
         pools=tuple(pool.name for pool in pools),
@@ -63,11 +68,14 @@ def exhausted(draft: Draft, node: NodeName, limits: Limits, pools: Sequence[Pool
     )
 
 
-def limit_reached(draft: Draft, node: NodeName, limits: Limits, pools: Sequence[Pool]) -> PoolExhausted:
+def limit_reached(draft: Draft, node: NodeName, limits: Limits, pools: Sequence[Pool]) -> PoolExhausted | Busy:
     """The node's blocks have nothing left and it may not have more."""
     names, limit = " and ".join(map(str, pools)), limits.max_blocks_per_node
     own = [c for c in draft.owned(node) if any(pool.cidr.holds(c) for pool in pools)]
-    cooling = _cooling([released for cidr in own for released in draft.cooling(cidr)], draft, limits)
+    released = [when for cidr in own for when in draft.cooling(cidr)]
+    cooling = _cooling(released, draft, limits)
+    if _soon(released, draft, limits):
+        return Busy(reason=f"no IPv{pools[0].family} address for node {node} yet in {names}: {cooling}")
     rest = f" ({cooling})" if cooling else ""
     if limits.max_blocks_by == BY_REQUEST:
         advice = "Raise that limit where the request comes from (the CNI configuration)"
@@ -91,11 +99,13 @@ class _Usage:
     used: int = 0
     cooling: list[float] = field(default_factory=list)
     """When they were released, Unix time in seconds."""
+    coming: list[float] = field(default_factory=list)
+    """Those of them that this node can have then."""
     elsewhere: Counter[str] = field(default_factory=Counter)
     """Free addresses in blocks of other nodes."""
 
 
-def _usage(draft: Draft, pool: Cidr, node: NodeName) -> _Usage:
+def _usage(draft: Draft, pool: Cidr, node: NodeName, *, strict: bool) -> _Usage:
     usage = _Usage()
     for cidr in draft.ledger.within(pool):
         usage.blocks += 1
@@ -104,9 +114,12 @@ def _usage(draft: Draft, pool: Cidr, node: NodeName) -> _Usage:
             usage.used += cidr.size
             continue
         usage.used += draft.given(cidr)
-        usage.cooling += draft.cooling(cidr)
-        if block.node is not None and block.node != node and (free := draft.free(cidr)):
-            usage.elsewhere[block.node] += free
+        cooling = draft.cooling(cidr)
+        usage.cooling += cooling
+        if not strict or block.node in (None, node):
+            usage.coming += cooling
+        elif free := draft.free(cidr):
+            usage.elsewhere[str(block.node)] += free
     return usage
 
 
@@ -130,6 +143,10 @@ def _cooling(released: Sequence[float], draft: Draft, limits: Limits) -> str:
         return ""
     first = max(1, ceil(min(released) + limits.cooldown_s - draft.now))
     return f"{len(released)} cooling down after their release (ipCooldownSeconds; the first is free in {first} s)"
+
+
+def _soon(released: Sequence[float], draft: Draft, limits: Limits) -> bool:
+    return bool(released) and min(released) + limits.cooldown_s - draft.now <= WORTH_WAITING_S
 
 
 def _remedies(pools: Sequence[Pool], usages: Sequence[_Usage], limits: Limits) -> tuple[str, list[str]]:

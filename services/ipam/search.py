@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bus_schemas.ids import NodeName
-from bus_schemas.ipam import Block, PoolExhausted
+from bus_schemas.ipam import Block, Busy, PoolExhausted
 from bus_schemas.reserved import Reserved
 from services.ipam import reasons
 from services.ipam.cidr import Cidr
@@ -37,21 +37,21 @@ class Search:
     def _reserved(self) -> Reserved:
         return self._draft.withholding.reserved
 
-    def plan(self) -> Take | Claim | PoolExhausted:
+    def plan(self) -> Take | Claim | PoolExhausted | Busy:
         subject = (self._node, self._limits, tuple(pool.cidr for pool in self._pools))
         known = self._draft.exhausted.get(subject)
         if known is not None:
             return known
         for step in self._steps:
             outcome = step()
-            if isinstance(outcome, PoolExhausted):
+            if isinstance(outcome, PoolExhausted | Busy):
                 self._draft.exhausted[subject] = outcome
             if outcome is not None:
                 return outcome
         raise AssertionError("the last step always has an outcome")
 
     @property
-    def _steps(self) -> tuple[Callable[[], Take | Claim | PoolExhausted | None], ...]:
+    def _steps(self) -> tuple[Callable[[], Take | Claim | PoolExhausted | Busy | None], ...]:
         """In the order in which they are tried."""
         return (
             self._own_block,
@@ -97,7 +97,7 @@ class Search:
                 return Claim(cidr)
         return None
 
-    def _limit(self) -> PoolExhausted | None:
+    def _limit(self) -> PoolExhausted | Busy | None:
         limit = self._limits.max_blocks_per_node
         promised = [c for c, p in self._draft.promises.items() if p.node == self._node and c.family == self._family]
         if limit and len(self._owned) + len(promised) >= limit:
@@ -170,5 +170,5 @@ class Search:
         cidr, name = lenders[fnv32(self._node.encode()) % len(lenders)]
         return Take(cidr, Source.BORROW, name)
 
-    def _exhausted(self) -> PoolExhausted:
+    def _exhausted(self) -> PoolExhausted | Busy:
         return reasons.exhausted(self._draft, self._node, self._limits, self._pools)

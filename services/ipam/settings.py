@@ -14,9 +14,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """The most blocks of one family that a node may claim; 0: no limit."""
     reclaim_after_s: float = 60.0
     """When a pool is exhausted, other nodes' empty blocks may be taken over this long after they were claimed."""
-    ip_cooldown_s: float = 5.0
-    """How long a released address rests before it is given to whoever comes; 0: not at all, as in Calico
-    (ipCooldownSeconds). Five seconds are longer than any node takes to hear that the pod is gone."""
+    ip_cooldown_s: float = 2.0
+    """How long a released address rests before it is given to whoever comes (Calico's ipCooldownSeconds; its default is
+    0, not at all). Two seconds are many times what all nodes take to hear that the pod is gone, so its traffic and its
+    rights are nobody else's; and where every other address is in use, a new pod waits that long and does not fail."""
     attempts: int = 12
     """How often a conflicting write is decided anew before the answer is `busy`."""
     backoff_s: float = 0.002
