@@ -18,7 +18,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple, TypeVar
 
 from bus_schemas.ids import BlockCidr, NodeName
-from bus_schemas.ipam import Allocation, Block, tunnel_handle
+from bus_schemas.ipam import Allocation, Block, of_pod_cidr, tunnel_handle
 from bus_schemas.resources import IPPool, Node
 from bus_schemas.routes import Encapsulation, Route, Tunnel, vtep_mac_of
 from bus_schemas.subjects import BLOCK, DESIRED, Fact, Family
@@ -284,7 +284,7 @@ class Core:
             ):
                 single = f"{address}/{known.network.max_prefixlen}"
                 routes[single] = self._route(known, single, borrower, pool, borrowed=True)
-        if pool is None and routes:
+        if pool is None and routes and not of_pod_cidr(known.block.pool):
             gone = known.block.pool
             return routes, (Withheld("orphaned", gone, f"pool {gone} is gone: its blocks are routed without a tunnel"),)
         return routes, ()
@@ -311,7 +311,9 @@ class Core:
         return min(self._vteps.get((node, family), ()), key=ip_address, default="")
 
     def _pool_of(self, known: _Block) -> _Pool | None:
-        """The pool that the block names; where that is gone or is elsewhere now, the narrowest one around it."""
+        """The pool that the block names; where that is gone or is elsewhere now, the narrowest one around it. A block of
+        a node's own pod CIDR names none: an IPPool around it says how it is reached (as in Calico), and where there is
+        none it is routed plainly, which is what whoever gave the nodes their ranges sees to."""
         named = self._pools.get(known.block.pool)
         if named is not None and named.span.holds(known.span):
             return named

@@ -30,6 +30,10 @@ LENT_BY_SINGLE = world(NEVER, block("10.244.3.3/32", "node2", lent={"node1": 0})
 POOL_GONE = world(ALWAYS, gone(POOL))
 POOL_RENAMED = world(NEVER, gone(POOL), pool("other", "10.244.0.0/15", "Always"), pool("wide", "10.0.0.0/8"))
 POOL_ELSEWHERE = world(NEVER, pool("pool4", "10.99.0.0/16", "Always"))
+POD_CIDRS = world(
+    N1, N2, block("10.8.1.0/26", "node1", pool="podcidr-node1"), block("10.8.2.0/26", None, pool="podcidr-node9")
+)
+POD_CIDRS_IN_A_POOL = world(POD_CIDRS, pool("around", "10.8.0.0/16", "Always"))
 OVERLAP = world(NEVER, block("10.244.2.0/24", "node1", claimed=2.0))
 OLDER_OVERLAP = world(NEVER, block("10.244.2.0/24", "node1", claimed=0.5))
 OVERLAP_OF_A_STRANGER = world(NEVER, block("10.244.2.0/24", "node9", claimed=0.5))
@@ -115,6 +119,12 @@ STATES: dict[str, tuple[list[Fact], tuple[Route, ...], set[tuple[str, str]]]] = 
         POOL_ELSEWHERE,
         (direct("10.244.1.0/26", "node1", A1, ""), direct("10.244.2.0/26", "node2", A2, "")),
         {("orphaned", "pool4")},
+    ),
+    "pod CIDRs": (POD_CIDRS, (direct("10.8.1.0/26", "node1", A1, ""),), set()),
+    "pod CIDRs in a pool": (
+        POD_CIDRS_IN_A_POOL,
+        (tunnelled("10.8.1.0/26", "node1", A1, "", "Always", "around"),),
+        set(),
     ),
     "younger overlap": (OVERLAP, (DIRECT1, DIRECT2), {("contested", "10.244.2.0/24")}),
     "older overlap": (
