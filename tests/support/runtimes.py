@@ -1,0 +1,152 @@
+"""Real container runtimes on a machine with Tortie, as docs/runtimes.md sets them up: what the page says is what runs.
+
+The page's sections are read by their headings; each of its `sh` blocks is one script. What only this place needs (no
+systemd, control groups of version 1, limits that cannot be raised) is a drop-in beside the page's own configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support import netns
+from tests.support.agent import REPOSITORY
+from tests.support.machine import Machine, missing
+from tests.support.netns import Namespace, namespaces
+from tortie.cli.client import Client
+
+PAGE = REPOSITORY / "docs" / "runtimes.md"
+PROGRAMS = ("podman", "conmon", "runc", "containerd", "ctr", "iptables", "debootstrap", "unshare", "nsenter")
+PLUGINS = Path("/usr/lib/cni")
+NODE, OUTSIDE = "10.0.0.1", "10.0.0.254"
+IMAGE = "localhost/base"
+BASE = "/var/tmp/base"
+PATIENCE_S = 20.0
+
+_HERE = """\
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+"""
+
+HELLO = (
+    "$s = IO::Socket::INET->new(LocalPort => 80, Listen => 9, ReuseAddr => 1) or die $!; "
+    'while ($c = $s->accept) { print $c "hello\\n"; close $c }'
+)
+SERVER = ("perl", "-MIO::Socket::INET", "-e", HELLO)
+"""A command for a container: says hello on port 80."""
+
+
+def absent() -> list[str]:
+    """What of the packages that the page names is not on this machine."""
+    return missing(*PROGRAMS) + [
+        str(path) for path in (PLUGINS / "portmap", PLUGINS / "bandwidth") if not path.exists()
+    ]
+
+
+def blocks(heading: str, language: str = "sh") -> list[str]:
+    """The page's blocks below a heading and before the next."""
+    found: list[str] = []
+    for section in re.split(r"^(?=#+ )", PAGE.read_text(), flags=re.MULTILINE):
+        if section.partition("\n")[0].lstrip("# ") == heading:
+            found += re.findall(rf"^```{language}\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
+    assert found, f"{PAGE} has no {language} block below {heading!r}"
+    return found
+
+
+def make_base(directory: Path) -> None:
+    """The root directory of the image, by the page's own command. Half a minute."""
+    (command,) = (line for block in blocks("podman") for line in block.splitlines() if line.startswith("debootstrap"))
+    command = command.replace(BASE, str(directory))
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+@dataclass
+class Host:
+    """A machine with Tortie; `outside` is another, on the same wire."""
+
+    machine: Machine
+    outside: Namespace
+    logs: Path
+
+    # --- Tortie
+
+    def serve(self) -> None:
+        (script,) = blocks("Tortie on one machine")[:1]
+        self.machine.start("bash", "-c", f"{script}\nwait", log=self.logs / "tortie.log")
+        self.until(lambda: self.machine.try_("tortie", "status").returncode == 0, "the api answers")
+        self.machine.shell(blocks("Tortie on one machine")[1])
+        self.until(lambda: self.machine.try_("test", "-S", "/run/tortie/cni.sock").returncode == 0, "the agent listens")
+
+    def until(self, condition: Any, what: str) -> None:
+        try:
+            netns.wait_for(condition, what, PATIENCE_S)
+        except AssertionError as error:
+            logs = "\n".join(log.read_text()[-3000:] for log in sorted(self.logs.glob("*.log")))
+            raise AssertionError(f"{error}\n{logs}") from error
+
+    def apply(self, manifests: str) -> None:
+        self.machine.run("tortie", "apply", "-f", "-", text=manifests)
+
+    def endpoints(self) -> dict[str, tuple[str, ...]]:
+        """`namespace/name` -> addresses, of what is plugged in."""
+        items = self._get("/v1/endpoints")["items"]
+        return {f"{item['namespace']}/{item['name']}": tuple(item["addresses"]) for item in items}
+
+    def handle(self, address: str) -> str:
+        """Of whom the address service gave an address to; empty: it is free."""
+        return str(self._get(f"/v1/ipam?ip={address}")["handle"])
+
+    def _get(self, path: str) -> Any:
+        with self.machine.network.inside():
+            return Client("http://127.0.0.1:7460").get(path)
+
+    # --- podman
+
+    def inspect(self, container: str, what: str) -> str:
+        return self.machine.run("podman", "inspect", "-f", "{{" + what + "}}", container).strip()
+
+    def address(self, container: str, network: str = "tortie") -> str:
+        return self.inspect(container, f".NetworkSettings.Networks.{network}.IPAddress")
+
+    # --- packets
+
+    def hears(self, address: str, port: int, where: Sequence[str] = ()) -> bool:
+        """Whether a server says hello to a client on the node, or wherever the command prefix `where` leads."""
+        done = self.machine.try_(*where, "timeout", "1", "bash", "-c", f"cat </dev/tcp/{address}/{port}")
+        return done.stdout == "hello\n"
+
+    def outside_hears(self, address: str, port: int) -> bool:
+        with self.outside.inside():
+            done = subprocess.run(
+                ("timeout", "1", "bash", "-c", f"cat </dev/tcp/{address}/{port}"),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        return done.stdout == "hello\n"
+
+
+@contextmanager
+def host(base: Path, logs: Path) -> Iterator[Host]:
+    """A machine with a wire to the outside, and nothing of Tortie running yet."""
+    with ExitStack() as stack:
+        node, outside = stack.enter_context(namespaces(2))
+        netns.veth(node, "up0", outside, "node1", addresses=(f"{NODE}/24", f"{OUTSIDE}/24"))
+        node.ip("route", "add", "default", "via", OUTSIDE)
+        node.forward()
+        machine = stack.enter_context(Machine(node))
+        machine.run("mkdir", BASE)
+        machine.mount(base, BASE)
+        machine.write("/etc/containers/containers.conf.d/here.conf", _HERE)
+        yield Host(machine, outside, logs)
