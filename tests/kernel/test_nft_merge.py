@@ -59,7 +59,7 @@ def kernel() -> Iterator[Kernel]:
         kernel = Kernel(driver)
         to_80 = Match(ports=ports((80, 90)))
         kernel.tell(
-            attach("server", ingress=direction(tier("peers", "blocks", "wide", "any"))),
+            attach("server", ingress=direction(tier("peers", "blocks", "high", "wide", "any"))),
             rules(
                 "peers",
                 [allow(protocol=TCP, source=Match(groups=groups(f"s:{n}")), destination=to_80) for n in range(8)],
@@ -77,15 +77,33 @@ def kernel() -> Iterator[Kernel]:
                     )
                 ],
             ),
-            rules("wide", [allow(source=Match(nets=(f"11.{n}.0.0/16",))) for n in range(6)]),
+            rules(
+                "high",
+                [
+                    allow(
+                        protocol=TCP, source=Match(nets=(f"12.{n}.0.0/16",)), destination=Match(ports=ports((80, 8080)))
+                    )
+                    for n in range(6)
+                ],
+            ),
+            rules("wide", [allow(source=Match(nets=(f"11.{n}.0.0/16", f"fc0{n}::/16"))) for n in range(6)]),
             rules("any", [allow(protocol=UDP, destination=Match(ports=ports(53))), allow(protocol=132)]),
         )
         yield kernel
 
 
 def test_the_kernel_shows_what_was_written(kernel: Kernel) -> None:
-    maps = [name for name in kernel.table.expected().kinds if name.startswith("m_")]  # type: ignore[union-attr]
-    assert len(maps) == 3, "by peer of either family, and by port alone"
+    expected = kernel.table.expected()
+    assert expected is not None
+    lines = [str(command) for command in expected.structure]
+    for lookup in (
+        "ip saddr . meta l4proto . th dport",
+        "ip6 saddr . meta l4proto . th dport",
+        "ip saddr & 255.254.0.0",
+        "ip6 saddr & fffe::",
+        "meta l4proto . th dport",
+    ):
+        assert any(f" counter name {lookup} map @m_" in line for line in lines), lookup
 
 
 def test_members_come_and_go_as_elements(kernel: Kernel) -> None:

@@ -509,10 +509,16 @@ def _fields(rest: list[str]) -> list[tuple[str, str]]:
 
 
 def _field(rest: list[str]) -> tuple[str, str]:
+    """The name, with a mask where the field has one (`ip saddr & 255.0.0.0`), and the type."""
     name = rest.pop(0)
     if name not in _FIELDS:
         name += " " + rest.pop(0)
-    return name, _FIELDS[name]
+    type_ = _FIELDS[name]
+    if rest and rest[0] == "&" and type_ in ("ipv4_addr", "ipv6_addr"):
+        _value(rest[1], type_)
+        name += f" & {rest[1]}"
+        del rest[:2]
+    return name, type_
 
 
 _READ: dict[str, Callable[[_Seen], object]] = {
@@ -538,8 +544,16 @@ _READ: dict[str, Callable[[_Seen], object]] = {
 
 def _key(fields: list[tuple[str, str]], seen: _Seen) -> tuple[object, ...] | None:
     """None: the packet has no such field, so the rule does not match, negated or not."""
-    key = tuple(_READ[name](seen) for name, _ in fields)
+    key = tuple(_read(name, seen) for name, _ in fields)
     return None if None in key else key
+
+
+def _read(name: str, seen: _Seen) -> object:
+    field, _, mask = name.partition(" & ")
+    value = _READ[field](seen)
+    if mask and isinstance(value, IPv4Address | IPv6Address):
+        return type(value)(int(value) & int(ip_address(mask)))
+    return value
 
 
 def _value(text: str, type_: str) -> object:

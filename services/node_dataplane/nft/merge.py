@@ -5,7 +5,8 @@ fate. So those of the usual shapes become elements of maps, and the price of a p
 
     peers of a group           ip saddr . meta l4proto . th dport          hash map: member x protocol x port
     any peer                   meta l4proto . th dport                     hash map
-    peers in networks          ip saddr . meta l4proto . th dport          interval map: exceptions cut out
+    peers in networks          ip saddr & 255.0.0.0 . meta l4proto . th dport     hash map, one a length (`prefixes`)
+                               ip saddr . meta l4proto . th dport          interval map, where those would be too many
     a group too large for it   ip saddr @g..   meta l4proto . th dport     one lookup of the peer, one of the port
 
 An element belongs to the first policy that it is due to. Where the rules allow, the map's data are counter objects, and
@@ -13,8 +14,8 @@ An element belongs to the first policy that it is due to. Where the rules allow,
 report. Counters are the better data: a kernel checks all chains for loops whenever a map gains an element that leads to
 one, which takes 2 ms at 1,000 policies. Rules of other shapes (named ports, negations, ICMP types) are written one by
 one as ever. Hash maps change with the groups'
-members, element by element (`lookup`). Interval maps change with policies and network sets alone; a kernel deletes from
-them at a price, so they are named after their content and replaced as a whole.
+members, element by element (`lookup`). Networks change with policies and network sets alone; of networks exceptions are
+cut out. A kernel deletes from interval maps at a price, so they are named after their content and replaced as a whole.
 
 A map has room for so many elements: an agent's memory is bounded. The smallest groups come first.
 """
@@ -29,6 +30,7 @@ from bus_schemas.ids import GroupId
 from bus_schemas.policy import Match, Rule
 from services.node_dataplane.nft.lookup import Lookup
 from services.node_dataplane.nft.names import address_set, merged_map
+from services.node_dataplane.nft.prefixes import few, prefixes, split
 from services.node_dataplane.nft.ranges import (
     Box,
     Claim,
@@ -52,7 +54,9 @@ ROWS = 65_536
 CLAIMS = 524_288
 """Of rules on those elements: several can claim one."""
 BOXES = 16_384
-"""Elements of an interval map, and steps to make it."""
+"""Elements of an interval map, or of the hash maps in its place, and steps to make it."""
+ROOM, SPREAD = 1024, 2
+"""Elements by which, and times as many as which, networks may be split for the sake of fewer lookups."""
 
 _FAMILIES: tuple[Literal[4, 6], ...] = (4, 6)
 
@@ -295,25 +299,61 @@ def _networks(
                 users.setdefault(shape, []).append(index)
     few = len(indexes) < FROM and all(entries[index].rule.group is None for index in indexes)
     for shape, claims in by_shape.items():
-        rows = None if few else _rows(shape, claims)
-        if rows is None:
+        disjoint = None if few else _boxes(claims)
+        if disjoint is None:
             made.left.update(users[shape])
             continue
-        content = "".join(f"{key.decode()} {verdict}\n" for key, verdict in rows.items())
-        map_ = merged_map(name, f"{shape} {content}")
-        made.maps[map_] = SetSpec(shape.ranges(made.data)), rows
-        made.lines.append(_lookup(made, shape.ranged_fields, map_))
+        hashed = _hashed(shape, disjoint)
+        if hashed is None:
+            rows = {_key(shape, protocol, box): box.verdict for protocol, box in disjoint}
+            content = "".join(f"{key.decode()} {verdict}\n" for key, verdict in rows.items())
+            map_ = merged_map(name, f"{shape} {content}")
+            made.maps[map_] = SetSpec(shape.ranges(made.data)), rows
+            made.lines.append(_lookup(made, shape.ranged_fields, map_))
+            continue
+        for length, rows in sorted(hashed.items()):
+            map_ = merged_map(name, f"{made.data} {shape} /{length}")
+            made.maps[map_] = SetSpec(shape.kind(made.data)), rows
+            made.lines.append(_lookup(made, shape.masked(length), map_))
     made.watched.update(group for index in indexes if (group := entries[index].rule.group) is not None)
 
 
-def _rows(shape: Shape, claims: Mapping[int | None, Sequence[Claim]]) -> dict[bytes, str] | None:
-    """None: there would be too many."""
-    rows: dict[bytes, str] = {}
+def _boxes(claims: Mapping[int | None, Sequence[Claim]]) -> list[tuple[int | None, Box]] | None:
+    """Protocol and box. None: there would be too many."""
+    disjoint: list[tuple[int | None, Box]] = []
     for protocol, claimed in claims.items():
         found = boxes(claimed, BOXES)
-        if found is None or len(rows) + len(found) > BOXES:
+        if found is None or len(disjoint) + len(found) > BOXES:
             return None
-        rows.update((_key(shape, protocol, box), box.verdict) for box in found)
+        disjoint += [(protocol, box) for box in found]
+    return disjoint
+
+
+def _hashed(shape: Shape, disjoint: Sequence[tuple[int | None, Box]]) -> dict[int, dict[bytes, str]] | None:
+    """Length of a prefix -> rows of its hash map. None: there would be too many lengths, ports or rows."""
+    bits = 32 if shape.family == 4 else 128
+    covers = []
+    wanted: dict[int, int] = {}
+    for protocol, (addresses, (first, last), verdict) in disjoint:
+        if shape.port and last - first >= MOST_PORTS:
+            return None
+        suffixes = [
+            suffix(protocol, port if shape.port else None)
+            for port in range(first, last + 1 if shape.port else first + 1)
+        ]
+        found = list(prefixes(addresses, bits))
+        covers.append((found, suffixes, verdict))
+        for _, length in found:
+            wanted[length] = wanted.get(length, 0) + len(suffixes)
+    to = few(wanted, min(BOXES, ROOM + SPREAD * sum(wanted.values())))
+    if to is None:
+        return None
+    rows: dict[int, dict[bytes, str]] = {length: {} for length in to.values()}
+    for found, suffixes, verdict in covers:
+        for start, length in found:
+            for address in split(start, length, to[length], bits):
+                key = address.to_bytes(bits // 8, "big")
+                rows[to[length]].update((key + each, verdict) for each in suffixes)
     return rows
 
 

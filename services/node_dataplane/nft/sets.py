@@ -98,7 +98,18 @@ class Shape(NamedTuple):
 
     @property
     def fields(self) -> str:
-        address = {0: "", 4: f"ip {self.side}", 6: f"ip6 {self.side}"}[self.family]
+        return self._spelled("")
+
+    def masked(self, length: int) -> str:
+        """The fields, with so many bits of the address and no more."""
+        bits = 32 if self.family == 4 else 128
+        if length == bits:
+            return self.fields
+        mask = (1 << bits) - (1 << bits - length)
+        return self._spelled(f" & {ipaddress.ip_address(mask.to_bytes(bits // 8, 'big'))}")
+
+    def _spelled(self, mask: str) -> str:
+        address = {0: "", 4: f"ip {self.side}{mask}", 6: f"ip6 {self.side}{mask}"}[self.family]
         return " . ".join(
             filter(None, (address, "meta l4proto" if self.protocol else "", "th dport" if self.port else ""))
         )

@@ -242,12 +242,36 @@ def replace_action(rule: Rule, action: str) -> Rule:
     return uniform((rule,), action)[0]
 
 
-def test_networks_are_one_interval_map_that_is_replaced_as_a_whole() -> None:
+def test_networks_are_looked_up_by_a_few_lengths_of_prefixes() -> None:
+    blocks = [
+        allow(
+            protocol=TCP,
+            source=Match(nets=(f"10.{n}.0.0/16",), not_nets=(f"10.{n}.64.0/18",)),
+            destination=Match(ports=ports((80, 81))),
+        )
+        for n in range(6)
+    ]
+    world = World(p=blocks)
+    ((name, rows),) = world.maps().items()
+    assert len(rows) == 6 * 3 * 2, "three quarters, two ports"
+    assert sum("ip saddr & 255.255.192.0 . meta l4proto . th dport map" in line for line in world.chain()) == 1
+    assert world.decided("10.3.63.255", 81) == "p"
+    assert world.decided("10.3.64.0", 81) == "tier/default"
+    tell(world.table, rules("p", ingress=[*blocks, allow(protocol=TCP, source=Match(nets=("0.0.0.0/0",)))]))
+    world.settle()
+    assert world.decided("10.3.64.0", 81) == "p"
+    tell(world.table, rules("p", ingress=blocks[1:]))
+    written = world.settle()
+    assert not any(f"add map inet tortie {name}" in line for line in written), "what stays is changed by elements"
+    assert len(world.maps()[name]) == 5 * 3 * 2
+
+
+def test_networks_with_many_ports_are_one_interval_map_that_is_replaced_as_a_whole() -> None:
     blocks = [
         allow(
             protocol=TCP,
             source=Match(nets=(f"10.{n}.0.0/16",), not_nets=(f"10.{n}.7.0/24",)),
-            destination=Match(ports=ports((80, 90))),
+            destination=Match(ports=ports((80, 8080))),
         )
         for n in range(6)
     ]
