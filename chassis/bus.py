@@ -76,6 +76,8 @@ class Bus:
         self._servers = [server.strip() for server in settings.nats_url.split(",") if server.strip()]
         self._session: Session | None = None
         self._usable = asyncio.Event()
+        self._away = asyncio.Event()
+        self._away.set()
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._events: deque[tuple[str, bytes]] = deque()
@@ -109,6 +111,10 @@ class Bus:
     async def connected(self) -> None:
         """Waits for a usable bus: a session on which every stream is as it must be."""
         await self.session()
+
+    async def away(self) -> None:
+        """Waits until there is no usable bus; returns at once where there is none."""
+        await self._away.wait()
 
     async def session(self) -> Session:
         """The usable session. For the chassis itself."""
@@ -179,12 +185,14 @@ class Bus:
         self.health.note("denied", None)
         self._session = session
         self._usable.set()
+        self._away.clear()
         self.health.ok("bus")
         self._log.info("connected", server=session.server, version=session.server_version)
         try:
             await session.watch()
         finally:
             self._usable.clear()
+            self._away.set()
             self._session = None
             CONNECTED.set(0)
             reason = session.reason

@@ -29,6 +29,7 @@ MAX_MTU = 65535
 _TO_HOST: tuple[Literal["Drop", "Return", "Accept"], ...] = ("Drop", "Return", "Accept")
 _EXCLUSIONS: tuple[Literal["IPPoolsOnly", "IPPoolsAndHostIPs"], ...] = ("IPPoolsOnly", "IPPoolsAndHostIPs")
 _SPOOFING: tuple[Literal["Disabled", "Any"], ...] = ("Disabled", "Any")
+_FLOATING: tuple[Literal["Enabled", "Disabled"], ...] = ("Enabled", "Disabled")
 _PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)")
 _SEVERITIES = ("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
@@ -47,6 +48,7 @@ def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration
         log_prefix=fields.maybe("logPrefix", At.string),
         nat_outgoing_exclusions=fields.maybe("natOutgoingExclusions", lambda at: at.choice(_EXCLUSIONS, any_case=True)),
         workload_source_spoofing=fields.maybe("workloadSourceSpoofing", lambda at: at.choice(_SPOOFING, any_case=True)),
+        floating_ips=fields.maybe("floatingIPs", lambda at: at.choice(_FLOATING, any_case=True)),
         allow_vxlan_packets_from_workloads=fields.maybe("allowVXLANPacketsFromWorkloads", At.boolean),
         route_refresh_interval=fields.maybe("routeRefreshInterval", duration),
         nftables_refresh_interval=fields.maybe("nftablesRefreshInterval", duration),

@@ -169,7 +169,6 @@ PARAMETERS: dict[str, Check] = {
     "deviceRouteSourceAddress": _address4,
     "deviceRouteSourceAddressIPv6": _address6,
     "externalNodesList": each(_network4),
-    "floatingIPs": _ON_OFF,
     "healthPort": _PORT_OR_NONE,
     "healthTimeoutOverrides": each(_health_override),
     "ipForwarding": _ON_OFF,

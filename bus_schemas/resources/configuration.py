@@ -27,6 +27,9 @@ class FelixConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_def
     log_prefix: str | None = None
     nat_outgoing_exclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] | None = None
     workload_source_spoofing: Literal["Disabled", "Any"] | None = None
+    """Any: pods may ask by annotation for sources that are not their own."""
+    floating_ips: Literal["Enabled", "Disabled"] | None = msgspec.field(default=None, name="floatingIPs")
+    """Enabled: pods may ask by annotation for floating addresses."""
     allow_vxlan_packets_from_workloads: bool | None = msgspec.field(default=None, name="allowVXLANPacketsFromWorkloads")
     failsafe_inbound_host_ports: tuple[ProtoPort, ...] | None = None
     """Ports of the node that stay reachable whatever its host endpoints' policies say. None: Calico's list; empty:

@@ -121,7 +121,7 @@ def _source(ipam: dict[str, Any]) -> tuple[tuple[int, ...], bool]:
     rows = list(_subnets(ipam))
     if not rows:
         raise _invalid("ipam.type is host-local, and neither ipam.subnet nor ipam.ranges says usePodCidr")
-    families = set()
+    families: set[int] = set()
     for subnet, row in rows:
         if not isinstance(subnet, str) or subnet not in _POD_CIDR:
             raise _invalid(

@@ -143,6 +143,17 @@ class NodeCore:
     def pools(self) -> list[IPPool]:
         return [self._pools[name] for name in sorted(self._pools)]
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of our Node resource."""
+        own = self._nodes.get(self._node)
+        return own.metadata.labels if own is not None else {}
+
+    @property
+    def surroundings(self) -> Surroundings | None:
+        """As of the last flush."""
+        return self._surroundings
+
     def pod_mtu(self) -> int:
         """What fits through every path a pod's packet may take: the uplink, or the tunnel of an enabled pool."""
         mtus = [uplink.mtu for uplink in self._uplinks.values()] or [UNKNOWN_MTU]

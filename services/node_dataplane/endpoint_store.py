@@ -2,7 +2,8 @@
 
 One file, `endpoints.json`, replaced as a whole (written aside, fsync, rename, fsync of the directory), so that an
 endpoint's removal and the debt of its address are one durable step. `owed` are handles whose addresses must still be
-given back: a pod is deleted even while the bus is away, and the address returns once it is back.
+given back: a pod is deleted even while the bus is away, and the address returns once it is back. `warm` are addresses
+that are kept for pods to come; that one of them becomes a pod's is one durable step, too.
 
 Changes are synchronous; `save` makes everything changed so far durable, and concurrent callers share one write.
 """
@@ -34,16 +35,49 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     netns: str
     mac: str
     mtu: int
+    takes_over: HandleId = HandleId("")
+    """The warm handle under which the address service still knows the addresses."""
+    also: tuple[HandleId, ...] = ()
+    """Further handles that may hold something for the pod (floating addresses)."""
+    unassigned: bool = False
+    """The addresses are nobody's (`ipAddrsNoIpam`): there is nothing to give back."""
+    unread: bool = False
+    """It was started before anybody could read what its resource asks for, so it is not announced."""
+    asked_mac: str = ""
+    """The MAC that the pod asks for; `mac` is the one that it has, empty as long as it has no link."""
+    sources: tuple[str, ...] = ()
+    """CIDRs that the pod may send from beside its own addresses."""
 
     @property
     def pod(self) -> PodKey:
         return self.endpoint.pod
+
+    @property
+    def owes(self) -> tuple[HandleId, ...]:
+        """What must be given back when the pod goes."""
+        own = () if self.unassigned else (self.handle,)
+        return (*own, *filter(None, (self.takes_over,)), *self.also)
+
+    @property
+    def reached(self) -> tuple[str, ...]:
+        """Every address that leads to the pod's link."""
+        return (*self.endpoint.addresses, *(address for address, _ in self.endpoint.floating))
+
+
+class Warm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Addresses that are kept for a pod to come."""
+
+    handle: HandleId
+    families: tuple[int, ...]
+    addresses: tuple[str, ...] = ()
+    """Empty: asked for, and not answered yet."""
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     endpoints: tuple[Plugin, ...] = ()
     owed: tuple[HandleId, ...] = ()
+    warm: tuple[Warm, ...] = ()
 
 
 class EndpointStore:
@@ -52,6 +86,7 @@ class EndpointStore:
         self._path = directory / FILE
         self._plugins: dict[PodKey, Plugin] = {}
         self._owed: dict[HandleId, None] = {}
+        self._warm: dict[HandleId, Warm] = {}
         self._changes = 0
         self._saved = 0
         self._writing = asyncio.Lock()
@@ -75,6 +110,7 @@ class EndpointStore:
             raise StoreError(f"{self._path} has version {file.version}, this agent reads {VERSION}")
         self._plugins = {plugin.pod: plugin for plugin in file.endpoints}
         self._owed = dict.fromkeys(file.owed)
+        self._warm = {warm.handle: warm for warm in file.warm}
 
     # --- what is plugged in
 
@@ -115,6 +151,20 @@ class EndpointStore:
         if self._owed.pop(handle, self) is None:
             self._changes += 1
 
+    # --- what is kept for pods to come
+
+    @property
+    def warm(self) -> tuple[Warm, ...]:
+        return tuple(self._warm.values())
+
+    def keep_warm(self, warm: Warm) -> None:
+        self._warm[warm.handle] = warm
+        self._changes += 1
+
+    def no_longer_warm(self, handle: HandleId) -> None:
+        if self._warm.pop(handle, None) is not None:
+            self._changes += 1
+
     # --- durability
 
     async def save(self) -> None:
@@ -125,7 +175,7 @@ class EndpointStore:
                 if self._saved >= wanted:
                     return
                 covers = self._changes
-                file = _File(version=VERSION, endpoints=tuple(self.all()), owed=self.owed)
+                file = _File(version=VERSION, endpoints=tuple(self.all()), owed=self.owed, warm=self.warm)
                 data = msgspec.json.format(msgspec.json.encode(file), indent=1)
                 await asyncio.to_thread(self._write_once, covers, data)
                 self._saved = covers

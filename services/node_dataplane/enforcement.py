@@ -99,13 +99,21 @@ class Enforcement:
 
     # --- endpoints and settings
 
-    def plug(self, endpoint: Endpoint) -> None:
+    def plug(self, endpoint: Endpoint, sources: tuple[str, ...] = ()) -> None:
+        """`sources`: CIDRs that the pod may send from beside its own addresses."""
         pod = endpoint.pod
         if self._containers.get(pod) != endpoint.container:
             self._programmed -= {pod}
             self._replugged.add(pod)
         self._containers[pod] = endpoint.container
-        self._table.set_endpoint(pod, endpoint.link, endpoint.addresses, endpoint.container)
+        self._table.set_endpoint(
+            pod,
+            endpoint.link,
+            endpoint.addresses,
+            endpoint.container,
+            floating=endpoint.floating,
+            sources=sources,
+        )
         self._dirty.set()
 
     def unplug(self, pod: PodKey) -> None:

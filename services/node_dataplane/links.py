@@ -57,6 +57,10 @@ class PodLink:
     """Path of the pod's network namespace."""
     addresses: tuple[str, ...]
     mtu: int
+    mac: str = ""
+    """Of the pod's end; empty: any."""
+    ip_forwarding: bool | None = None
+    """Whether the pod may route; None: left as it is."""
 
     @property
     def packed(self) -> list[bytes]:
@@ -78,7 +82,8 @@ class Plugged:
 
 def pod_side(link: PodLink, index: int) -> list[bytes]:
     """Everything inside the pod, in one datagram; repeating it changes nothing."""
-    requests = [rtnl.link_change(1, up=True), rtnl.link_change(index, up=True, mtu=link.mtu)]
+    mac = rtnl.hardware(link.mac) if link.mac else b""
+    requests = [rtnl.link_change(1, up=True), rtnl.link_change(index, up=True, mtu=link.mtu, mac=mac)]
     for address in link.packed:
         gateway = _GATEWAY4 if len(address) == 4 else _GATEWAY6
         requests += [
@@ -127,9 +132,12 @@ class PodLinks:
                     existing = self._create(link, netns)
                     created = True
                 sysctl.write(sysctl.of_pod_link(link.name, ipv6=link.ipv6))
-                if link.ipv6:
+                inside = sysctl.in_pod(link.interface) if link.ipv6 else []
+                if link.ip_forwarding is not None:
+                    inside += sysctl.forwarding(link.ip_forwarding, ipv6=link.ipv6)
+                if inside:
                     with within(netns):
-                        sysctl.write(sysctl.in_pod(link.interface))
+                        sysctl.write(inside)
                 self._node.execute([rtnl.link_change(existing.device, up=True, mtu=link.mtu)], f"set up {link.name}")
                 peer = self._peer(pod, existing, link.interface)
                 if peer is None:
@@ -139,13 +147,13 @@ class PodLinks:
                 self._node.execute(
                     # Neighbour discovery would have to wait until both ends' link-local addresses are ready.
                     [
-                        rtnl.neighbour(existing.device, address, peer.mac)
+                        rtnl.neighbour(existing.device, address, rtnl.hardware(link.mac) if link.mac else peer.mac)
                         for address in link.packed
                         if len(address) == 16
                     ],
                     f"make the pod's IPv6 address known on {link.name}",
                 )
-                return Plugged(existing.device, peer.mac.hex(":"), created)
+                return Plugged(existing.device, link.mac or peer.mac.hex(":"), created)
         except LinkError:
             raise
         except OSError as error:
@@ -165,7 +173,7 @@ class PodLinks:
                         _NODE_MAC,
                         link.mtu,
                         peer_name=link.interface,
-                        peer_mac=None,
+                        peer_mac=rtnl.hardware(link.mac) if link.mac else None,
                         peer_index=peer_index,
                         peer_netns_fd=netns,
                     )

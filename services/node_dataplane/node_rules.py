@@ -16,6 +16,7 @@ from services.node_dataplane.nft.failsafe import Failsafe
 from services.node_dataplane.nft.table import NodeRules
 from services.node_dataplane.tunnel import DEVICES
 from services.node_dataplane.turns import FIELDS
+from services.node_dataplane.wishes import Allowed
 
 _BUS_PORTS = {"ws": 80, "wss": 443}
 """Where a server's URL names none; of all other schemes it is 4222."""
@@ -98,6 +99,16 @@ def _fault(entry: ProtoPort) -> str:
         except ValueError as error:
             return str(error)
     return ""
+
+
+def allowed(around: Surroundings | None) -> Allowed:
+    """What pods may ask for by annotation."""
+    if around is None:
+        return Allowed()
+    return Allowed(
+        floating=_setting(around, "floating_ips") == "Enabled",
+        sources=_setting(around, "workload_source_spoofing") == "Any",
+    )
 
 
 def refresh_intervals(around: Surroundings) -> dict[str, str | None]:

@@ -1,16 +1,17 @@
 """The life of a pod on this node: plugged in, checked, unplugged. The CNI's verbs, in the order that keeps every crash
 recoverable.
 
-    ADD   node ready -> address (rpc) -> endpoint noted, durable -> announced -> link, route -> policy in the kernel
-          -> answer
+    ADD   node ready -> addresses (see `addressing`) -> endpoint noted, durable -> announced -> link, routes
+          -> policy in the kernel -> answer
     DEL   policy, route gone -> endpoint withdrawn, debt of the address noted, durable -> link gone, its connections
           forgotten -> answer
           ... and later, whenever the bus is there: the withdrawal is published, then the address is released
 
 A node is ready once it knows its pools and nodes (a pod's MTU depends on them) and its policy table is in the kernel: a
-link made before would be open. Each step may be repeated. Verbs of one pod are serialised; those of different pods are
-not. A DEL names a container, so one that comes late for an older incarnation releases that one's address and touches
-nothing of the new one.
+link made before would be open. While the bus is away a pod may start closed, see `closed_starts`.
+
+Each step may be repeated. Verbs of one pod are serialised; those of different pods are not. A DEL names a container, so
+one that comes late for an older incarnation releases that one's address and touches nothing of the new one.
 """
 
 from __future__ import annotations
@@ -18,52 +19,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from bus_schemas.endpoints import Endpoint
-from bus_schemas.ids import HandleId, NodeName, PodKey
-from bus_schemas.ipam import Assigned, AssignRequest, Busy, PoolExhausted, Refused
-from bus_schemas.resources import Namespace, Pod
-from bus_schemas.subjects import ASSIGN, Rpc
+from bus_schemas.ids import HandleId, PodKey
 from chassis.errors import BusError, Unavailable
 from services.node_dataplane import cni_protocol as cni
-from services.node_dataplane import identity, wishes
+from services.node_dataplane import identity
+from services.node_dataplane.addressing import Addressing, OutageAdd, Stage
 from services.node_dataplane.cni_protocol import Call, CniError, Code
 from services.node_dataplane.endpoint_store import EndpointStore, Plugin
 from services.node_dataplane.errors import LinkError, StoreError
 from services.node_dataplane.links import PodLink, PodLinks, link_name
 from services.node_dataplane.locks import KeyedLocks
+from services.node_dataplane.outage import Reach
 from services.node_dataplane.reaper import Reaper
 from services.node_dataplane.routes import Row, host
 from services.node_dataplane.routing import RouteTable, cidr_of
 
-RETRY_S = 0.2
-"""Between requests to an address service that is busy or away, while a CNI call still has time."""
-REQUEST_S = 5.0
 READY = "waiting for the node to be ready"
 POLICY = "policy not in place"
-
-
-class Bus(Protocol):
-    """What of the bus is used here."""
-
-    async def request(self, rpc: Rpc, message: Any, *, timeout_s: float) -> Any: ...
-
-
-class Resources(Protocol):
-    """Single resources, without following all of their kind."""
-
-    async def read(self, kind: type[Any], namespace: str, name: str) -> Any: ...
-
-    async def await_pod(self, pod: PodKey, accept: Callable[[Pod], bool]) -> Pod: ...
 
 
 class Policy(Protocol):
     """What `enforcement.Enforcement` is to the pods."""
 
-    def plug(self, endpoint: Endpoint) -> None: ...
+    def plug(self, endpoint: Endpoint, sources: tuple[str, ...] = ()) -> None: ...
 
     def unplug(self, pod: PodKey) -> None: ...
 
@@ -86,10 +69,17 @@ class Announcements(Protocol):
     def withdraw(self, pod: PodKey) -> None: ...
 
 
+class Closed(Protocol):
+    """What `closed_starts.ClosedStarts` is to the pods."""
+
+    def add(self, plugin: Plugin, why: str) -> None: ...
+
+    def gone(self, pod: PodKey) -> None: ...
+
+
 class Pods:
     def __init__(
         self,
-        node: NodeName,
         *,
         store: EndpointStore,
         links: PodLinks,
@@ -98,17 +88,18 @@ class Pods:
         connections: Connections,
         policy: Policy,
         announcements: Announcements,
-        bus: Bus,
-        resources: Resources,
+        addressing: Addressing,
+        reach: Reach,
+        closed: Closed,
         debts: Callable[[], None],
-        mtu: Callable[[], int],
+        take_overs: Callable[[], None],
         ready: Callable[[], Awaitable[object]],
         obstacle: Callable[[], str],
         deadline_s: float,
+        outage_add: OutageAdd,
     ) -> None:
-        """`debts` is called when a handle is owed; `ready` returns once pods can be taken; `obstacle` says why none can
-        be taken now, or "" when it can."""
-        self._node = node
+        """`debts` is called when a handle is owed, `take_overs` when a pod has a warm address; `ready` returns once
+        pods can be taken; `obstacle` says why none can be taken now, or "" when it can."""
         self._store = store
         self._links = links
         self._reaper = reaper
@@ -116,18 +107,18 @@ class Pods:
         self._connections = connections
         self._policy = policy
         self._announcements = announcements
-        self._bus = bus
-        self._resources = resources
+        self._addressing = addressing
+        self._reach = reach
+        self._closed = closed
         self._debts = debts
-        self._mtu = mtu
+        self._take_overs = take_overs
         self._ready = ready
         self._obstacle = obstacle
         self._deadline_s = deadline_s
-        self._adding: dict[str, tuple[_Stage, asyncio.Timeout]] = {}
+        self._outage_add = outage_add
+        self._adding: dict[str, tuple[Stage, asyncio.Timeout]] = {}
         """ADDs under way, by container."""
         self._verbs = KeyedLocks()
-        self.handles = KeyedLocks()
-        """Held while a handle's address is being assigned or released."""
         self._handlers = {
             "ADD": self._add,
             "DEL": self._del,
@@ -156,7 +147,7 @@ class Pods:
     async def _add(self, call: Call) -> str:
         pod = identity.pod_of(call)
         async with self._verbs.of(pod):
-            stage = _Stage(READY)
+            stage = Stage(READY)
             before = self._store.get(pod)
             repeated = before is not None and before.endpoint.container == call.container
             if repeated and before is not None and before.interface != call.interface:
@@ -169,7 +160,7 @@ class Pods:
                         await self._ready()
                         if before is not None and not repeated:
                             await self._unplug(before)  # Its DEL never came, or came not yet.
-                        plugin = await self._plugin(call, pod, stage)
+                        plugin = await self._addressing.plugin(call, pod, stage)
                         return await self._plug(call, plugin, stage)
             except (TimeoutError, BusError, CniError, StoreError, LinkError, OSError) as error:
                 why = self._obstacle() if stage.text == READY else self._policy.obstacle(pod)
@@ -178,7 +169,7 @@ class Pods:
                 raise self._failure(error, stage, why) from error
 
     @contextmanager
-    def _interruptible(self, container: str, stage: _Stage, deadline: asyncio.Timeout) -> Iterator[None]:
+    def _interruptible(self, container: str, stage: Stage, deadline: asyncio.Timeout) -> Iterator[None]:
         """A DEL of the container ends the body."""
         self._adding[container] = (stage, deadline)
         try:
@@ -186,7 +177,7 @@ class Pods:
         finally:
             del self._adding[container]
 
-    def _failure(self, error: Exception, stage: _Stage, why: str) -> Exception:
+    def _failure(self, error: Exception, stage: Stage, why: str) -> Exception:
         """What the runtime is told. `why` the node is not ready, or the pod's policy not in place, matters only to who
         waited for it."""
         match error:
@@ -201,95 +192,32 @@ class Pods:
                 return CniError(Code.TRY_AGAIN, f"{stage.text}: {error}")
         return error
 
-    async def _plugin(self, call: Call, pod: PodKey, stage: _Stage) -> Plugin:
-        """What is to be plugged in; addresses included, noted and announced, durable."""
-        known = self._store.get(pod)
-        if known is not None:
-            return known
-        if (other := self._store.of_link(link_name(pod))) is not None:
-            raise CniError(Code.INVALID_CONFIGURATION, f"the names of {pod} and {other.pod} give the same link name")
-        request = await self._request(call, pod, stage)
-        stage.text = "asking for an address"
-        async with self.handles.of(request.handle):
-            addresses = await self._assign(request, stage)
-            endpoint = Endpoint(
-                node=self._node,
-                namespace=pod.namespace,
-                name=pod.name,
-                container=call.container,
-                uid=identity.uid_of(call),
-                handle=request.handle,
-                link=link_name(pod),
-                addresses=addresses,
-                labels=None if identity.has_resource(call) else call.config.labels or {},
-            )
-            plugin = Plugin(
-                endpoint=endpoint,
-                handle=request.handle,
-                interface=call.interface,
-                netns=call.netns,
-                mac="",
-                mtu=call.config.mtu or self._mtu(),
-            )
-            self._store.put(plugin)
-        return plugin
-
-    async def _request(self, call: Call, pod: PodKey, stage: _Stage) -> AssignRequest:
-        annotations: Mapping[str, str] = {}
-        of_namespace: Mapping[str, str] = {}
-        if identity.has_resource(call):
-            stage.text = f"waiting for the resource of the pod {pod}"
-            uid = identity.uid_of(call)
-
-            def current(resource: Pod) -> bool:
-                return not uid or resource.metadata.uid in ("", uid)
-
-            resource, namespace = await asyncio.gather(
-                self._resources.await_pod(pod, current), self._resources.read(Namespace, "", pod.namespace)
-            )
-            annotations = resource.metadata.annotations
-            of_namespace = namespace.metadata.annotations if namespace is not None else {}
-        return wishes.request(call, self._node, wishes.wishes(call, annotations, of_namespace, wishes.Allowed()))
-
-    async def _assign(self, request: AssignRequest, stage: _Stage) -> tuple[str, ...]:
-        while True:
-            try:
-                reply = await self._bus.request(ASSIGN, request, timeout_s=REQUEST_S)
-            except Unavailable as error:
-                reply = Busy(reason=f"the address service does not answer ({error})")
-            match reply:
-                case Assigned(addresses=addresses):
-                    return addresses
-                case PoolExhausted(reason=reason):
-                    raise CniError(Code.TRY_AGAIN, f"no address to be had: {reason}")
-                case Refused(reason=reason):
-                    raise CniError(Code.INVALID_CONFIGURATION, f"the address service refuses: {reason}")
-                case Busy(reason=reason):
-                    stage.text = f"asking for an address: {reason}"
-                    await asyncio.sleep(RETRY_S)
-
-    async def _plug(self, call: Call, plugin: Plugin, stage: _Stage) -> str:
+    async def _plug(self, call: Call, plugin: Plugin, stage: Stage) -> str:
         endpoint = plugin.endpoint
-        self._policy.plug(endpoint)
-        self._announcements.announce(endpoint)
+        self._policy.plug(endpoint, plugin.sources)
+        if not plugin.unread:
+            self._announcements.announce(endpoint)
         stage.text = "writing the pod down"
         await self._store.save()
-        link = PodLink(endpoint.link, call.interface, call.netns, endpoint.addresses, plugin.mtu)
-        plugged = self._links.ensure(link)
-        for address in endpoint.addresses:
+        plugged = self._links.ensure(_link(call, plugin))
+        for address in plugin.reached:
             self._routes.want(host(address), Row(endpoint.link), local=True)
         self._routes.flush()
-        for address in endpoint.addresses:
+        for address in plugin.reached:
             if reason := self._routes.stuck.get(host(address)):
                 raise LinkError(f"no route to {cidr_of(host(address))}: {reason}")
         if (plugged.mac, call.netns) != (plugin.mac, plugin.netns):
-            plugin = msgspec.structs.replace(plugin, mac=plugged.mac, netns=call.netns)
+            now = self._store.get(plugin.pod) or plugin
+            plugin = msgspec.structs.replace(now, mac=plugged.mac, netns=call.netns)
             self._store.put(plugin)
-        if plugged.created:
-            await self._connections.forget(endpoint.addresses)
+        if plugged.created and not stage.forgotten:
+            await self._connections.forget(plugin.reached)
         stage.text = POLICY
-        await self._policy.in_place(endpoint)
+        if why := await self._without_policy(call, plugin):
+            self._closed.add(plugin, why)
         await self._links.running(endpoint.link)
+        if plugin.takes_over:
+            self._take_overs()
         return cni.result(
             call.config.version,
             link=endpoint.link,
@@ -299,6 +227,24 @@ class Pods:
             mtu=plugin.mtu,
             addresses=endpoint.addresses,
         )
+
+    async def _without_policy(self, call: Call, plugin: Plugin) -> str:
+        """Why the pod starts closed; empty once its policy is in place."""
+        if plugin.unread:
+            return "the bus is away, so nobody knows yet what its resource asks for"
+        endpoint, wait_s = plugin.endpoint, call.config.policy_wait_s
+        try:
+            async with asyncio.timeout(wait_s or None):
+                if self._outage_add == "start-closed":
+                    await self._reach.while_here(lambda: self._policy.in_place(endpoint))
+                else:
+                    await self._policy.in_place(endpoint)
+        except Unavailable:
+            return "the bus is away, and its policy with it"
+        except TimeoutError:
+            why = self._policy.obstacle(plugin.pod)
+            return f"its policy is not in place after {wait_s:g} s (policy_setup_timeout_seconds): {why}"
+        return ""
 
     async def _undo(self, pod: PodKey, call: Call) -> None:
         """As if ADD had never been. The address may have been given even where its answer was lost."""
@@ -333,20 +279,22 @@ class Pods:
     async def _unplug(self, plugin: Plugin) -> None:
         endpoint = plugin.endpoint
         self._policy.unplug(plugin.pod)
-        for address in endpoint.addresses:
+        self._closed.gone(plugin.pod)
+        for address in plugin.reached:
             held = self._routes.local(host(address))
             if held is not None and held.device == endpoint.link:
                 self._routes.want(host(address), None, local=True)
         self._routes.flush()
         self._announcements.withdraw(plugin.pod)
         self._store.remove(plugin.pod)
-        self._owe(plugin.handle)
+        self._owe(*plugin.owes)
         await self._store.save()
         await self._reaper.remove(endpoint.link)
-        await self._connections.forget(endpoint.addresses)
+        await self._connections.forget(plugin.reached)
 
-    def _owe(self, handle: HandleId) -> None:
-        self._store.owe(handle)
+    def _owe(self, *handles: HandleId) -> None:
+        for handle in handles:
+            self._store.owe(handle)
         self._debts()
 
     # --- CHECK, GC, STATUS, VERSION
@@ -362,11 +310,10 @@ class Pods:
                 raise CniError(
                     Code.CHECK_FAILED, f"prevResult names {', '.join(sorted(missing))}, which the pod does not have"
                 )
-            link = PodLink(endpoint.link, plugin.interface, call.netns, endpoint.addresses, plugin.mtu)
-            if complaint := self._links.check(link):
+            if complaint := self._links.check(_link(call, plugin)):
                 raise CniError(Code.CHECK_FAILED, complaint)
             self._routes.check()
-            for address in endpoint.addresses:
+            for address in plugin.reached:
                 if reason := self._routes.stuck.get(host(address)):
                     raise CniError(Code.CHECK_FAILED, f"no route to {address}: {reason}")
         return ""
@@ -390,9 +337,13 @@ class Pods:
         return cni.versions(call.config.version)
 
 
-class _Stage:
-    """How far a call got, for the error of one that ran out of time."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.given_up = False
+def _link(call: Call, plugin: Plugin) -> PodLink:
+    return PodLink(
+        plugin.endpoint.link,
+        plugin.interface,
+        call.netns,
+        plugin.endpoint.addresses,
+        plugin.mtu,
+        mac=plugin.asked_mac,
+        ip_forwarding=call.config.ip_forwarding,
+    )

@@ -5,7 +5,8 @@
     bus --ROUTE, IPPool, FelixConfiguration, Node--> NodeCore --> Fabric --------> routes, tunnels
                                                         +--> TunnelAddress <--rpc--> ipam
     CNI plugin --unix socket--> Pods --> links; --> Announcements --ENDPOINT--> bus
-                                  +----> Debts --rpc--> ipam
+                 WarmPool <--rpc--> ipam <---+----> Debts, TakeOvers --rpc--> ipam
+                                             +----> ClosedStarts (in an outage)
     endpoints, tunnel address --> HoldingReport --HOLDING--> bus
     kernel --notifications--> SelfCheck --> all of the above
     kernel --denied packets--> DenialLog --> events;  --counters--> HitCounters --> bus, metrics
@@ -17,6 +18,8 @@ Nothing is programmed before the snapshot is complete; what an earlier life left
 from __future__ import annotations
 
 import asyncio
+import math
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -26,6 +29,7 @@ from prometheus_client import Counter
 
 from bus_schemas.events import Event
 from bus_schemas.ids import NodeName
+from bus_schemas.ipam import Held
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
 from bus_schemas.subjects import DESIRED, ENDPOINT, ROUTE
 from chassis.bus import Bus
@@ -35,7 +39,9 @@ from chassis.health import Health
 from chassis.publication import Publication
 from chassis.runner import Context
 from services.node_dataplane import cni_server, interfaces, sysctl
+from services.node_dataplane.addressing import Addressing
 from services.node_dataplane.announcements import Announcements
+from services.node_dataplane.closed_starts import ClosedStarts
 from services.node_dataplane.connection_cutter import ConnectionCutter
 from services.node_dataplane.connections import Connections
 from services.node_dataplane.core import NodeCore
@@ -54,18 +60,22 @@ from services.node_dataplane.monitor import Monitor
 from services.node_dataplane.nft.driver import NftDriver
 from services.node_dataplane.nft.errors import NftUnavailable
 from services.node_dataplane.node_rules import (
+    allowed,
     bus_ports,
     cuts_connections,
     faults,
     node_rules,
     refresh_intervals,
 )
+from services.node_dataplane.outage import Reach
 from services.node_dataplane.pods import Pods
 from services.node_dataplane.reaper import Reaper
 from services.node_dataplane.routes import Row, host
 from services.node_dataplane.selfcheck import SelfCheck
 from services.node_dataplane.settings import Settings
+from services.node_dataplane.take_overs import TakeOvers
 from services.node_dataplane.tunnel_address import TunnelAddress
+from services.node_dataplane.warm_pool import WarmPool
 
 REPAIRS = Counter("tortie_node_repairs", "Kernel objects found changed by others and put right")
 SYNC = "sync"
@@ -81,6 +91,7 @@ class Agent:
         self._bus = bus
         self._health = health
         self._bus_ports = bus_ports(settings.nats_url)
+        self._start_closed = settings.outage_add == "start-closed"
 
         self.store = EndpointStore(Path(settings.state_dir))
         self.links = PodLinks()
@@ -94,11 +105,40 @@ class Agent:
         self.tunnel_address = TunnelAddress(node, self.asking, health, self._gained)
         self.publication = Publication(bus, [Interest(ENDPOINT, (node,))], independent=True)
         self.announcements = Announcements(node, self.publication)
-        self.holding = HoldingReport(node, bus, self.announcements, self.asking, (self.tunnel_address.held,))
+        self.holding = HoldingReport(node, bus, self.announcements, self.asking, (self._held,))
         self.reaper = Reaper(self.links)
         self.debts = Debts(node, self.store, self.announcements, bus, health)
-        self.pods = Pods(
+        self.warm_pool = WarmPool(
             node,
+            self.store,
+            self.asking,
+            self.fabric.routes,
+            health,
+            count=settings.warm_addresses,
+            idle_s=settings.warm_idle_s or math.inf,
+            forget=self.connections.forget,
+            debts=self.debts.mark,
+            changed=self.holding.mark,
+            name=lambda: secrets.token_hex(5),
+        )
+        self.take_overs = TakeOvers(node, self.store, self.asking, health, self.holding.mark, self._report)
+        resources = DesiredResources(bus)
+        self.reach = Reach(bus)
+        self.closed_starts = ClosedStarts(
+            self.store, resources, self.enforcement, self.announcements, health, self.holding.mark, self._report
+        )
+        self.addressing = Addressing(
+            node,
+            store=self.store,
+            bus=self.asking,
+            reach=self.reach,
+            resources=resources,
+            warm=self.warm_pool,
+            allowed=lambda: allowed(self.core.surroundings),
+            mtu=self.core.pod_mtu,
+            outage_add=settings.outage_add,
+        )
+        self.pods = Pods(
             store=self.store,
             links=self.links,
             reaper=self.reaper,
@@ -106,13 +146,15 @@ class Agent:
             connections=self.connections,
             policy=self.enforcement,
             announcements=self.announcements,
-            bus=self.asking,
-            resources=DesiredResources(bus),
+            addressing=self.addressing,
+            reach=self.reach,
+            closed=self.closed_starts,
             debts=self.debts.mark,
-            mtu=self.core.pod_mtu,
+            take_overs=self.take_overs.mark,
             ready=self._ready,
             obstacle=self._obstacle,
             deadline_s=settings.cni_deadline_s,
+            outage_add=settings.outage_add,
         )
         self.self_check = SelfCheck(
             fabric=self.fabric,
@@ -177,11 +219,14 @@ class Agent:
         self.fabric.routes.adopt()
         self.tunnel_address.adopt(self.fabric.tunnel_addresses())
         for plugin in self.store.all():
-            self.enforcement.plug(plugin.endpoint)
-            self.announcements.announce(plugin.endpoint)
-            for address in plugin.endpoint.addresses:
+            self.enforcement.plug(plugin.endpoint, plugin.sources)
+            if not plugin.unread:
+                self.announcements.announce(plugin.endpoint)
+            for address in plugin.reached:
                 self.fabric.routes.want(host(address), Row(plugin.endpoint.link), local=True)
         self.announcements.complete()
+        self.closed_starts.adopt()
+        self.warm_pool.adopt()
         self.fabric.routes.flush()
         self._look_around()
 
@@ -232,6 +277,7 @@ class Agent:
             self._health.note("configuration", "; ".join(faults(desired.surroundings)) or None)
             self.self_check.turns.pace(refresh_intervals(desired.surroundings))
         self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools), registered=self.core.registered)
+        self.warm_pool.want(self.core.pools, self.core.labels)
         self.fabric.apply(desired)
         problems = (*desired.problems, *self.fabric.problems)
         self._health.note("fabric", "; ".join(problems) or None)
@@ -257,7 +303,16 @@ class Agent:
 
     def _obstacle(self) -> str:
         """Why no pod can be taken now; empty when one can."""
-        return "; ".join(f"{name}: {text}" for name, text in self._health.causes.items())
+        causes = self._health.causes
+        if self._start_closed and self.warm_pool.stocked:
+            causes.pop("bus", None)
+        return "; ".join(f"{name}: {text}" for name, text in causes.items())
+
+    def _held(self) -> Iterator[Held]:
+        """What the node holds beside its endpoints."""
+        yield from self.tunnel_address.held()
+        yield from self.warm_pool.held()
+        yield from self.take_overs.held()
 
     def _tell(self, told: Told) -> None:
         """An event about policy."""
@@ -314,7 +369,11 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
                 made.announcements.run(),
                 made.holding.run(),
                 made.reaper.run(),
-                made.debts.run(made.pods.handles),
+                made.reach.run(),
+                made.debts.run(made.addressing.handles),
+                made.take_overs.run(made.addressing.handles),
+                made.warm_pool.run(),
+                made.closed_starts.run(),
                 made.enforcement.follow(bus),
                 made.enforcement.run(),
                 made.denial_log.run(),

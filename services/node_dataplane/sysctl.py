@@ -53,6 +53,12 @@ def in_pod(interface: str) -> list[tuple[str, str]]:
     ]
 
 
+def forwarding(on: bool, *, ipv6: bool) -> list[tuple[str, str]]:
+    """Whether a pod may route (`container_settings.allow_ip_forwarding`)."""
+    value = "1" if on else "0"
+    return [("ipv4/ip_forward", value), *([("ipv6/conf/all/forwarding", value)] if ipv6 else [])]
+
+
 def of_node(uplinks: Iterable[str], *, ipv6: bool) -> list[tuple[str, str]]:
     """The node is a router. An uplink that lives on router advertisements keeps them (accept_ra 2), which forwarding
     would otherwise switch off."""

@@ -2,10 +2,10 @@
 
     ipv4pools, ipv6pools, ipFamilies     pod > namespace > configuration
     ipAddrs                              exactly these, assigned by the address service
-    ipAddrsNoIpam                        exactly these, assigned by nobody          needs feature_control.ip_addrs_no_ipam
-    floatingIPs                          translated to the pod's own, both ways     needs feature_control.floating_ips
-                                                                                    and FelixConfiguration floatingIPs
-    allowedSourcePrefixes                what it may send from beside its own       needs workloadSourceSpoofing Any
+    ipAddrsNoIpam                        exactly these, assigned by nobody: feature_control.ip_addrs_no_ipam allows it
+    floatingIPs                          translated to the pod's own, both ways: feature_control.floating_ips and
+                                         FelixConfiguration floatingIPs allow it
+    allowedSourcePrefixes                what it may send from beside its own: workloadSourceSpoofing Any allows it
     hwAddr                               the MAC of its device
 
 All of them begin with `cni.projectcalico.org/` and mean what they mean to Calico. A value that cannot be honoured is an
@@ -144,6 +144,21 @@ def translated(floating: tuple[str, ...], own: tuple[str, ...]) -> tuple[tuple[s
             raise _wrong(FLOATING, f"{address} is of IPv{version}, and the pod has no address of that family")
         pairs.append((address, by_family[version]))
     return tuple(pairs)
+
+
+def asked_beside(pod: Annotations, namespace: Annotations, addresses: tuple[str, ...], mac: str) -> tuple[str, ...]:
+    """The annotations that ask for something which a pod that got a warm address without being asked has not got."""
+    found = [PREFIX + name for name in (ADDRESSES, NO_IPAM, FLOATING, SOURCES) if pod.get(PREFIX + name)]
+    found += [PREFIX + name for name in POOLS.values() if pod.get(PREFIX + name) or namespace.get(PREFIX + name)]
+    if (asked := pod.get(PREFIX + MAC, "").strip().lower()) and asked.replace("-", ":") != mac:
+        found.append(PREFIX + MAC)
+    try:
+        families = _families(pod) or _families(namespace)
+    except CniError:
+        families = (0,)
+    if families and set(families) != {ip_address(address).version for address in addresses}:
+        found.append(PREFIX + FAMILIES)
+    return tuple(found)
 
 
 # --- annotations

@@ -143,7 +143,8 @@ def kernel(batches: list[list[Fact]], longest: int) -> Nftables:
                 if fact.value is None:
                     table.remove_endpoint(key)
                 else:
-                    table.set_endpoint(key, f"tor{key.namespace}{key.name}", (), fact.value.container)
+                    link = f"tor{key.namespace}{key.name}"
+                    table.set_endpoint(key, link, (), fact.value.container, sources=("0.0.0.0/0", "::/0"))
         settle(table, nft)
     return nft
 

@@ -4,7 +4,9 @@ as a container runtime runs it."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,13 +25,19 @@ from bus_schemas.subjects import ASSIGN, RELEASE, Rpc
 from chassis.errors import Unavailable
 from chassis.health import Health
 from services.node_dataplane import cni_server
+from services.node_dataplane.addressing import Addressing, OutageAdd
+from services.node_dataplane.closed_starts import ClosedStarts
 from services.node_dataplane.connections import Connections
 from services.node_dataplane.endpoint_store import EndpointStore
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
+from services.node_dataplane.outage import Reach
 from services.node_dataplane.pods import Pods
 from services.node_dataplane.reaper import Reaper
 from services.node_dataplane.routing import RouteTable
+from services.node_dataplane.take_overs import TakeOvers
+from services.node_dataplane.warm_pool import WarmPool
+from services.node_dataplane.wishes import Allowed
 from tests.support.netns import Namespace
 from tortie.cni import plugin
 
@@ -78,7 +86,7 @@ class PlayedIpam:
         if self.away:
             raise Unavailable("nobody answers")
         if rpc == ASSIGN:
-            return self.assign(message)
+            return self.assign(message) if message.takes_over is None else self.take_over(message)
         assert rpc == RELEASE
         return self.release(message)
 
@@ -94,6 +102,14 @@ class PlayedIpam:
         self.held[request.handle] = chosen
         return Assigned(addresses=chosen)
 
+    def take_over(self, request: AssignRequest) -> AssignReply:
+        self.requests.append(request)
+        assert request.takes_over is not None
+        addresses = self.held.pop(request.takes_over, self.held.get(request.handle, request.addresses))
+        assert addresses == request.addresses, "another address than the warm one"
+        self.held[request.handle] = addresses
+        return Assigned(addresses=addresses)
+
     def release(self, request: ReleaseRequest) -> Released:
         assert request.handle is not None
         return Released(addresses=self.held.pop(request.handle, ()))
@@ -106,7 +122,7 @@ class PlayedPolicy:
         self.plugged: dict[PodKey, Endpoint] = {}
         self.blocked = ""
 
-    def plug(self, endpoint: Endpoint) -> None:
+    def plug(self, endpoint: Endpoint, sources: tuple[str, ...] = ()) -> None:
         self.plugged[endpoint.pod] = endpoint
 
     def unplug(self, pod: PodKey) -> None:
@@ -147,6 +163,28 @@ class PlayedResources:
         return Pod(metadata=Metadata(name=pod.name, namespace=pod.namespace, annotations=self.annotations))
 
 
+class PlayedBus:
+    """There until it is taken away."""
+
+    def __init__(self) -> None:
+        self._here, self._gone = asyncio.Event(), asyncio.Event()
+        self._here.set()
+
+    async def connected(self) -> None:
+        await self._here.wait()
+
+    async def away(self) -> None:
+        await self._gone.wait()
+
+    def leave(self) -> None:
+        self._here.clear()
+        self._gone.set()
+
+    def come_back(self) -> None:
+        self._gone.clear()
+        self._here.set()
+
+
 @dataclass
 class VerbsNode:
     """The verbs with everything around them played; must be used inside the node's namespace."""
@@ -156,6 +194,13 @@ class VerbsNode:
     policy: PlayedPolicy = field(default_factory=PlayedPolicy)
     announcements: PlayedAnnouncements = field(default_factory=PlayedAnnouncements)
     resources: PlayedResources = field(default_factory=PlayedResources)
+    bus: PlayedBus = field(default_factory=PlayedBus)
+    health: Health = field(default_factory=Health)
+    allowed: Allowed = field(default_factory=Allowed)
+    told: list[tuple[str, str, str]] = field(default_factory=list)
+    """Events: what, object, message."""
+    warm_addresses: int = 0
+    outage_add: OutageAdd = "start-closed"
     obstacle: str = ""
     deadline_s: float = 10.0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -164,6 +209,9 @@ class VerbsNode:
     pods: Pods = field(init=False)
     routes: RouteTable = field(init=False)
     links: PodLinks = field(init=False)
+    warm_pool: WarmPool = field(init=False)
+    take_overs: TakeOvers = field(init=False)
+    closed_starts: ClosedStarts = field(init=False)
 
     @property
     def socket(self) -> str:
@@ -183,8 +231,45 @@ class VerbsNode:
         self.routes = RouteTable(netlink, index)
         reaper = Reaper(self.links)
         connections = Connections(Health())
-        self.pods = Pods(
+        reach = Reach(self.bus)
+        names = itertools.count()
+        self.warm_pool = WarmPool(
             NodeName("node1"),
+            self.store,
+            self.ipam,
+            self.routes,
+            self.health,
+            count=self.warm_addresses,
+            idle_s=math.inf,
+            forget=connections.forget,
+            debts=lambda: None,
+            changed=lambda: None,
+            name=lambda: str(next(names)),
+        )
+        self.take_overs = TakeOvers(
+            NodeName("node1"), self.store, self.ipam, self.health, lambda: None, lambda *event: self.told.append(event)
+        )
+        self.closed_starts = ClosedStarts(
+            self.store,
+            self.resources,
+            self.policy,
+            self.announcements,
+            self.health,
+            lambda: None,
+            lambda *event: self.told.append(event),
+        )
+        addressing = Addressing(
+            NodeName("node1"),
+            store=self.store,
+            bus=self.ipam,
+            reach=reach,
+            resources=self.resources,
+            warm=self.warm_pool,
+            allowed=lambda: self.allowed,
+            mtu=lambda: 1450,
+            outage_add=self.outage_add,
+        )
+        self.pods = Pods(
             store=self.store,
             links=self.links,
             reaper=reaper,
@@ -192,20 +277,34 @@ class VerbsNode:
             connections=connections,
             policy=self.policy,
             announcements=self.announcements,
-            bus=self.ipam,
-            resources=self.resources,
+            addressing=addressing,
+            reach=reach,
+            closed=self.closed_starts,
             debts=lambda: None,
-            mtu=lambda: 1450,
+            take_overs=self.take_overs.mark,
             ready=self.ready.wait,
             obstacle=lambda: self.obstacle,
             deadline_s=self.deadline_s,
+            outage_add=self.outage_add,
         )
+        self.warm_pool.adopt()
+        self.closed_starts.adopt()
         try:
             async with asyncio.TaskGroup() as tasks:
-                reaping = tasks.create_task(reaper.run())
+                running = [
+                    tasks.create_task(task)
+                    for task in (
+                        reaper.run(),
+                        reach.run(),
+                        self.warm_pool.run(),
+                        self.take_overs.run(addressing.handles),
+                        self.closed_starts.run(),
+                    )
+                ]
                 async with cni_server.serve(self.socket, self.pods.handle):
                     yield
-                reaping.cancel()
+                for task in running:
+                    task.cancel()
         finally:
             netlink.close()
             connections.close()

@@ -49,6 +49,8 @@ MASQUERADE4 = "masquerade_pools4"
 MASQUERADE6 = "masquerade_pools6"
 POOLS4 = "pools4"
 POOLS6 = "pools6"
+FOREIGN_SOURCES = "foreign_sources"
+"""The chain of `foreign_sources`."""
 
 SETS: dict[str, SetSpec] = {
     FROM: SetSpec(DISPATCH, "pod link: egress rules of its pod"),
@@ -94,7 +96,7 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     """For traffic from a pod to this node that the pod's policy allows. An accept is not final over other tables of the
     host, so it and `return` are the same."""
     spoofing: bool = False
-    """Pods may send from any address."""
+    """Pods may send from the networks that they ask for (workloadSourceSpoofing Any); see `foreign_sources`."""
     log_prefix: str = "calico-packet"
     log_limit: str = ""
     """Of each rule that logs, `<n>/<unit> burst <n> packets`; empty: as often as a packet comes."""
@@ -175,14 +177,15 @@ def _guard(node: NodeRules) -> tuple[str, ...]:
     lines = []
     if node.vxlan_port is not None and not node.allow_vxlan_from_workloads:
         lines.append(f"udp dport {node.vxlan_port} {_drop('vxlan_from_pod')}")
-    if not node.spoofing:
-        lines += [
-            f"iifname . ip saddr @{POD_SOURCES4} accept",
-            f"iifname . ip6 saddr @{POD_SOURCES6} accept",
-            "ip6 saddr fe80::/10 accept",  # Never forwarded: only the node itself hears it.
-            f"ip6 saddr :: icmpv6 type {_ND} accept",
-            _drop("spoofed"),
-        ]
+    lines += [
+        f"iifname . ip saddr @{POD_SOURCES4} accept",
+        f"iifname . ip6 saddr @{POD_SOURCES6} accept",
+        "ip6 saddr fe80::/10 accept",  # Never forwarded: only the node itself hears it.
+        f"ip6 saddr :: icmpv6 type {_ND} accept",
+    ]
+    if node.spoofing:
+        lines.append(f"jump {FOREIGN_SOURCES}")
+    lines.append(_drop("spoofed"))
     return tuple(lines)
 
 

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from bus_schemas.ids import DirectionId, GroupId, PodKey, RulesId
 from bus_schemas.policy import Attachment, Direction, Group, HostAttachment, Rule, Rules
 from bus_schemas.subjects import ATTACHMENT, DIRECTION, GROUP, HOST_ATTACHMENT, RULES, Fact
-from services.node_dataplane.nft import frame, host
+from services.node_dataplane.nft import floating, foreign_sources, frame, host
 from services.node_dataplane.nft.attribution import GUARDS, Claims, Counted, Denial
 from services.node_dataplane.nft.chains import Chain, endpoint_chains
 from services.node_dataplane.nft.directions import Directions
@@ -105,6 +105,8 @@ class _Endpoint:
     link: str
     addresses: tuple[str, ...]
     container: str
+    floating: tuple[tuple[str, str], ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 class _Structure(NamedTuple):
@@ -195,9 +197,19 @@ class PolicyTable:
 
     # --- facts
 
-    def set_endpoint(self, pod: PodKey, link: str, addresses: tuple[str, ...], container: str) -> None:
-        """The pod is plugged in: its addresses may be sent from, and its policy is wanted."""
-        endpoint = _Endpoint(link, addresses, container)
+    def set_endpoint(
+        self,
+        pod: PodKey,
+        link: str,
+        addresses: tuple[str, ...],
+        container: str,
+        *,
+        floating: tuple[tuple[str, str], ...] = (),
+        sources: tuple[str, ...] = (),
+    ) -> None:
+        """The pod is plugged in: its addresses may be sent from, and its policy is wanted. `floating` as in
+        `Endpoint.floating`; `sources`: CIDRs, see `foreign_sources`."""
+        endpoint = _Endpoint(link, addresses, container, floating, sources)
         before = self._endpoints.get(pod)
         if endpoint == before:
             return
@@ -207,12 +219,14 @@ class PolicyTable:
         for name, key in _sources(endpoint):
             self._ruleset.put(name, key)
         self._stale_pods.add(pod)
+        self._translate(before, endpoint)
 
     def remove_endpoint(self, pod: PodKey) -> None:
         endpoint = self._endpoints.pop(pod, None)
         if endpoint is not None:
             self._withdraw(endpoint)
             self._stale_pods.add(pod)
+            self._translate(endpoint)
 
     def set_devices(self, devices: Devices) -> bool:
         """The node's own devices with their addresses; whether that is news for any host endpoint."""
@@ -674,6 +688,20 @@ class PolicyTable:
             self._ruleset.guard_counter(guard)
         for name, keys in frame.members(self._node).items():
             self._ruleset.fill(name, dict.fromkeys(keys, ""))
+        self._particular()
+
+    def _translate(self, *changed: _Endpoint | None) -> None:
+        if any(endpoint is not None and (endpoint.floating or endpoint.sources) for endpoint in changed):
+            self._particular()
+
+    def _particular(self) -> None:
+        """What few pods have: floating addresses, sources that are not their own."""
+        pods = self._endpoints.values()
+        self._place("floating", floating.chains((pair for pod in pods for pair in pod.floating), self._node))
+        self._place(
+            "foreign sources",
+            foreign_sources.chains(((pod.link, pod.sources) for pod in pods if pod.sources), self._node),
+        )
 
     # --- the report
 
@@ -692,7 +720,7 @@ class PolicyTable:
 
 def _sources(endpoint: _Endpoint) -> Iterator[tuple[str, bytes]]:
     link = link_key(endpoint.link)
-    for address in endpoint.addresses:
+    for address in (*endpoint.addresses, *(address for address, _ in endpoint.floating)):
         key = address_key(address)
         yield (frame.POD_SOURCES4 if len(key) == 4 else frame.POD_SOURCES6), link + key
 
