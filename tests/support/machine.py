@@ -1,8 +1,9 @@
 """A Linux machine of its own, for programs that know only one place for their things.
 
-A container runtime keeps its state in /run and /var/lib and reads /etc/cni and /opt/cni. Here such directories are memory
-that only the machine's processes see, and so are its processes and its network; the rest of the disk is the real one.
-When the machine ends, or the test does, however it does, the kernel kills every process in it and frees all of that.
+A container runtime keeps its state in /run and /var/lib and reads /etc/cni and /opt/cni. Here such directories are
+memory that only the machine's processes see; its processes and its network are its own, too, and the rest of the disk
+is the real one. When the machine ends, or the test does, however it does, the kernel kills every process in it and
+frees all of that.
 
     with namespaces(1) as (network,), Machine(network) as machine:
         machine.run("podman", "ps")

@@ -6,7 +6,6 @@ systemd, control groups of version 1, limits that cannot be raised) is a drop-in
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
