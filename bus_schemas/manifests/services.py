@@ -20,6 +20,7 @@ from bus_schemas.resources.services import (
 _ENVELOPE = Envelope(namespaced=True, unknown=Unknown.IGNORED)
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 _HEADLESS = "None"
+_IP_FAMILIES = ("IPv4", "IPv6")
 _FAMILIES = ("IPv4", "IPv6", "FQDN")
 
 
@@ -33,6 +34,9 @@ def service(document: Fields) -> Service:
     spec = ServiceSpec(
         type=fields.choice("type", _TYPES, "ClusterIP"),
         cluster_ips=tuple(map(address, many)),
+        load_balancer_class=fields.string("loadBalancerClass"),
+        load_balancer_ip=fields.read("loadBalancerIP", lambda at: address(at) if at.value else "", ""),
+        ip_families=tuple(at.choice(_IP_FAMILIES) for at in fields.items("ipFamilies")),
         external_ips=tuple(address(at) for at in fields.items("externalIPs")),
         selector=fields.maybe("selector", label_map) or {},
         ports=tuple(_service_port(at.fields()) for at in fields.items("ports")),

@@ -4,9 +4,10 @@
             EVENTS                               streamed to whoever subscribes
     writes  DESIRED                              by compare-and-swap, one atomic batch a request
             EVENTS, STATUS
+    asks    rpc.ipam.release                     when an operator gives an address back
 
     request -> http (what was asked) -> core.decide (pure: accept or refuse, which writes) -> store (commit) -> answer
 
 `kinds` knows the words for kinds, `labels` the label selector of lists, `watch` the differences that a watcher sees,
-`views` the reports about addresses and components.
+`views` the reports about components, `ipam_views` those about addresses, `split` one pool into several.
 """

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from bus_schemas.ipam import ServiceAddresses
 from bus_schemas.manifests import Fault, Read, Rejected, to_manifest
 from bus_schemas.policy import PolicyStatus
 from chassis.errors import Conflict, Unavailable
@@ -39,12 +40,25 @@ class Problem(Exception):
         self.faults = list(faults)
 
 
-def document(stored: Stored, status: PolicyStatus | None = None) -> dict[str, Any]:
-    """The manifest of a stored resource, with its resourceVersion and what the compiler says of it."""
+def document(
+    stored: Stored, status: PolicyStatus | None = None, given: ServiceAddresses | None = None
+) -> dict[str, Any]:
+    """The manifest of a stored resource, with its resourceVersion, what the compiler says of it, and the addresses that
+    a Service of type LoadBalancer was given."""
     manifest = to_manifest(stored.resource)
     if status is not None:
         manifest["status"] = {"faults": list(status.faults)}
+    if given is not None:
+        manifest["status"] = _load_balancer(given)
     return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": str(stored.sequence)}}
+
+
+def _load_balancer(given: ServiceAddresses) -> dict[str, Any]:
+    """core/v1 ServiceStatus."""
+    status: dict[str, Any] = {"loadBalancer": {"ingress": [{"ip": ip} for ip in given.addresses]}}
+    if given.reason:
+        status["conditions"] = [{"type": "AddressesAssigned", "status": "False", "message": given.reason}]
+    return status
 
 
 @web.middleware
@@ -112,6 +126,14 @@ def invalid(error: str, faults: Iterable[Fault], documents: Iterable[Read]) -> P
 
 def _said_to_be(document: Read) -> str:
     return document.display if isinstance(document, Rejected) else document.resource.display
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """Whether a parameter of the query is true; absent is false."""
+    value = request.query.get(name, "false").lower()
+    if value not in ("true", "false", "1", "0", ""):
+        raise Problem(HTTPStatus.BAD_REQUEST, f"{name} is true or false, not {value}")
+    return value not in ("false", "0")
 
 
 def encode(value: Any) -> bytes:

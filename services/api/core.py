@@ -18,29 +18,37 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from bus_schemas.endpoints import Endpoint
-from bus_schemas.ipam import Block, Handle
+from bus_schemas.ipam import Affinity, Block, Candidate, Epoch, Handle, Holding, ServiceAddresses
 from bus_schemas.manifests import Accepted, Fault, Read, Rejected, validate_against
 from bus_schemas.policy import Hits, PolicyStatus
-from bus_schemas.resources import KINDS, Resource
+from bus_schemas.resources import KINDS, IPPool, Resource, Service
 from bus_schemas.status import Status
 from bus_schemas.subjects import (
+    AFFINITY,
     BLOCK,
+    CANDIDATE,
     DESIRED,
     ENDPOINT,
+    EPOCH,
     HANDLE,
     HITS,
+    HOLDING,
     POLICY_STATUS,
+    SERVICE_ADDRESSES,
     STATUS,
     Fact,
     Family,
     Key,
+    family_of,
 )
 from services.api.advice import advice
 from services.api.dependants import Beside, dependants
 from services.api.kinds import Kind
+from services.api.split import CannotSplit, asking_by_name, split
 from services.api.standing import why_kept
 
-READS: tuple[Family[Any], ...] = (*DESIRED.values(), BLOCK, HANDLE, ENDPOINT, STATUS, HITS, POLICY_STATUS)
+ADDRESSES = (BLOCK, AFFINITY, HANDLE, EPOCH, CANDIDATE, SERVICE_ADDRESSES, HOLDING)
+READS: tuple[Family[Any], ...] = (*DESIRED.values(), *ADDRESSES, ENDPOINT, STATUS, HITS, POLICY_STATUS)
 
 MAX_WRITES = 1000
 """Changed objects of one request: what the bus takes as one atomic batch."""
@@ -125,14 +133,34 @@ class Delete:
     only_if: int | None = None
 
 
-Request = Apply | Put | Delete
+@dataclass(frozen=True)
+class Split:
+    """Replace a pool by `count` pools of equal size that are the same otherwise."""
+
+    pool: str
+    count: int
+
+
+Request = Apply | Put | Delete | Split
 Current = Callable[[Kind, tuple[str, str]], Fact]
 
 
 class Core:
     def __init__(self) -> None:
         self.blocks: dict[str, Block] = {}
+        self.affinities: dict[tuple[str, str], Affinity] = {}
+        """By (node, CIDR)."""
         self.handles: dict[str, Handle] = {}
+        self.epochs: dict[str, Epoch] = {}
+        """The one under the empty name."""
+        self.candidates: dict[str, Candidate] = {}
+        """By handle."""
+        self.service_addresses: dict[tuple[str, str], ServiceAddresses] = {}
+        """By (namespace, name)."""
+        self.holdings: dict[str, Holding] = {}
+        """By node."""
+        self.unreadable: dict[tuple[Family[Any], Key], str] = {}
+        """Keys of which the last message cannot be read, and why; what they held before is still here."""
         self.endpoints: dict[tuple[str, str, str], Endpoint] = {}
         """By (node, namespace, name)."""
         self.statuses: dict[tuple[str, str], Status] = {}
@@ -146,23 +174,33 @@ class Core:
         self._desired: dict[Kind, dict[tuple[str, str], Stored]] = {kind: {} for kind in KINDS.values()}
         self._kinds: dict[Family[Any], Kind] = {DESIRED[kind]: kind for kind in KINDS.values()}
         self._views: dict[Family[Any], dict[Any, Any]] = {BLOCK: self.blocks, HANDLE: self.handles}
+        self._views |= {AFFINITY: self.affinities, EPOCH: self.epochs, CANDIDATE: self.candidates}
+        self._views |= {SERVICE_ADDRESSES: self.service_addresses, HOLDING: self.holdings}
         self._views |= {ENDPOINT: self.endpoints, STATUS: self.statuses, HITS: self.hits}
         self._views |= {POLICY_STATUS: self.policy_statuses}
 
     # --- the mirror
 
     def apply(self, fact: Fact) -> None:
+        if self.unreadable:
+            self.unreadable.pop((fact.family, fact.key), None)
         kind = self._kinds.get(fact.family)
         if kind is not None:
             self._apply_desired(kind, (fact.key[0], fact.key[1]), fact)
         elif (view := self._views.get(fact.family)) is not None:
-            key = fact.key if len(fact.key) > 1 else fact.key[0]
+            key = fact.key if len(fact.key) > 1 else "".join(fact.key)
             if fact.family == ENDPOINT:
                 self._own(self.endpoints.get((fact.key[0], fact.key[1], fact.key[2])), fact.value)
             if fact.value is None:
                 view.pop(key, None)
             else:
                 view[key] = fact.value
+
+    def cannot_read(self, subject: str, reason: str) -> None:
+        """What lies under the subject is no message of its family."""
+        found = family_of(subject, READS)
+        if found is not None:
+            self.unreadable[found] = reason
 
     def _apply_desired(self, kind: Kind, key: tuple[str, str], fact: Fact) -> None:
         if fact.value is None:
@@ -194,6 +232,10 @@ class Core:
     def resource(self, kind: Kind, key: tuple[str, str]) -> Stored | None:
         return self._desired[kind].get(key)
 
+    def addresses_of(self, resource: Resource) -> ServiceAddresses | None:
+        """What address management gave a Service, or why it did not."""
+        return self.service_addresses.get(resource.key) if isinstance(resource, Service) else None
+
     def policy_status(self, resource: Resource) -> PolicyStatus | None:
         return self.policy_statuses.get((resource.TOKEN, *resource.key))
 
@@ -215,6 +257,8 @@ class Core:
 
         if isinstance(request, Delete):
             decision = self._decide_delete(request, current)
+        elif isinstance(request, Split):
+            decision = self._decide_split(request, stamp, current)
         elif isinstance(request, Put):
             decision = self._decide_put(request, stamp, current)
         else:
@@ -277,6 +321,27 @@ class Core:
             results.append(Result(kind, key, "deleted", tuple(dependants(before.value, beside))))
             writes.append(Write(kind, key, None, before.sequence))
         writes.sort(key=lambda write: _ORDER[write.kind], reverse=True)
+        return Planned(tuple(results), tuple(writes))
+
+    def _decide_split(self, request: Split, stamp: Stamp, current: Current) -> Decision:
+        """The parts are written before the pool goes: whoever reads along finds a pool around every block."""
+        before = current(IPPool, ("", request.pool))
+        if before.value is None:
+            return Refused("missing", f"{_display(IPPool, ('', request.pool))} does not exist")
+        try:
+            parts = split(before.value, request.count)
+        except CannotSplit as error:
+            return Refused("conflict", str(error))
+        results, writes = [], []
+        for part in parts:
+            result, write = _store(Accepted(part), stamp, current)
+            if result.outcome != "created":
+                return Refused("conflict", f"{part.display} exists already: rename or delete it first")
+            results.append(result)
+            writes += [write] if write is not None else []
+        warnings = tuple(asking_by_name(request.pool, self._everything()))
+        results.append(Result(IPPool, before.value.key, "deleted", warnings))
+        writes.append(Write(IPPool, before.value.key, None, before.sequence))
         return Planned(tuple(results), tuple(writes))
 
     def _conflicts(self, accepted: Sequence[Accepted]) -> Iterator[Fault]:

@@ -19,9 +19,10 @@ from bus_schemas.resources import KINDS
 from chassis.bus import Bus
 from chassis.tail import LOOK_BACK
 from services.api import compiled, explain, labels, log, views
-from services.api.answers import BODY_LIMIT, Handler, Problem, as_json, decided, document, encode, invalid, json
+from services.api.answers import BODY_LIMIT, Handler, Problem, as_json, decided, document, encode, flag, invalid, json
 from services.api.core import Apply, Delete, Planned, Put, Stored
 from services.api.hits import hits
+from services.api.ipam_http import IpamRest
 from services.api.kinds import Kind, kinds_named, unknown_kind
 from services.api.sse import EventStream
 from services.api.store import Store
@@ -34,6 +35,7 @@ class Rest:
         self._store = store
         self._bus = bus
         self._stopping = stopping
+        self._addresses = IpamRest(store, bus)
 
     def routes(self) -> list[tuple[str, str, Handler, str]]:
         """(method, path, handler, what it is for): the index page, and the order of matching."""
@@ -42,7 +44,7 @@ class Rest:
             ("POST", "/v1/apply", self.apply, "create or replace all documents of the body, or none; ?dryRun=true"),
             ("POST", "/v1/validate", self.validate, "what apply would refuse or change; nothing is written"),
             ("POST", "/v1/delete", self.delete_documents, "delete what the documents of the body name; absent is fine"),
-            ("GET", "/v1/ipam", self.ipam, "pools, blocks and how full they are; ?ip=ADDRESS: who holds it"),
+            *self._addresses.routes(),
             (
                 "GET",
                 "/v1/events",
@@ -99,13 +101,14 @@ class Rest:
             return here and selected(resource.metadata.labels)
 
         stale = self._store.readable()
-        if _flag(request, "watch"):
+        if flag(request, "watch"):
             return await self._watch(request, kinds, wanted)
         found = [s for kind in kinds for s in self._store.core.resources(kind) if wanted(kind, s.resource)]
         return json({"apiVersion": "v1", "kind": "List", "items": [self._document(stored) for stored in found]}, stale)
 
     def _document(self, stored: Stored) -> dict[str, Any]:
-        return document(stored, self._store.core.policy_status(stored.resource))
+        core = self._store.core
+        return document(stored, core.policy_status(stored.resource), core.addresses_of(stored.resource))
 
     async def _watch(self, request: web.Request, kinds: Sequence[Kind], wanted: Any) -> web.StreamResponse:
         with self._store.watching(kinds, wanted) as watcher:
@@ -114,7 +117,7 @@ class Rest:
                 while await stream.woken(watcher.woken):
                     watcher.woken.clear()
                     for told in watcher.watch.take():
-                        await stream.send(told.event, encode(document(told.object)))
+                        await stream.send(told.event, encode(self._document(told.object)))
                     if not synced:
                         await stream.send("SYNC", b"{}")
                         synced = True
@@ -126,16 +129,6 @@ class Rest:
         stored = self._store.core.resource(kind, key)
         assert stored is not None
         return json(self._document(stored), stale, etag=stored.sequence)
-
-    async def ipam(self, request: web.Request) -> web.Response:
-        stale = self._store.readable()
-        ip = request.query.get("ip")
-        if ip is None:
-            return json(views.ipam(self._store.core), stale)
-        try:
-            return json({"address": views.address(self._store.core, ip)}, stale)
-        except ValueError as error:
-            raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         domains = {domain for text in request.query.getall("domain", []) for domain in text.split(",") if domain}
@@ -180,7 +173,7 @@ class Rest:
 
     async def apply(self, request: web.Request) -> web.Response:
         documents = await _documents(request)
-        dry_run = _flag(request, "dryRun")
+        dry_run = flag(request, "dryRun")
         return decided(await self._store.commit(Apply(documents), dry_run=dry_run), documents, dry_run=dry_run)
 
     async def validate(self, request: web.Request) -> web.Response:
@@ -271,13 +264,6 @@ def _condition(request: web.Request) -> int | None:
     if not version.isdecimal() or int(version) == 0:
         raise Problem(HTTPStatus.BAD_REQUEST, f"If-Match: {match} is not a resourceVersion")
     return int(version)
-
-
-def _flag(request: web.Request, name: str) -> bool:
-    value = request.query.get(name, "false").lower()
-    if value not in ("true", "false", "1", "0", ""):
-        raise Problem(HTTPStatus.BAD_REQUEST, f"{name} is true or false, not {value}")
-    return value not in ("false", "0")
 
 
 async def _documents(request: web.Request) -> Sequence[Read]:

@@ -72,6 +72,8 @@ class Store:
                         self._tell(kind, (fact.key[0], fact.key[1]))
                 for fact in batch.lost:
                     self._lose(fact)
+                for unreadable in batch.unreadable:
+                    self.core.cannot_read(unreadable.subject, str(unreadable))
                 if batch.in_sync and not self._in_sync:
                     self._in_sync = True
                     self._health.ok("mirror")
