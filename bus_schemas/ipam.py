@@ -255,11 +255,14 @@ class Candidate(Message, tag="candidate/1", frozen=True, kw_only=True):
     namespace: str = ""
     pod: str = ""
     addresses: tuple[str, ...] = ()
+    sequences: tuple[int, ...] = ()
+    """Of the handle as it was seen: given anew, it is another candidate."""
     reason: str
-    """Why it is one, in words."""
+    """Why it is one, and what it waits for, in words."""
     since: float
-    """Unix time in seconds of the first observation."""
+    """Unix time in seconds of the first observation that counts."""
     observations: int = 1
+    """Looks that count: the node's word was current. Counted up to as many as it takes."""
     due: float
     """Unix time in seconds before which nothing is released."""
 
