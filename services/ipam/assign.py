@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from bus_schemas.ids import NodeName
 from bus_schemas.ipam import USES, AffinityState, Assigned, AssignReply, AssignRequest, Handle, Refused
 from services.ipam import reasons
@@ -92,12 +94,19 @@ def _any(draft: Draft, desired: Desired, limits: Limits, request: AssignRequest)
     if not set(request.families) <= {4, 6}:
         return [Refused(reason=f"families {request.families} are not among 4 and 6")]
     pools: list[Pool] = list(desired.pod_cidrs(request.node))
+    unnamed: list[Pool] = []
     if not request.from_pod_cidr:
         pools, unknown = wanted(desired.pools, request.pools)
         if unknown:
             return [Refused(reason=reasons.unknown_pools(unknown, desired))]
+        # Who names pools of one family chose nothing for the other.
+        left = set(request.families).difference(pool.family for pool in pools)
+        unnamed = [pool for _, pool in sorted(desired.pools.items()) if request.pools and pool.family in left]
     labels, namespace = desired.labels(request.node) or {}, desired.namespace(request.namespace)
+    choice = msgspec.structs.replace(request, pools=()) if unnamed else request
     denials = {pool: denial(pool, request, node=labels, namespace=namespace) for pool in pools}
+    denials |= {pool: denial(pool, choice, node=labels, namespace=namespace) for pool in unnamed}
+    pools = [*pools, *unnamed]
     serving = [pool for pool in pools if denials[pool] is None]
     families = tuple(dict.fromkeys(request.families)) or tuple(sorted({pool.family for pool in serving}))
     if not families:

@@ -33,6 +33,7 @@ from services.ipam.commits import Commits
 from services.ipam.core import READS, WRITES, Core, Decision, Reply, Request, stands
 from services.ipam.duties import Duties, Duty
 from services.ipam.limits import Limits
+from services.ipam.load_balancer import LoadBalancer
 from services.ipam.settings import Settings
 
 REQUESTS_AT_ONCE = 256
@@ -41,6 +42,8 @@ MAX_WAITING = 10_000
 """Requests that may wait for one node; more are told that it is busy."""
 FAULTS_SHOWN = 5
 SOON_S = 0.05
+SILENT_SERVICE_S = 900.0
+"""So long does a Service that nobody speaks of keep its addresses; one that was deleted gives them back at once."""
 
 NOT_IN_SYNC = "ipam has not yet read its pools and blocks"
 
@@ -82,6 +85,7 @@ class Allocator:
         self._commits = Commits(bus, tasks)
         self._tending = Pacer(min_s=0.05, max_s=1.0, retry_s=1.0)
         self._alarm: asyncio.TimerHandle | None = None
+        self.load_balancer = LoadBalancer(bus, self.core, self.answer, grace_s=SILENT_SERVICE_S, now=now)
         health.fail("ipam", NOT_IN_SYNC)
 
     # --- what is so
@@ -294,7 +298,7 @@ def _reply(waiting: _Waiting, reply: Reply) -> None:
 
 def _duties(allocator: Allocator) -> dict[str, Duty]:
     """What one replica does on behalf of all, by name."""
-    return {}
+    return {"load balancer": allocator.load_balancer.run}
 
 
 async def serve(context: Context[Settings]) -> None:
