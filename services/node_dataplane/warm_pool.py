@@ -107,6 +107,11 @@ class WarmPool:
                 yield Held(handle=kept.handle, addresses=kept.addresses, use="warm")
 
     @property
+    def ready(self) -> int:
+        """How many can be taken."""
+        return len(self._ready)
+
+    @property
     def stocked(self) -> bool:
         """A pod that asks for nothing in particular would get an address at once."""
         return self.fits(Wishes(), None)

@@ -253,6 +253,9 @@ def test_a_pod_cannot_speak_with_anothers_address(lab: Lab) -> None:
     assert lab.dropped("spoofed")
     lab.table.set_node(NodeRules(spoofing=True))
     lab.settle()
+    assert udp(lab.a, receiver, B, 53, source="10.244.0.99", wait_s=REFUSED_S) is None, "it did not ask for it"
+    plug(lab.table, "a", A, A6, sources=("10.244.0.64/26",))
+    lab.settle()
     assert udp(lab.a, receiver, B, 53, source="10.244.0.99") == "10.244.0.99"
 
 

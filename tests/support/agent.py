@@ -39,6 +39,7 @@ from services.node_dataplane.take_overs import TakeOvers
 from services.node_dataplane.warm_pool import WarmPool
 from services.node_dataplane.wishes import Allowed
 from tests.support.netns import Namespace
+from tests.support.waiting import eventually
 from tortie.cni import plugin
 
 CONF: dict[str, Any] = {"cniVersion": "1.0.0", "name": "k8s-pod-network", "type": "tortie"}
@@ -129,8 +130,7 @@ class PlayedPolicy:
         self.plugged.pop(pod, None)
 
     async def in_place(self, endpoint: Endpoint) -> None:
-        if self.blocked:
-            await asyncio.Event().wait()
+        await eventually(lambda: not self.blocked)
 
     def obstacle(self, pod: PodKey) -> str:
         return self.blocked
@@ -148,18 +148,23 @@ class PlayedAnnouncements:
 
 
 class PlayedResources:
-    """Every pod exists, with these annotations; or none does yet."""
+    """Every pod exists, with these annotations; or none does until they `appear`."""
 
     def __init__(self) -> None:
         self.annotations: dict[str, str] = {}
         self.missing = False
+        self._appeared = asyncio.Event()
+
+    def appear(self) -> None:
+        self.missing = False
+        self._appeared.set()
 
     async def read(self, kind: type[Any], namespace: str, name: str) -> Any:
         return None
 
     async def await_pod(self, pod: PodKey, accept: Callable[[Pod], bool]) -> Pod:
         if self.missing:
-            await asyncio.Event().wait()
+            await self._appeared.wait()
         return Pod(metadata=Metadata(name=pod.name, namespace=pod.namespace, annotations=self.annotations))
 
 

@@ -23,8 +23,15 @@ def link(name: str) -> str:
     return f"tor{name}"
 
 
-def plug(table: PolicyTable, name: str, *addresses: str, container: str = "c1") -> None:
-    table.set_endpoint(pod(name), link(name), addresses, container)
+def plug(
+    table: PolicyTable,
+    name: str,
+    *addresses: str,
+    container: str = "c1",
+    floating: tuple[tuple[str, str], ...] = (),
+    sources: tuple[str, ...] = (),
+) -> None:
+    table.set_endpoint(pod(name), link(name), addresses, container, floating=floating, sources=sources)
 
 
 def group(id_: str, *members: str, segment: int = 0, segments: int = 1) -> Fact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.node_dataplane.nft.table import NodeRules, PolicyTable
@@ -32,12 +33,12 @@ SETTINGS = NodeRules(
 )
 
 
-def kernel(node: NodeRules = SETTINGS) -> Nftables:
+def kernel(node: NodeRules = SETTINGS, sources: tuple[str, ...] = ()) -> Nftables:
     """One pod that everything is allowed to."""
     table, kernel = PolicyTable(), Nftables()
     settle(table, kernel)
     table.set_node(node)
-    plug(table, "a", POD, POD6)
+    plug(table, "a", POD, POD6, sources=sources)
     tell(table, attach("a"))
     settle(table, kernel)
     fresh = Nftables()
@@ -59,7 +60,19 @@ def from_pod(nft: Nftables, source: str, destination: str, protocol: int = TCP, 
 def test_a_pod_sends_from_its_own_addresses(source: str, *, genuine: bool) -> None:
     destination = "fd05::1" if ":" in source else "1.1.1.1"
     assert from_pod(kernel(), source, destination).accepted is genuine
-    assert from_pod(changed(spoofing=True), source, destination).accepted
+    assert from_pod(changed(spoofing=True), source, destination).accepted is genuine
+
+
+@pytest.mark.parametrize(
+    ("source", "heard"),
+    [("10.1.2.3", True), ("10.2.2.3", False), (POD, True), ("fd00::2", True), ("10.244.0.2", False)],
+)
+def test_a_pod_sends_from_what_it_asks_for_where_that_is_allowed(source: str, *, heard: bool) -> None:
+    destination = "fd05::1" if ":" in source else "1.1.1.1"
+    sources = ("10.1.0.0/16", "::/0")
+    node = msgspec.structs.replace(SETTINGS, spoofing=True)
+    assert from_pod(kernel(node, sources), source, destination).accepted is heard
+    assert from_pod(kernel(SETTINGS, sources), source, destination).accepted is (source == POD)
 
 
 @pytest.mark.parametrize(
