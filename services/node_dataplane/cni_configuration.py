@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from services.node_dataplane import cni_results
 from services.node_dataplane.cni_errors import CniError, Code
+from services.node_dataplane.cni_results import Previous
 
 _NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _OURS = ("", "calico-ipam", "tortie-ipam")
@@ -58,8 +60,8 @@ class Config:
     """`args.cni.labels`: of a pod that no Pod resource describes."""
     attachments: frozenset[tuple[str, str]] = frozenset()
     """`cni.dev/valid-attachments` of GC: (container, interface)."""
-    previous: tuple[str, ...] | None = None
-    """Plain addresses of prevResult."""
+    previous: Previous | None = None
+    """`prevResult`."""
 
 
 def read(raw: dict[str, Any], version: str, command: str) -> Config:
@@ -72,7 +74,7 @@ def read(raw: dict[str, Any], version: str, command: str) -> Config:
         name=name,
         labels=_labels(raw),
         attachments=_attachments(raw) if command == "GC" else frozenset(),
-        previous=_previous(raw),
+        previous=cni_results.previous(raw.get("prevResult")),
     )
     if command in ("DEL", "GC"):
         return common  # A pod goes whatever the configuration asks of those that come.
@@ -206,7 +208,7 @@ def _annotations(raw: dict[str, Any]) -> dict[str, str] | None:
     return told
 
 
-# --- the convention of https://www.cni.dev/docs/conventions/, and the results of others
+# --- the convention of https://www.cni.dev/docs/conventions/
 
 
 def _labels(raw: dict[str, Any]) -> dict[str, str] | None:
@@ -228,16 +230,6 @@ def _attachments(raw: dict[str, Any]) -> frozenset[tuple[str, str]]:
         return frozenset((str(row["containerID"]), str(row["ifname"])) for row in rows)
     except (TypeError, KeyError) as error:
         raise _invalid("cni.dev/valid-attachments is not a list of objects with containerID and ifname") from error
-
-
-def _previous(raw: dict[str, Any]) -> tuple[str, ...] | None:
-    result = raw.get("prevResult")
-    if result is None:
-        return None
-    try:
-        return tuple(str(row["address"]).partition("/")[0] for row in result.get("ips", ()))
-    except (AttributeError, TypeError, KeyError) as error:
-        raise CniError(Code.UNDECODABLE, "prevResult is not a CNI result") from error
 
 
 # --- values

@@ -1,13 +1,13 @@
 """The Container Network Interface's words: requests in, results and errors out. Pure.
 
-https://www.cni.dev/docs/spec/ for 1.1.0; the results of the older versions differ in `ips` (0.3 and 0.4 name the
-family in each). The plugin hands over its environment (`CNI_*`) and its standard input unread.
+https://www.cni.dev/docs/spec/ for 1.1.0; the configuration is read in `cni_configuration`, results are made in
+`cni_results`. The plugin hands over its environment (`CNI_*`) and its standard input unread.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 from services.node_dataplane import cni_configuration
 from services.node_dataplane.cni_configuration import Config
 from services.node_dataplane.cni_errors import CniError, Code
-from services.node_dataplane.links import GATEWAY4, GATEWAY6, NODE_MAC
+from services.node_dataplane.cni_results import result
 
 __all__ = ["COMMANDS", "VERSIONS", "Call", "CniError", "Code", "Config", "failure", "parse", "result", "versions"]
 
@@ -94,28 +94,6 @@ def _arguments(text: str) -> dict[str, str]:
 
 
 # --- answers
-
-
-def result(version: str, *, link: str, interface: str, netns: str, mac: str, mtu: int, addresses: Sequence[str]) -> str:
-    """The result of ADD, in the shape of `version`."""
-    ips = []
-    routes = []
-    for address in addresses:
-        six = ":" in address
-        row: dict[str, Any] = {
-            "address": f"{address}/{128 if six else 32}",
-            "gateway": GATEWAY6 if six else GATEWAY4,
-            "interface": 1,
-        }
-        if version < "1":
-            row["version"] = "6" if six else "4"
-        ips.append(row)
-        routes.append({"dst": "::/0" if six else "0.0.0.0/0", "gw": row["gateway"]})
-    near: dict[str, Any] = {"name": link, "mac": NODE_MAC}
-    far: dict[str, Any] = {"name": interface, "mac": mac, "sandbox": netns}
-    if version == "1.1.0":
-        near["mtu"] = far["mtu"] = mtu
-    return _text({"cniVersion": version, "interfaces": [near, far], "ips": ips, "routes": routes, "dns": {}})
 
 
 def versions(version: str) -> str:

@@ -226,6 +226,7 @@ class Pods:
             mac=plugged.mac,
             mtu=plugin.mtu,
             addresses=endpoint.addresses,
+            before=call.config.previous,
         )
 
     async def _without_policy(self, call: Call, plugin: Plugin) -> str:
@@ -305,7 +306,8 @@ class Pods:
             raise CniError(Code.CONTAINER_UNKNOWN, f"the container {call.container} has no {call.interface} from here")
         async with self._verbs.of(plugin.pod):
             endpoint = plugin.endpoint
-            missing = set(call.config.previous or ()) - set(endpoint.addresses)
+            before = call.config.previous
+            missing = set(before.addresses(call.interface) if before else ()) - set(endpoint.addresses)
             if missing:
                 raise CniError(
                     Code.CHECK_FAILED, f"prevResult names {', '.join(sorted(missing))}, which the pod does not have"
