@@ -162,9 +162,9 @@ async def test_ipam_show(tortie: Tortie) -> None:
     _, out, _ = await tortie("ipam show --show-configuration")
     assert all(word in out for word in ("PROPERTY", "strictAffinity", "AutoAllocateBlocks", "MaxBlocksPerHost"))
     _, out, _ = await tortie("ipam show --ip=10.244.0.69")
-    assert out.startswith("10.244.0.69 is in use: pod default/a on node node1\n")
+    assert out.startswith("IP 10.244.0.69 is in use\nHandle ID: cni.1\nActive Owner Attributes:\n")
     _, out, _ = await tortie("ipam show --ip=10.244.0.70")
-    assert out == ("10.244.0.70 is not assigned (block 10.244.0.64/26 of node node1, pool default-ipv4-ippool)\n")
+    assert out == ("IP 10.244.0.70 is not in use (block 10.244.0.64/26 of node node1, pool default-ipv4-ippool)\n")
     code, _, err = await tortie("ipam show --ip=nonsense")
     assert code == 1
     assert "nonsense" in err
