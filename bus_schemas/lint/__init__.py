@@ -1,7 +1,8 @@
 """Policies that are right as manifests and yet do not do what their author means. Pure.
 
     Landscape   what there is beside the policy: namespaces, pods, services, pools, tiers
-    lint        every check of `kubernetes`, `calico` and `hosts` that concerns a resource's kind -> Findings
+    lint        every check of `kubernetes`, `calico` and `hosts` that concerns a resource's kind, and `lockout`, which
+                concerns several together -> Findings
 
 A finding is made only where the author's mistake is evident; what may well be meant is let be. What asks for the
 cluster's pods is silent where the landscape is not a cluster's.
@@ -15,6 +16,7 @@ from typing import Any
 from bus_schemas.lint import calico, hosts, kubernetes
 from bus_schemas.lint.findings import Finding, Severity
 from bus_schemas.lint.landscape import Landscape
+from bus_schemas.lint.lockout import MATTERS, lockouts
 from bus_schemas.resources import (
     FelixConfiguration,
     GlobalNetworkPolicy,
@@ -24,7 +26,7 @@ from bus_schemas.resources import (
     Resource,
 )
 
-__all__ = ["CHECKS", "Finding", "Landscape", "Severity", "lint"]
+__all__ = ["CONCERNED", "Finding", "Landscape", "Severity", "lint", "lockouts", "of_one"]
 
 Check = Callable[[Any, Landscape], Iterator[Finding]]
 
@@ -36,7 +38,17 @@ CHECKS: dict[type[Resource], tuple[Check, ...]] = {
     FelixConfiguration: (hosts.no_failsafe,),
 }
 
+CONCERNED = frozenset({*CHECKS, *MATTERS})
+"""The kinds about which there can be a finding."""
+
 
 def lint(resources: Iterable[Resource], landscape: Landscape) -> list[Finding]:
-    """The findings about `resources` (which are part of the landscape), in their order."""
-    return [f for r in resources for check in CHECKS.get(type(r), ()) for f in check(r, landscape)]
+    """The findings about `resources`, which are part of the landscape."""
+    given = list(resources)
+    return [*(finding for resource in given for finding in of_one(resource, landscape)), *lockouts(given, landscape)]
+
+
+def of_one(resource: Resource, landscape: Landscape) -> Iterator[Finding]:
+    """Without those that concern several together."""
+    for check in CHECKS.get(type(resource), ()):
+        yield from check(resource, landscape)

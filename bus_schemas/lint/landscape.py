@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import TypeVar
 
 from bus_schemas.resources import (
+    BGPConfiguration,
     HostEndpoint,
     IPPool,
     Namespace,
@@ -99,6 +100,10 @@ class Landscape:
             for service in self.all(Service)
             for ip in service.spec.cluster_ips
         }
+
+    @cached_property
+    def speaks_bgp(self) -> bool:
+        return any(bgp.spec.node_to_node_mesh_enabled is not False for bgp in self.all(BGPConfiguration))
 
     @cached_property
     def hosts(self) -> tuple[HostEndpoint, ...]:

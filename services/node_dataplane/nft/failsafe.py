@@ -8,24 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
-from typing import Literal, NamedTuple
+from typing import Literal
 
-TCP, UDP, SCTP = 6, 17, 132
-PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP}
+from bus_schemas.failsafe import INBOUND, OUTBOUND, PROTOCOLS, Failsafe
+from bus_schemas.protocols import SCTP, TCP, UDP
 
-
-class Failsafe(NamedTuple):
-    protocol: int
-    port: int
-    net: str = ""
-    """Only with this CIDR at the far end; empty: with anybody."""
-
-
-_CONTROL = tuple(Failsafe(TCP, port) for port in (179, 2379, 2380, 5473, 6443, 6666, 6667))
-"""BGP, etcd, Typha, the API server, and what the platforms of old used: in both of Calico's lists."""
-INBOUND = (Failsafe(TCP, 22), Failsafe(UDP, 68), *_CONTROL)
-OUTBOUND = (Failsafe(UDP, 53), Failsafe(UDP, 67), *_CONTROL)
-"""What holds while the configuration names no list (FelixConfiguration, failsafe*HostPorts)."""
+__all__ = ["INBOUND", "OUTBOUND", "PROTOCOLS", "SCTP", "TCP", "UDP", "Failsafe"]
 
 End = Literal["sport", "dport"]
 Side = Literal["saddr", "daddr"]

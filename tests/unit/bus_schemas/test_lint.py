@@ -208,7 +208,8 @@ def test_no_failsafe_ports_matter_where_there_are_host_endpoints() -> None:
         "spec: {failsafeInboundHostPorts: []}}"
     )
     assert findings(felix) == {}
-    assert findings(felix, beside=f"---\n{host()}") == {"no-failsafe": "spec.failsafeInboundHostPorts"}
+    found = findings(felix, beside=f"---\n{host()}")
+    assert found == {"no-failsafe": "spec.failsafeInboundHostPorts", "locked-out": "spec"}
 
 
 def test_without_the_cluster_nobody_is_missed() -> None:
