@@ -102,6 +102,14 @@ def _service_ports(manifest: Manifest) -> str:
     return ",".join(_port(port) for port in (manifest.get("spec") or {}).get("ports") or ())
 
 
+def _external_ips(manifest: Manifest) -> str:
+    """As kubectl has it: what a load balancer gave, and what the Service brought along."""
+    spec = manifest.get("spec") or {}
+    ingress = ((manifest.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    found = [entry["ip"] for entry in ingress if "ip" in entry] + list(spec.get("externalIPs") or ())
+    return ",".join(found) or ("<pending>" if spec.get("type") == "LoadBalancer" else "<none>")
+
+
 def _port(port: Mapping[str, Any]) -> str:
     return f"{port.get('port', '*')}/{port.get('protocol', 'TCP')}"
 
@@ -135,6 +143,12 @@ _NODE: Column = ("NODE", _at("spec", "nodeName"))
 _IPS: Column = ("IPS", _pod_ips)
 _CREATED: Column = ("CREATED", _meta("creationTimestamp"))
 
+_SERVICE: tuple[Column, ...] = (
+    _NAME,
+    ("TYPE", _at("spec", "type", default="ClusterIP")),
+    ("CLUSTER-IP", _at("spec", "clusterIPs")),
+    ("EXTERNAL-IP", _external_ips),
+)
 _PRIORITY: Column = ("PRIORITY", _at("spec", "priority", default="<none>"))
 _PORTS: Column = ("PORTS", _service_ports)
 _RESERVED: Column = ("RESERVED-CIDRS", _at("spec", "reservedCIDRs"))
@@ -227,15 +241,8 @@ COLUMNS: dict[str, Columns] = {
         (_NAME, _ACTION), (_NAME, _ACTION, ("POD-SELECTOR", _pod_selector), _CREATED, _STATE)
     ),
     "service": Columns(
-        (_NAME, ("TYPE", _at("spec", "type", default="ClusterIP")), ("CLUSTER-IP", _at("spec", "clusterIPs")), _PORTS),
-        (
-            _NAME,
-            ("TYPE", _at("spec", "type", default="ClusterIP")),
-            ("CLUSTER-IP", _at("spec", "clusterIPs")),
-            ("EXTERNAL-IP", _at("spec", "externalIPs", default="<none>")),
-            _PORTS,
-            ("SELECTOR", _service_selector),
-        ),
+        (*_SERVICE, _PORTS),
+        (*_SERVICE, _PORTS, ("SELECTOR", _service_selector)),
     ),
     "endpointslice": Columns(
         (_NAME, ("ADDRESSTYPE", _at("addressType")), ("ENDPOINTS", _slice_addresses)),
