@@ -104,10 +104,9 @@ def _any(draft: Draft, desired: Desired, limits: Limits, request: AssignRequest)
         unnamed = [pool for _, pool in sorted(desired.pools.items()) if request.pools and pool.family in left]
     labels, namespace = desired.labels(request.node) or {}, desired.namespace(request.namespace)
     choice = msgspec.structs.replace(request, pools=()) if unnamed else request
-    denials = {pool: denial(pool, request, node=labels, namespace=namespace) for pool in pools}
-    denials |= {pool: denial(pool, choice, node=labels, namespace=namespace) for pool in unnamed}
-    pools = [*pools, *unnamed]
-    serving = [pool for pool in pools if denials[pool] is None]
+    denials = [(pool, denial(pool, request, node=labels, namespace=namespace)) for pool in pools]
+    denials += [(pool, denial(pool, choice, node=labels, namespace=namespace)) for pool in unnamed]
+    serving = [pool for pool, no in denials if no is None]
     families = tuple(dict.fromkeys(request.families)) or tuple(sorted({pool.family for pool in serving}))
     if not families:
         return [reasons.nobody_serves(request, denials, None)]

@@ -17,7 +17,7 @@ A block is immutable on the bus; `OpenBlock` is one change of it in the making.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -74,28 +74,26 @@ class Withholding(NamedTuple):
     cooldown_s: float = 0.0
     reserved: Reserved = Reserved()
 
-    def cools(self, released: float) -> bool:
-        """Whether an address released then still cools down. A time further in the future than that takes is
-        nobody's honest clock."""
-        return abs(self.now - released) < self.cooldown_s
-
-    def cooling(self, block: Block) -> list[Cooling]:
-        return [c for c in block.cooling if self.cools(c.released)] if block.cooling and self.cooldown_s else []
+    def cooling(self, block: Block) -> Sequence[Cooling]:
+        """What still cools down. A time further in the future than that takes is nobody's honest clock."""
+        if not block.cooling or not self.cooldown_s:
+            return ()
+        now, rest = self.now, self.cooldown_s
+        return [c for c in block.cooling if -rest < now - c.released < rest]
 
     def reserved_of(self, cidr: Cidr) -> Iterator[int]:
         """The reserved ordinals, free or not."""
         for first, last in self.reserved.within(cidr.family, cidr.first, cidr.last) if self.reserved else ():
             yield from range(first - cidr.first, last - cidr.first + 1)
 
-    def of(self, block: Block, cidr: Cidr) -> frozenset[int]:
+    def of(self, block: Block, cidr: Cidr) -> set[int]:
         """The free ordinals that are not given by chance."""
         waits = {c.ordinal for c in self.cooling(block)}
         if self.reserved and (reserved := set(self.reserved_of(cidr))):
             waits |= reserved.intersection(block.free)
-        return frozenset(waits) if waits else NONE
+        return waits
 
 
-NONE: frozenset[int] = frozenset()
 NOTHING_WITHHELD = Withholding()
 
 
@@ -117,7 +115,7 @@ def fault(block: Block) -> str | None:
         return f"{len(given)} given and {len(block.free)} free addresses do not make up the {cidr.size} of the block"
     if block.cooling:
         cooling = {c.ordinal for c in block.cooling}
-        if len(cooling) != len(block.cooling) or not cooling <= {*block.free}:
+        if len(cooling) != len(block.cooling) or not cooling <= ordinals or not cooling.isdisjoint(given):
             return "an address cools down that is not free, or cools down twice"
     return None
 
@@ -131,9 +129,9 @@ class OpenBlock:
         self.cidr = parse(block.cidr)
         self._withholding = withholding
         self._free = deque(block.free)
-        self._withheld = set(withholding.of(block, self.cidr))
+        self._withheld = withholding.of(block, self.cidr)
         """Those of `_free` that are only given by name."""
-        self._cooling = {c.ordinal: c.released for c in withholding.cooling(block)}
+        self._cooling = {c.ordinal: c for c in withholding.cooling(block)}
         self._given = {a.ordinal: a for a in block.allocations}
         self._changed = False
 
@@ -154,7 +152,7 @@ class OpenBlock:
     @property
     def cooling(self) -> list[float]:
         """When the addresses that cool down were released."""
-        return list(self._cooling.values())
+        return [c.released for c in self._cooling.values()]
 
     @property
     def unused(self) -> bool:
@@ -192,7 +190,7 @@ class OpenBlock:
         del self._given[ordinal]
         self._free.append(ordinal)
         if self._withholding.cooldown_s:
-            self._cooling[ordinal] = self._withholding.now
+            self._cooling[ordinal] = Cooling(ordinal=ordinal, released=self._withholding.now)
             self._withheld.add(ordinal)
         elif (self.cidr.family, self.cidr.first + ordinal) in self._withholding.reserved:
             self._withheld.add(ordinal)
@@ -215,8 +213,5 @@ class OpenBlock:
             sequence=self.block.sequence + 1,
             allocations=tuple(self._given[ordinal] for ordinal in sorted(self._given)),
             free=tuple(self._free),
-            cooling=tuple(
-                Cooling(ordinal=ordinal, released=released)
-                for ordinal, released in sorted(self._cooling.items(), key=lambda item: item[1])
-            ),
+            cooling=tuple(self._cooling.values()),
         )

@@ -9,7 +9,7 @@ that is restarted in a full pool waits a second or two and does not fail.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -36,11 +36,13 @@ def unknown_pools(names: Iterable[str], desired: Desired) -> str:
     return f"no IPPool is called or covers exactly {', '.join(names)}; there are: {there}{''.join(malformed)}"
 
 
-def nobody_serves(request: AssignRequest, denials: Mapping[Pool, str | None], family: int | None) -> PoolExhausted:
+def nobody_serves(
+    request: AssignRequest, denials: Sequence[tuple[Pool, str | None]], family: int | None
+) -> PoolExhausted:
     """No pool (of the family) may serve the request; `denials` are all that were looked at."""
     kind = "" if family is None else f" IPv{family}"
-    considered = [pool for pool in denials if family is None or pool.family == family]
-    why = "; ".join(f"{pool} {denials[pool]}" for pool in considered if denials[pool] is not None)
+    considered = [(pool, no) for pool, no in denials if family is None or pool.family == family]
+    why = "; ".join(f"{pool} {no}" for pool, no in considered if no is not None)
     what = f"no{kind} address for node {request.node}"
     if request.from_pod_cidr:
         return PoolExhausted(
@@ -50,7 +52,7 @@ def nobody_serves(request: AssignRequest, denials: Mapping[Pool, str | None], fa
         )
     nothing = f"there is no{kind} IPPool"
     return PoolExhausted(
-        pools=tuple(pool.name for pool in considered),
+        pools=tuple(pool.name for pool, _ in considered),
         reason=f"{what}: {why or nothing}. Add an IPPool that serves it, or change one of these.",
     )
 

@@ -38,17 +38,20 @@ class Search:
         return self._draft.withholding.reserved
 
     def plan(self) -> Take | Claim | PoolExhausted | Busy:
-        subject = (self._node, self._limits, tuple(pool.cidr for pool in self._pools))
-        known = self._draft.exhausted.get(subject)
+        known = self._draft.exhausted.get(self._subject) if self._draft.exhausted else None
         if known is not None:
             return known
         for step in self._steps:
             outcome = step()
             if isinstance(outcome, PoolExhausted | Busy):
-                self._draft.exhausted[subject] = outcome
+                self._draft.exhausted[self._subject] = outcome
             if outcome is not None:
                 return outcome
         raise AssertionError("the last step always has an outcome")
+
+    @property
+    def _subject(self) -> object:
+        return self._node, self._limits, tuple(pool.cidr for pool in self._pools)
 
     @property
     def _steps(self) -> tuple[Callable[[], Take | Claim | PoolExhausted | Busy | None], ...]:
