@@ -8,6 +8,7 @@ it, so that who meets it is told what to change.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from bus_schemas.ipam import AssignRequest
@@ -48,7 +49,10 @@ class Limits(NamedTuple):
 
     def for_request(self, request: AssignRequest) -> Limits:
         """A request may ask for fewer blocks, never for more. What is all one owner's own (a node's pod CIDRs, the
-        addresses of load balancers) knows no limit of blocks, and nobody to borrow from."""
+        addresses of load balancers) knows no limit of blocks, and nobody to borrow from. What a node only keeps warm it
+        takes from nobody else: neither an address of another's block, nor the block itself."""
+        if request.use == "warm":
+            return self._replace(strict_affinity=True, reclaim_after_s=math.inf)
         if request.from_pod_cidr or request.use == "loadbalancer":
             return self._replace(strict_affinity=True, max_blocks_per_node=0, auto_allocate_blocks=True)
         asked = request.max_blocks_per_node
