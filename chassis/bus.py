@@ -19,6 +19,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -61,6 +62,15 @@ class Write(NamedTuple):
     expected: int | None = None
     """As in `Bus.swap`; None: whatever is there is overwritten."""
     ttl_s: float | None = None
+
+
+class Life(NamedTuple):
+    """Of a stream."""
+
+    began: float
+    """Unix time in seconds, by the server's clock."""
+    written: bool
+    """Something was stored once, though it may be gone."""
 
 
 class Bus:
@@ -349,6 +359,15 @@ class Bus:
         """All keys of the interests, for as long as the feed is open."""
         self._feeds += 1
         return Feed(self, interests, f"{self._feeds}")
+
+    async def life(self, stream: Stream) -> Life:
+        """When the stream was made, and whether it ever held anything. Raises Unavailable."""
+        session = await self._usable_within(OPERATION_TIMEOUT_S)
+        info = await jetstream.stream_info(session, stream)
+        if info is None:
+            raise Unavailable(f"stream {stream} does not exist")
+        first = int(info.config.get("first_seq") or 1)
+        return Life(datetime.fromisoformat(info.created).timestamp(), info.state.last_seq >= first)
 
     # --- requests
 

@@ -12,8 +12,8 @@ for is its reason:
     node is unknown   as if it were deleted, after the grace: resources may have been lost, too, and come back
 
 A candidate carries the sequences of its allocations, so that a handle that was released and given again between two
-looks begins anew; the handle's own sequence is what the write swaps on. All of this is on the bus: whoever takes the
-lease next goes on with it.
+looks begins anew, and so does one that somebody asked for again (`Handle.assigned`); the handle's own sequence is what
+the write swaps on. All of this is on the bus: whoever takes the lease next goes on with it.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ def may_go(held: Handle, known: Candidate, world: World) -> bool:
     return (
         held.sequences == known.sequences
         and held.node == known.node
+        and held.assigned <= known.since
         and not is_listed(held, world)
         and not obstacle(held.node, world)
         and world.now >= known.due
@@ -106,7 +107,11 @@ def _candidate(held: Handle, known: Candidate | None, world: World, waits: str) 
     else:
         because = f"node {held.node} is {'deleted' if held.node in world.gone else 'unknown'}"
     since, observations = world.now, 0
-    if known is not None and known.sequences == held.sequences and known.node == held.node:
+    if (
+        known is not None
+        and (known.sequences, known.node) == (held.sequences, held.node)
+        and held.assigned <= known.since
+    ):
         since, observations = known.since, known.observations
     if not waits:
         since = since if observations else world.now
@@ -153,4 +158,3 @@ def give_back(draft: Draft, cidr: Cidr) -> None:
         node=block.node,
         object=cidr.text,
     )
-

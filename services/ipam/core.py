@@ -16,21 +16,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from bus_schemas.events import Event
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import (
+    Assigned,
     AssignReply,
     AssignRequest,
     Busy,
+    Handle,
     PoolExhausted,
     Refused,
     ReleaseReply,
     ReleaseRequest,
     tunnel_handles,
 )
-from bus_schemas.subjects import AFFINITY, BLOCK, HANDLE, Fact, Family, Key
+from bus_schemas.subjects import AFFINITY, BLOCK, CANDIDATE, EPOCH, HANDLE, Fact, Family, Key
 from services.ipam.affinity import Verdict, next_step, take_step, verdict
 from services.ipam.assign import Waiting, assign
 from services.ipam.block import Withholding
@@ -38,11 +42,13 @@ from services.ipam.cidr import Cidr, parse, parse_address
 from services.ipam.desired import CONFIGURATION, NAMESPACE, NODE, POOL, RESERVATION, Desired
 from services.ipam.draft import Draft, Write
 from services.ipam.ledger import Ledger, Where
+from services.ipam.life import Life
 from services.ipam.limits import Limits
 from services.ipam.mending import mended
 from services.ipam.release import Behind, handle_of, release, release_all
 
-READS = (POOL, RESERVATION, CONFIGURATION, NODE, NAMESPACE, BLOCK, AFFINITY, HANDLE)
+READS = (POOL, RESERVATION, CONFIGURATION, NODE, NAMESPACE, EPOCH, CANDIDATE, BLOCK, AFFINITY, HANDLE)
+"""The epoch comes first: what vanished with it was lost, not deleted."""
 WRITES = (BLOCK, AFFINITY, HANDLE)
 
 REPAIRS_AT_ONCE = 64
@@ -72,15 +78,27 @@ class Decision:
 
 
 def stands(believed: Fact, read: Fact) -> bool:
-    """Whether what a reply rests on is still so."""
-    return read.value is None if believed.value is None else read.sequence == believed.sequence
+    """Whether what a reply rests on is still so. What is remembered only is on no bus, so it is not."""
+    if believed.value is None or read.value is None:
+        return believed.value is read.value
+    return read.sequence == believed.sequence
+
+
+class Memory(NamedTuple):
+    """What was so in an earlier life of the records."""
+
+    handles: tuple[Handle, ...] = ()
+    owners: Mapping[Cidr, NodeName] = {}
 
 
 class Core:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.life = Life()
         self.desired = Desired()
         self.ledger = Ledger()
+        self.candidates: dict[HandleId, Fact] = {}
+        """Handles that look forgotten."""
         self._unsettled: set[Cidr] = set()
         """Blocks and claims to look after; they stay until nothing is left to do."""
         self._departed: set[NodeName] = set()
@@ -117,6 +135,14 @@ class Core:
                 self._unsettled.update(self.ledger.within(pool.cidr))
         elif fact.family is NAMESPACE:
             self.desired.apply_namespace(fact)
+        elif fact.family is EPOCH:
+            self.life.heard(fact)
+        elif fact.family is CANDIDATE:
+            self.candidates.pop(HandleId(fact.key[0]), None)
+            if fact.value is not None:
+                self.candidates[HandleId(fact.key[0])] = fact
+        elif fact.value is None and not fact.sequence and self.life.epoch is None:
+            self.ledger.learned(fact)  # it was not deleted: all is lost
         elif self.ledger.apply(fact):
             self._unsettle(fact)
 
@@ -128,6 +154,17 @@ class Core:
     def cannot_read(self, family: Family[Any], key: Key, sequence: int, reason: str) -> None:
         """From the feed or a direct read: what lies under one of our keys is no message."""
         self.ledger.cannot_read(family, key, sequence, reason)
+
+    def begin_anew(self) -> Memory:
+        """The records have another life: everything is to be told again. What was so in the former one."""
+        owners = {cidr: block.node for cidr, block in self.ledger.blocks.items() if block.node is not None}
+        memory = Memory(tuple(self.ledger.handles.values()), owners)
+        self.ledger = Ledger()
+        self.candidates.clear()
+        self._unsettled.clear()
+        self._later.clear()
+        self.life.begin_anew()
+        return memory
 
     def committed(self, writes: Iterable[Write], sequences: Iterable[int]) -> None:
         """The writes of a decision are done; `sequences` in their order."""
@@ -161,7 +198,7 @@ class Core:
     def decide(self, requests: Sequence[Request], now: float) -> Decision:
         """`now`: Unix time in seconds."""
         limits = self.limits
-        draft = self._draft(now)
+        draft = self.draft(now)
         replies: list[Reply | None] = []
         concerned: list[HandleId | None] = []
         waiting: set[HandleId | None] = set()
@@ -182,6 +219,7 @@ class Core:
                 reply = Refused(reason=f"handle {handle}: {self.ledger.faults[HANDLE, (handle,)]}")
             elif isinstance(request, AssignRequest):
                 reply = assign(draft, self.desired, limits, request)
+                self._remember_use(draft, request.handle, reply)
             else:
                 reply = release(draft, request)
             if isinstance(reply, Waiting | Behind):
@@ -204,6 +242,12 @@ class Core:
             events=tuple(draft.events),
         )
 
+    def _remember_use(self, draft: Draft, handle: HandleId, reply: object) -> None:
+        """Who asks again for what looks forgotten uses it: that it does is written, so that nobody takes it away."""
+        held = draft.handle(handle)
+        if isinstance(reply, Assigned) and reply.repeated and held is not None and handle in self.candidates:
+            draft.set_handle(handle, msgspec.structs.replace(held, assigned=draft.now))
+
     def repairs(self, now: float) -> Decision:
         """The next steps of claims that are not as they should be, and of nodes that left; before that, what a wiped
         stream lost, and what cannot be read any more. No writes: all is well."""
@@ -211,7 +255,7 @@ class Core:
             return Decision(writes=self._restored())
         if writes := mended(self.ledger, self.desired, now):
             return Decision(writes=tuple(writes[:REPAIRS_AT_ONCE]))
-        draft = self._draft(now)
+        draft = self.draft(now)
         steps = 0
         for node in sorted(self._departed):
             found = (self.ledger.handles.get(handle) for handle in tunnel_handles(node))
@@ -237,7 +281,8 @@ class Core:
         """When there may be something to repair although nobody said anything (Unix time in seconds); None: never."""
         return min(self._later.values(), default=None)
 
-    def _draft(self, now: float) -> Draft:
+    def draft(self, now: float) -> Draft:
+        """A change of the ledger in the making."""
         return Draft(self.ledger, Withholding(now, self.limits.cooldown_s, self.desired.reserved))
 
     def _restored(self) -> tuple[Write, ...]:

@@ -34,6 +34,8 @@ class Desired:
         self.configuration: IPAMConfigurationSpec | None = None
         self.nodes: dict[NodeName, Mapping[str, str]] = {}
         """Labels by name."""
+        self.created: dict[NodeName, str] = {}
+        """When a node's resource was made (RFC 3339), as far as it says so."""
         self.gone_nodes: set[NodeName] = set()
         self._pod_cidrs: dict[str, tuple[Pool, ...]] = {}
         """By the name that all of a node's have."""
@@ -104,9 +106,11 @@ class Desired:
         self.malformed_pools.pop(pool, None)
         if fact.value is None:
             self.nodes.pop(name, None)
+            self.created.pop(name, None)
             self.gone_nodes.add(name)
             return
         self.nodes[name] = fact.value.metadata.labels
+        self.created[name] = fact.value.metadata.creation_timestamp
         self.gone_nodes.discard(name)
         try:
             if ranges := read_pod_cidrs(fact.value):

@@ -23,3 +23,5 @@ BATCHED = Histogram(
 IN_USE = Gauge("tortie_ipam_allocations_in_use", "Addresses in use", ["pool"])
 SIZE = Gauge("tortie_ipam_ippool_size", "Addresses of the pool", ["pool"])
 BLOCKS = Gauge("tortie_ipam_blocks", "Claimed blocks")
+CANDIDATES = Gauge("tortie_ipam_gc_candidates", "Handles that look forgotten")
+COLLECTED = Counter("tortie_ipam_gc_reclamations", "Addresses of forgotten handles that were given back")

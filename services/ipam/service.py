@@ -21,20 +21,22 @@ from typing import Any
 
 from bus_schemas.ids import NodeName
 from bus_schemas.ipam import Assigned, AssignRequest, Busy, Released
-from bus_schemas.subjects import ASSIGN, BLOCK, HANDLE, RELEASE, Family, Key, family_of
+from bus_schemas.subjects import ASSIGN, BLOCK, EPOCH, HANDLE, RELEASE, Fact, Family, Key, family_of
 from chassis.bus import Bus, Write
 from chassis.errors import Conflict, Rejected, Unavailable, Unreadable
-from chassis.feed import Feed, Interest
+from chassis.feed import Batch, Feed, Interest
 from chassis.health import Health
 from chassis.pacing import Pacer
 from chassis.runner import Context
 from services.ipam import metrics
 from services.ipam.commits import Commits
-from services.ipam.core import READS, WRITES, Core, Decision, Reply, Request, stands
+from services.ipam.core import READS, WRITES, Core, Decision, Memory, Reply, Request, stands
 from services.ipam.duties import Duties, Duty
 from services.ipam.limits import Limits
 from services.ipam.load_balancer import LoadBalancer
+from services.ipam.release import Behind
 from services.ipam.settings import Settings
+from services.ipam.steward import Steward
 
 REQUESTS_AT_ONCE = 256
 """Requests that one decision answers at most: a batch holds up to 1,000 writes."""
@@ -42,6 +44,7 @@ MAX_WAITING = 10_000
 """Requests that may wait for one node; more are told that it is busy."""
 FAULTS_SHOWN = 5
 SOON_S = 0.05
+LOOK_S = 1.0
 SILENT_SERVICE_S = 900.0
 """So long does a Service that nobody speaks of keep its addresses; one that was deleted gives them back at once."""
 
@@ -79,6 +82,12 @@ class Allocator:
         """Called when everything was read once."""
         self.on_limits: Callable[[Limits], None] = lambda limits: None
         """Called with what holds now whenever something was heard."""
+        self.on_heard: Callable[[Batch], None] = lambda batch: None
+        """Called with everything that was heard, once the core knows it."""
+        self.memory = Memory()
+        """What was so before the bus lost the records, as far as this replica knew all of it."""
+        self._complete = False
+        """The ledger was that of a life in which addresses are given."""
         self._shown: set[str] = set()
         """Pools that the metrics speak of."""
         self._queues: dict[NodeName, deque[_Waiting]] = {}
@@ -94,23 +103,40 @@ class Allocator:
     def in_sync(self) -> bool:
         return self._in_sync
 
-    async def follow(self, feed: Feed) -> None:
-        """For ever: tells the core what the bus says."""
+    async def follow(self) -> None:
+        """For ever: tells the core what the bus says, and everything anew when the records have begun another life."""
         while True:
+            async with self._bus.follow(*map(Interest, READS)) as feed:
+                await self._follow(feed)
+            served, self._in_sync = self._in_sync, False
+            memory = self.core.begin_anew()
+            if served and self._complete:
+                self.memory = memory  # one that began to read already forgets nothing of what was known before
+            self._complete = False
+            self._health.fail("ipam", NOT_IN_SYNC)
+
+    async def _follow(self, feed: Feed) -> None:
+        """Until the records have begun another life."""
+        life = self.core.life
+        while not life.is_anew:
             batch = await feed.next()
+            for fact in batch.lost:
+                if fact.family is EPOCH:
+                    life.heard(fact)
+                elif fact.family in WRITES:
+                    self.core.learned(fact)
             for fact in batch.facts:
                 self.core.apply(fact)
-            for fact in batch.lost:
-                if fact.family in WRITES:
-                    self.core.learned(fact)
             for unreadable in batch.unreadable:
                 self._cannot_read(unreadable)
             if batch.in_sync and not self._in_sync:
                 self._in_sync = True
                 self._health.ok("ipam")
                 self.on_sync()
+            self._complete |= bool(life.token)
             self._show()
             self.on_limits(self.core.limits)
+            self.on_heard(batch)
             if self._in_sync:
                 self._tending.mark()
 
@@ -129,25 +155,40 @@ class Allocator:
 
     async def _repair_all(self) -> None:
         failures = 0
-        while True:
+        if self.core.life.epoch is None:
+            await self._look_for_the_epoch()
+        while not self.core.life.closed:
             decision = self.core.repairs(self._now())
             if not decision.writes:
                 self._set_alarm()
                 return
-            if not await self._commit(decision):
+            if not await self.commit(decision):
                 failures += 1
                 await self._pause(failures)
 
+    async def _look_for_the_epoch(self) -> None:
+        """The feed may have told all that it will: a server that lags behind seemed to have lost it."""
+        self.core.life.heard(await self._bus.get(EPOCH, ()))
+        self._show()
+        if self.core.life.epoch is None:
+            self._wake(LOOK_S)
+
     def _set_alarm(self) -> None:
         """What cools down is looked after when it has."""
-        if self._alarm is not None:
-            self._alarm.cancel()
         due = self.core.due
         if due is not None:
-            wait = max(SOON_S, due - self._now())
-            self._alarm = asyncio.get_running_loop().call_later(wait, self._tending.mark)
+            self._wake(max(SOON_S, due - self._now()))
+
+    def _wake(self, after_s: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_later(after_s, self._tending.mark)
 
     def _show(self) -> None:
+        if closed := self.core.life.closed:
+            self._health.fail("epoch", closed)
+        else:
+            self._health.ok("epoch")
         faults = [
             f"{' '.join((family.name, *filter(None, key)))}: {text}" for (family, key), text in self.core.faults.items()
         ]
@@ -184,6 +225,8 @@ class Allocator:
     async def _queued(self, request: Request) -> Reply:
         if not self._in_sync:
             return Busy(reason=NOT_IN_SYNC)
+        if closed := self.core.life.closed:
+            return Busy(reason=closed)
         node = self.core.node_of(request)
         queue = self._queues.get(node)
         if queue is None:
@@ -210,13 +253,17 @@ class Allocator:
         """Decides and writes until everybody has an answer."""
         failures = 0
         while waiting and failures < self._settings.attempts:
+            life = self.core.life.token
+            if not life:
+                self._reply_all(waiting, Busy(reason=self.core.life.closed))
+                return
             decision = self.core.decide([w.request for w in waiting], self._now())
             replies: Sequence[Reply | None] = [None] * len(waiting)
-            progress = await self._commit(decision)
+            progress = await self.commit(decision)
             if progress:
-                replies = await self._confirmed(decision)
+                replies = await self._confirmed(decision, life)
                 progress = bool(decision.writes) or None not in replies
-                await self._read_what_is_behind(decision)
+                await self.read_what_is_behind(decision.behind)
             for one, reply in zip(waiting, replies, strict=True):
                 if reply is not None:
                     _reply(one, reply)
@@ -226,7 +273,7 @@ class Allocator:
                 await self._pause(failures)
         self._reply_all(waiting, Busy(reason=f"other changes came first {failures} times; ask again"))
 
-    async def _commit(self, decision: Decision) -> bool:
+    async def commit(self, decision: Decision) -> bool:
         """All of a decision's writes. False: it is void, or nobody knows; the keys were read again."""
         if decision.writes:
             writes = [Write(w.family, w.key, w.message, w.expected) for w in decision.writes]
@@ -242,13 +289,21 @@ class Allocator:
             self._bus.emit(event)
         return True
 
-    async def _confirmed(self, decision: Decision) -> list[Reply | None]:
-        """The replies that still stand after what they rest on was read again."""
+    async def _confirmed(self, decision: Decision, life: str) -> list[Reply | None]:
+        """The replies that still stand after what they rest on was read again: the life of the records, first of all,
+        in which they were decided."""
         replies = list(decision.replies)
-        rests_on = [(index, fact) for index, facts in decision.rests_on.items() for fact in facts]
-        if not rests_on:
+        if not any(replies):
             return replies
-        facts = await self._bus.get_many([(fact.family, fact.key) for _, fact in rests_on])
+        rests_on = [(index, fact) for index, facts in decision.rests_on.items() for fact in facts]
+        epoch, *facts = await self._bus.get_many(
+            [(EPOCH, ()), *((fact.family, fact.key) for _, fact in rests_on)],
+        )
+        self.core.life.heard(Fact(EPOCH, (), None, epoch.sequence) if isinstance(epoch, Unreadable) else epoch)
+        if self.core.life.token != life:
+            self._show()
+            self._tending.mark()
+            return [None] * len(replies)
         for (index, believed), fact in zip(rests_on, facts, strict=True):
             if isinstance(fact, Unreadable):
                 self._cannot_read(fact)
@@ -258,9 +313,9 @@ class Allocator:
                 replies[index] = None
         return replies
 
-    async def _read_what_is_behind(self, decision: Decision) -> None:
+    async def read_what_is_behind(self, behinds: Iterable[Behind]) -> None:
         keys: list[tuple[Family[Any], Key]] = []
-        for behind in decision.behind:
+        for behind in behinds:
             keys.append((HANDLE, (behind.handle,)))
             if behind.block is not None:
                 keys.append((BLOCK, (behind.block.text,)))
@@ -296,22 +351,29 @@ def _reply(waiting: _Waiting, reply: Reply) -> None:
         waiting.reply.set_result(reply)
 
 
-def _duties(allocator: Allocator) -> dict[str, Duty]:
+def _duties(allocator: Allocator, steward: Steward) -> dict[str, Duty]:
     """What one replica does on behalf of all, by name."""
-    return {"load balancer": allocator.load_balancer.run}
+
+    async def balance() -> None:
+        await steward.opened()
+        await allocator.load_balancer.run()
+
+    return {"steward": steward.run, "load balancer": balance}
 
 
 async def serve(context: Context[Settings]) -> None:
     """Runs a replica until `context.stopping`; what waits then is still answered."""
     bus = context.bus
     context.heartbeat.detail.update(context.settings.told)
-    async with bus.follow(*map(Interest, READS)) as feed, asyncio.TaskGroup() as tasks:
+    async with asyncio.TaskGroup() as tasks:
         allocator = Allocator(bus, context.settings, context.health, tasks)
-        duties = Duties(bus, context.settings.instance, _duties(allocator), fit=lambda: allocator.in_sync)
+        steward = Steward(bus, allocator, context.health, context.settings)
+        allocator.on_heard = steward.heard
+        duties = Duties(bus, context.settings.instance, _duties(allocator, steward), fit=lambda: allocator.in_sync)
         allocator.on_sync = duties.became_fit
         allocator.on_limits = lambda limits: context.heartbeat.detail.update(limits.told)
         standing = [
-            tasks.create_task(allocator.follow(feed), name="ipam follow"),
+            tasks.create_task(allocator.follow(), name="ipam follow"),
             tasks.create_task(allocator.tend(), name="ipam tend"),
             tasks.create_task(duties.run(), name="ipam duties"),
         ]

@@ -18,6 +18,13 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """How long a released address rests before it is given to whoever comes (Calico's ipCooldownSeconds; its default is
     0, not at all). Two seconds are many times what all nodes take to hear that the pod is gone, so its traffic and its
     rights are nobody else's; and where every other address is in use, a new pod waits that long and does not fail."""
+    leak_grace_s: float = 900.0
+    """How long an address that no agent lists is left alone before it is given back."""
+    collect_interval_s: float = 300.0
+    """How often forgotten addresses and superfluous blocks are looked for."""
+    recovery_settle_s: float = 6.0
+    """When the bus lost its records and no replica remembers them: so long everybody has to find out and to say what
+    he knows, at least. Agents and the api notice a loss within five seconds."""
     attempts: int = 12
     """How often a conflicting write is decided anew before the answer is `busy`."""
     backoff_s: float = 0.002
