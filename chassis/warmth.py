@@ -69,7 +69,7 @@ class Warmth:
         reads = 0
         for stream in self._streams:
             info = await jetstream.stream_info(session, stream)
-            if info is None or info.state.bytes > left:
+            if info is None or not info.state.messages or info.state.bytes > left:
                 continue
             left -= info.state.bytes
             reads += await _read(session, stream, info.state)
