@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from services.node_dataplane.cni_errors import CniError, Code
-from services.node_dataplane.links import GATEWAY4, GATEWAY6, NODE_MAC
+from services.node_dataplane.gateway import GATEWAY4, GATEWAY6, NODE_MAC
 
 Row = dict[str, Any]
 

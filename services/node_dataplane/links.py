@@ -24,15 +24,11 @@ from ipaddress import ip_address
 from bus_schemas.ids import PodKey
 from services.node_dataplane import sysctl
 from services.node_dataplane.errors import LinkError
+from services.node_dataplane.gateway import GATEWAY4, GATEWAY6, NODE_MAC
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkError, NetlinkSocket, within
 
 PREFIX = "tor"
-NODE_MAC = "ee:ee:ee:ee:ee:ee"
-GATEWAY4 = "169.254.1.1"
-GATEWAY6 = "fe80::ecee:eeff:feee:eeee"
-"""The link-local address that NODE_MAC gives by RFC 4291, appendix A."""
-
 _GATEWAY4 = ip_address(GATEWAY4).packed
 _GATEWAY6 = ip_address(GATEWAY6).packed
 _NODE_MAC = rtnl.hardware(NODE_MAC)

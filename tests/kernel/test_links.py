@@ -11,7 +11,8 @@ import pytest
 
 from bus_schemas.ids import PodKey
 from services.node_dataplane.errors import LinkError
-from services.node_dataplane.links import NODE_MAC, PodLink, PodLinks, link_name
+from services.node_dataplane.gateway import NODE_MAC
+from services.node_dataplane.links import PodLink, PodLinks, link_name
 from services.node_dataplane.netlink import rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
 from tests.support.netns import Namespace, namespaces, ping
