@@ -13,8 +13,9 @@ from typing import Any
 
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import AssignRequest, Block, Busy, Handle, ReleaseRequest
-from bus_schemas.resources import IPPool, Metadata, Namespace, Node
-from bus_schemas.resources.pools import IPPoolSpec
+from bus_schemas.resources import IPAMConfiguration, IPPool, IPReservation, Metadata, Namespace, Node
+from bus_schemas.resources.core import NodeSpec
+from bus_schemas.resources.pools import IPAM_CONFIGURATION, IPAMConfigurationSpec, IPPoolSpec, IPReservationSpec
 from bus_schemas.subjects import AFFINITY, BLOCK, DESIRED, HANDLE, Fact, Family, Key
 from services.ipam.block import fault
 from services.ipam.cidr import Cidr, parse, parse_address
@@ -32,6 +33,21 @@ def pool(name: str, cidr: str, **spec: Any) -> Fact:
 
 def node(name: str, **labels: str) -> Fact:
     return desired(Node(metadata=Metadata(name=name, labels=labels)))
+
+
+def ranged(name: str, *pod_cidrs: str) -> Fact:
+    """A node with ranges of its own."""
+    return desired(Node(metadata=Metadata(name=name), spec=NodeSpec(pod_cidrs=pod_cidrs)))
+
+
+def reservation(name: str, *cidrs: str) -> Fact:
+    return desired(IPReservation(metadata=Metadata(name=name), spec=IPReservationSpec(reserved_cidrs=cidrs)))
+
+
+def configuration(**spec: Any) -> Fact:
+    """What holds for all of address management."""
+    meta = Metadata(name=IPAM_CONFIGURATION)
+    return desired(IPAMConfiguration(metadata=meta, spec=IPAMConfigurationSpec(**spec)))
 
 
 def namespace(name: str, **labels: str) -> Fact:

@@ -13,7 +13,8 @@ from services.ipam.core import Decision
 from services.ipam.draft import Draft
 from services.ipam.recovery import Recovery, older, owners, records
 from services.ipam.words import Words
-from tests.support.ipam import START, Replica, affinities, ask, check_store, cluster, node, owners as owned_by, pool
+from tests.support.ipam import START, Replica, affinities, ask, check_store, cluster, node, pool
+from tests.support.ipam import owners as owned_by
 
 POOL = pool("four", "10.0.0.0/24", block_size=28)
 SIX = pool("six", "fd00::/120", block_size=124)
