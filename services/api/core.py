@@ -21,7 +21,7 @@ from bus_schemas.endpoints import Endpoint
 from bus_schemas.ipam import Affinity, Block, Candidate, Epoch, Handle, Holding, ServiceAddresses
 from bus_schemas.manifests import Accepted, Fault, Read, Rejected, validate_against
 from bus_schemas.policy import Hits, PolicyStatus
-from bus_schemas.resources import KINDS, IPPool, Resource, Service
+from bus_schemas.resources import KINDS, IPPool, Namespace, Profile, Resource, Service, ServiceAccount
 from bus_schemas.status import Status
 from bus_schemas.subjects import (
     AFFINITY,
@@ -41,6 +41,7 @@ from bus_schemas.subjects import (
     Key,
     family_of,
 )
+from services.api import profiles
 from services.api.advice import advice
 from services.api.dependants import Beside, dependants
 from services.api.kinds import Kind
@@ -77,7 +78,8 @@ class Result:
 
     kind: Kind
     key: tuple[str, str]
-    outcome: Literal["created", "configured", "unchanged", "deleted"]
+    outcome: Literal["created", "configured", "unchanged", "deleted", "missing"]
+    """`missing`: it was to be deleted, and was not there."""
     warnings: tuple[str, ...] = ()
 
 
@@ -225,11 +227,17 @@ class Core:
         return self._kinds.get(family)
 
     def resources(self, kind: Kind, namespace: str | None = None) -> list[Stored]:
-        """All of a kind (in one namespace), by namespace and name."""
+        """All of a kind (in one namespace), by namespace and name; with the profiles that others make."""
         stored = self._desired[kind]
+        if kind is Profile:
+            made = (of for parent in (Namespace, ServiceAccount) for of in self._desired[parent].values())
+            stored = stored | {one.resource.key: one for of in made if (one := _made_of(of)) is not None}
         return [stored[key] for key in sorted(stored) if namespace is None or key[0] == namespace]
 
     def resource(self, kind: Kind, key: tuple[str, str]) -> Stored | None:
+        if kind is Profile and (made := profiles.origin(key[1])) is not None:
+            parent = self._desired[made[0]].get(made[1])
+            return _made_of(parent) if parent is not None else None
         return self._desired[kind].get(key)
 
     def addresses_of(self, resource: Resource) -> ServiceAddresses | None:
@@ -238,6 +246,23 @@ class Core:
 
     def policy_status(self, resource: Resource) -> PolicyStatus | None:
         return self.policy_statuses.get((resource.TOKEN, *resource.key))
+
+    def said_of(self, resource: Resource) -> object:
+        """What its document shows beside the resource itself: another value is news for whoever watches it."""
+        return self.policy_status(resource), self.addresses_of(resource)
+
+    def shown(self, fact: Fact) -> Iterator[tuple[Kind, tuple[str, str]]]:
+        """The objects of which the document may be another after the fact."""
+        kind = self.kind_of(fact.family)
+        if kind is not None:
+            key = fact.key[0], fact.key[1]
+            yield kind, key
+            if profile := profiles.name_of(kind, key):
+                yield Profile, ("", profile)
+        elif fact.family == POLICY_STATUS and (told := KINDS.get(fact.key[0])) is not None:
+            yield told, (fact.key[1], fact.key[2])
+        elif fact.family == SERVICE_ADDRESSES:
+            yield Service, (fact.key[0], fact.key[1])
 
     def current(self, kind: Kind, key: tuple[str, str]) -> Fact:
         stored = self._desired[kind].get(key)
@@ -285,11 +310,12 @@ class Core:
             if write is not None:
                 writes.append(write)
         writes.sort(key=lambda write: _ORDER[write.kind])
-        told = advice([read.resource for read in accepted], self._resources_of)
+        told = advice([read.resource for read in accepted], self.everything_of)
         results = [replace(r, warnings=(*r.warnings, *told.get((r.kind, r.key), ()))) for r in results]
         return Planned(tuple(results), tuple(writes))
 
-    def _resources_of(self, kind: Kind) -> Iterator[Resource]:
+    def everything_of(self, kind: Kind) -> Iterator[Resource]:
+        """Of a kind, as it was written."""
         return (stored.resource for stored in self._desired[kind].values())
 
     def _decide_put(self, request: Put, stamp: Stamp, current: Current) -> Decision:
@@ -306,10 +332,12 @@ class Core:
         leaving = set(request.targets)
         beside = Beside(self._staying(leaving), self.blocks.values(), self.endpoints.values())
         for kind, key in dict.fromkeys(request.targets):
+            if said := profiles.why_not_deleted(kind, key):
+                return Refused("conflict", said)
             before = current(kind, key)
             if before.value is None:
                 if request.missing_ok:
-                    results.append(Result(kind, key, "unchanged", ("it was not there",)))
+                    results.append(Result(kind, key, "missing"))
                     continue
                 return Refused("missing", f"{_display(kind, key)} does not exist")
             stale = _stale(before, request.only_if)
@@ -406,6 +434,11 @@ def _given_twice(accepted: Iterable[Accepted]) -> list[Fault]:
             reason = f"{read.resource.display} is given twice, first in document {where}"
             faults.append(Fault(document=read.document, path="", reason=reason))
     return faults
+
+
+def _made_of(stored: Stored) -> Stored | None:
+    profile = profiles.made_of(stored.resource)
+    return None if profile is None else Stored(profile, stored.sequence)
 
 
 def _display(kind: Kind, key: tuple[str, str]) -> str:

@@ -21,7 +21,7 @@ from chassis.tail import LOOK_BACK
 from services.api import compiled, explain, labels, log, views
 from services.api.answers import BODY_LIMIT, Handler, Problem, as_json, decided, document, encode, flag, invalid, json
 from services.api.core import Apply, Delete, Planned, Put, Stored
-from services.api.hits import hits
+from services.api.hits import exists, hits
 from services.api.ipam_http import IpamRest
 from services.api.kinds import Kind, kinds_named, unknown_kind
 from services.api.sse import EventStream
@@ -152,7 +152,12 @@ class Rest:
 
     async def hits(self, request: web.Request) -> web.Response:
         asked = {name: request.query.get(name, "") for name in ("policy", "namespace", "node")}
-        return json({"items": hits(self._store.core.hits.values(), **asked)}, self._store.readable())
+        stale, core = self._store.readable(), self._store.core
+        items = hits(core.hits.values(), **asked)
+        if asked["policy"] and not items and not exists(core.everything_of, asked["policy"], asked["namespace"]):
+            where = f" in namespace {asked['namespace']}" if asked["namespace"] else ""
+            raise Problem(HTTPStatus.NOT_FOUND, f"there is no policy {asked['policy']!r}{where}")
+        return json({"items": items}, stale)
 
     async def explain(self, request: web.Request) -> web.Response:
         stale = self._store.readable()

@@ -24,7 +24,7 @@ from chassis.bus import Bus, Interest
 from chassis.bus import Write as BusWrite
 from chassis.errors import BusError, Conflict, Unavailable
 from chassis.health import Health
-from services.api.core import READS, Apply, Core, Decision, Planned, Refused, Request, Stamp, Stored, Write
+from services.api.core import READS, Apply, Core, Decision, Planned, Refused, Request, Stamp, Write
 from services.api.kinds import Kind
 from services.api.standing import STANDING
 from services.api.watch import Watch
@@ -67,9 +67,8 @@ class Store:
                 batch = await feed.next()
                 for fact in batch.facts:
                     self.core.apply(fact)
-                    kind = self.core.kind_of(fact.family)
-                    if kind is not None:
-                        self._tell(kind, (fact.key[0], fact.key[1]))
+                    for kind, key in self.core.shown(fact):
+                        self._tell(kind, key)
                 for fact in batch.lost:
                     self._lose(fact)
                 for unreadable in batch.unreadable:
@@ -89,8 +88,9 @@ class Store:
 
     def _tell(self, kind: Kind, key: tuple[str, str]) -> None:
         stored = self.core.resource(kind, key)
+        beside = self.core.said_of(stored.resource) if stored is not None and self._watchers else None
         for watcher in self._watchers:
-            if watcher.watch.change(kind, key, stored):
+            if watcher.watch.change(kind, key, stored, beside):
                 watcher.woken.set()
 
     def readable(self) -> str:
@@ -104,8 +104,11 @@ class Store:
     @contextmanager
     def watching(self, kinds: Sequence[Kind], wanted: Callable[[Kind, Resource], bool]) -> Iterator[Watcher]:
         """A watcher of the kinds that begins with what there is now."""
-        first: list[Stored] = [
-            stored for kind in kinds for stored in self.core.resources(kind) if wanted(kind, stored.resource)
+        first = [
+            (stored, self.core.said_of(stored.resource))
+            for kind in kinds
+            for stored in self.core.resources(kind)
+            if wanted(kind, stored.resource)
         ]
         watcher = Watcher(Watch(lambda kind, resource: kind in kinds and wanted(kind, resource), first))
         self._watchers.add(watcher)

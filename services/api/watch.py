@@ -21,40 +21,50 @@ class Told(NamedTuple):
     object: Stored
 
 
+class _Shown(NamedTuple):
+    """What a document is made of."""
+
+    stored: Stored
+    beside: object
+
+
 class Watch:
-    def __init__(self, wanted: Callable[[Kind, Resource], bool], first: Iterable[Stored]) -> None:
-        """`wanted` says what the watcher asked for; `first` is the state at the start, each to be told as ADDED."""
+    def __init__(self, wanted: Callable[[Kind, Resource], bool], first: Iterable[tuple[Stored, object]]) -> None:
+        """`wanted` says what the watcher asked for; `first` is the state at the start, each to be told as ADDED, with
+        what is said beside it."""
         self._wanted = wanted
-        self._told: dict[Where, Stored] = {}
-        self._pending: dict[Where, Stored | None] = {
-            (type(stored.resource), stored.resource.key): stored for stored in first
+        self._told: dict[Where, _Shown] = {}
+        self._pending: dict[Where, _Shown | None] = {
+            (type(stored.resource), stored.resource.key): _Shown(stored, beside) for stored, beside in first
         }
 
-    def change(self, kind: Kind, key: tuple[str, str], stored: Stored | None) -> bool:
-        """An object's new state (None: it is gone); whether the watcher is to be woken."""
+    def change(self, kind: Kind, key: tuple[str, str], stored: Stored | None, beside: object = None) -> bool:
+        """An object's new state (None: it is gone) and what is said beside it; whether the watcher is to be woken."""
         where = (kind, key)
         if stored is not None and not self._wanted(kind, stored.resource):
             stored = None
         if stored is None and where not in self._told:
             self._pending.pop(where, None)
             return False
-        self._pending[where] = stored
+        self._pending[where] = None if stored is None else _Shown(stored, beside)
         return True
 
     def take(self) -> list[Told]:
         """Everything pending, as seen from what was told before."""
         events: list[Told] = []
-        for where, stored in self._pending.items():
+        for where, shown in self._pending.items():
             before = self._told.get(where)
-            if stored is None:
+            if shown is None:
                 if before is not None:
-                    events.append(Told("DELETED", before))
+                    events.append(Told("DELETED", before.stored))
                     del self._told[where]
-            elif before is None:
-                events.append(Told("ADDED", stored))
-                self._told[where] = stored
-            elif before.resource != stored.resource:
-                events.append(Told("MODIFIED", stored))
-                self._told[where] = stored
+                continue
+            if before is None:
+                events.append(Told("ADDED", shown.stored))
+            elif (before.stored.resource, before.beside) != (shown.stored.resource, shown.beside):
+                events.append(Told("MODIFIED", shown.stored))
+            else:
+                continue
+            self._told[where] = shown
         self._pending = {}
         return events

@@ -108,9 +108,11 @@ async def test_delete_by_manifest(tortie: Tortie) -> None:
     file = tortie.file(CALICO_POLICY, KUBERNETES_POLICY)
     await tortie("apply -f", file)
     assert (await tortie("delete NetworkPolicy/develop/deny-all"))[0] == 0
-    assert (await tortie("delete -f", file))[1] == (
-        "NetworkPolicy/develop/allow-web deleted\nNetworkPolicy/develop/deny-all unchanged\n"
-    )
+    code, out, err = await tortie("delete -f", file)
+    assert (code, out) == (1, "NetworkPolicy/develop/allow-web deleted\n")
+    assert "not found" in err
+    assert "NetworkPolicy/develop/deny-all" in err
+    assert await tortie("delete --ignore-not-found -f", file) == (0, "", "")
 
 
 async def test_yaml_can_be_applied_again(tortie: Tortie, tmp_path: Path) -> None:

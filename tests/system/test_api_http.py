@@ -236,7 +236,7 @@ async def test_delete_of_documents(api: Api) -> None:
     await api.post("/v1/apply", joined(NAMESPACE, POD))
     status, answer = await api.post("/v1/delete", joined(NAMESPACE, POD, NODE))
     assert status == 200
-    assert [result["outcome"] for result in answer["results"]] == ["deleted", "deleted", "unchanged"]
+    assert [result["outcome"] for result in answer["results"]] == ["deleted", "deleted", "missing"]
     assert (await api.get("/v1/pods"))[1]["items"] == []
 
 

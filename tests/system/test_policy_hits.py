@@ -40,6 +40,7 @@ async def test_hits_of_all_nodes(
         await within(both, "both nodes are heard")
         heading, row = (await tortie("policy hits web -n default")).splitlines()
         assert heading.split()[:4] == ["POLICY", "DIRECTION", "ALLOWED", "DENIED"]
-        assert row.split()[:8] == ["networkpolicy/default/web", "ingress", "3", "20", "0", "0", "0", "2"]
+        assert row.split()[:8] == ["NetworkPolicy/default/web", "ingress", "3", "20", "0", "0", "0", "2"]
         assert "allowed: 1" in await tortie("policy hits networkpolicy/web --node node1 -o yaml")
-        assert await tortie("policy hits other") == ""
+        assert await asyncio.to_thread(main, ["policy", "hits", "other"]) == 1
+        assert capsys.readouterr().err == "tortie: there is no policy 'other'\n"

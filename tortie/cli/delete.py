@@ -28,7 +28,11 @@ def command(
         raise Misused("delete needs either objects (KIND NAME) or manifests (-f FILE)")
     client = Client(api)
     if filename:
-        print_results(send(client, "/v1/delete", Joined(read(filename, recursive=recursive))))
+        results = send(client, "/v1/delete", Joined(read(filename, recursive=recursive)))
+        print_results(result for result in results if result["outcome"] != "missing")
+        missing = [result["object"] for result in results if result["outcome"] == "missing"]
+        if missing and not ignore_not_found:
+            raise Refused("not found", missing, status=404)
         return
     named = targets(objects or [], namespace)
     if any(not target.name for target in named):

@@ -44,8 +44,9 @@ def command(
     items = [item for target in named for item in _get(client, target, selector)]
     if client.stale:
         print(f"tortie: this may be out of date: {client.stale}", file=sys.stderr)
+    items = _placed(client, items)
     if output in (Output.TABLE, Output.WIDE):
-        _print_tables(_placed(client, items), wide=output is Output.WIDE, everywhere=everywhere)
+        _print_tables(items, wide=output is Output.WIDE, everywhere=everywhere)
     else:
         single = len(named) == 1 and named[0].name
         _print(items[0] if single else {"apiVersion": "v1", "kind": "List", "items": items}, output)

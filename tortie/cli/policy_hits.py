@@ -50,6 +50,8 @@ def command(
 
     `tier/NAME` is what nothing in a tier decided, `profile` what nothing at all did. Counted are first
     packets; nodes tell what they counted every few seconds (15, if not set otherwise).
+
+    Exit code 1: there is no such policy.
     """
     client = Client(api)
     query = {"policy": policy or None, "namespace": namespace or None, "node": node or None}
@@ -71,4 +73,4 @@ def command(
 def _row(item: dict[str, Any]) -> list[str]:
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(item["since"]))
     figures = [str(item[figure]) for figure in _FIGURES]
-    return [item["policy"], item["direction"], *figures, str(len(item["nodes"])), since]
+    return [item["title"], item["direction"], *figures, str(len(item["nodes"])), since]

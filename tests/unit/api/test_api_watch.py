@@ -13,7 +13,9 @@ TWO = Stored(resource(NAMESPACE.replace("test", "other")), 2)
 
 
 def watch(*first: Stored, purpose: str | None = None) -> Watch:
-    return Watch(lambda _, r: purpose is None or r.metadata.labels.get("purpose") == purpose, first)
+    return Watch(
+        lambda _, r: purpose is None or r.metadata.labels.get("purpose") == purpose, [(one, None) for one in first]
+    )
 
 
 def told(watch: Watch) -> list[tuple[str, int]]:
@@ -62,3 +64,14 @@ def test_an_object_that_no_longer_matches_is_deleted_for_the_watcher() -> None:
     assert told(watching) == [("DELETED", 1)]
     change(watching, [TWO])
     assert told(watching) == []
+
+
+def test_what_is_said_beside_an_object_is_news_too() -> None:
+    watching = watch(ONE)
+    assert told(watching) == [("ADDED", 1)]
+    watching.change(Namespace, KEY, ONE, ("a rule cannot be compiled",))
+    assert told(watching) == [("MODIFIED", 1)]
+    watching.change(Namespace, KEY, ONE, ("a rule cannot be compiled",))
+    assert told(watching) == []
+    watching.change(Namespace, KEY, ONE)
+    assert told(watching) == [("MODIFIED", 1)]
