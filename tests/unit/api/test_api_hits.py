@@ -6,7 +6,8 @@ import pytest
 
 from bus_schemas.ids import NodeName
 from bus_schemas.policy import Hit, Hits
-from services.api.hits import hits
+from bus_schemas.resources import Metadata, NetworkPolicy, Resource, Tier
+from services.api.hits import exists, hits, title
 
 WEB, OTHER = "networkpolicy/default/web", "globalnetworkpolicy/web"
 
@@ -31,6 +32,7 @@ def test_the_sum_of_all_nodes() -> None:
     rows = {(row["policy"], row["direction"]): row for row in hits(MESSAGES)}
     assert rows[WEB, "ingress"] == {
         "policy": WEB,
+        "title": "NetworkPolicy/default/web",
         "namespace": "default",
         "name": "web",
         "direction": "ingress",
@@ -64,3 +66,22 @@ def test_the_sum_of_all_nodes() -> None:
 )
 def test_some_of_it(asked: dict[str, str], found: set[str]) -> None:
     assert {row["policy"] for row in hits(MESSAGES, **asked)} == found
+
+
+def test_titles() -> None:
+    assert title("k8snetworkpolicy/default/web") == "NetworkPolicy/default/web"
+    assert title("globalnetworkpolicy/web") == "GlobalNetworkPolicy/web"
+    assert [title(each) for each in ("tier/default", "profile", "gone/x")] == ["tier/default", "profile", "gone/x"]
+
+
+def test_a_policy_exists_before_it_decides_anything() -> None:
+    def of(kind: type[Resource]) -> list[Resource]:
+        policy = NetworkPolicy(metadata=Metadata(namespace="default", name="web"))
+        tier = Tier(metadata=Metadata(name="early"))
+        return [each for each in (policy, tier) if isinstance(each, kind)]
+
+    for known in ("web", "networkpolicy/web", "NetworkPolicy/default/web", "tier/early", "profile"):
+        assert exists(of, known, ""), known
+    assert not exists(of, "web", "other")
+    for unknown in ("other", "globalnetworkpolicy/web", "tier/late"):
+        assert not exists(of, unknown, ""), unknown
