@@ -1,8 +1,8 @@
 """Reports about addresses, made of the mirror: how full, whose, how configured, what looks forgotten. Plain JSON.
 
 Sizes and counts are exact integers whatever the family; shares are left to whoever prints them. Of each pool and block
-`total = inUse + reserved + free`: `reserved` counts what an IPReservation keeps back and nobody uses. An address that
-rests after its release (`cooling`) is among the free ones.
+`total = inUse + reserved + free`: `reserved` counts what an IPReservation keeps back and nobody uses. Among the free
+are those that rest after their release (`cooling`) and those that a node keeps ready for its next pod (`warm`).
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ UNLIMITED = "unlimited"
 
 
 def usage(core: Core) -> Json:
-    """`{configuration, epoch, pools, orphans}`; a pool is `{name, cidr, total, inUse, reserved, free, cooling,
+    """`{configuration, epoch, pools, orphans}`; a pool is `{name, cidr, total, inUse, reserved, free, cooling, warm,
     borrowed, blocks}`, a block the same with its `node`. A block counts for the pool that it lies in; those that lie in
     none are `orphans`. A node's own range (`spec.podCIDRs`) is a pool as soon as a block was cut from it."""
     grounds = Grounds(records(core))
     inside: dict[str, list[Block]] = {stored.resource.metadata.name: [] for stored in core.resources(IPPool)}
     cidrs = {name: str(_pool(core, name).spec.cidr) for name in inside}
     orphans: list[Block] = []
+    count = _Count(core, grounds)
     for block in _sound(core):
         ground = _ground_of(block, grounds)
         if ground is None:
@@ -56,16 +57,16 @@ def usage(core: Core) -> Json:
     return {
         "configuration": configuration(core),
         "epoch": epoch(core),
-        "pools": [_counted_pool(name, cidrs[name], blocks, grounds) for name, blocks in inside.items()],
-        "orphans": _counted_blocks(orphans, grounds),
+        "pools": [_counted_pool(name, cidrs[name], count.blocks(blocks), count) for name, blocks in inside.items()],
+        "orphans": count.blocks(orphans),
     }
 
 
 def address(core: Core, text: str) -> Json:
     """Who holds one address: `{ip, assigned, state, pool, block, owner, handle, node, namespace, pod, use, sequence,
-    assignedAt, holders, reservedBy, releasedAt, candidate}`; what does not apply is empty. `state` is `in use`,
-    `cooling`, `free` (in a block), `unclaimed` (in a pool) or `unmanaged`. Raises ValueError when the text is no
-    address."""
+    assignedAt, holders, reservedBy, releasedAt, candidate}`; what does not apply is empty. `state` is `in use`, `warm`
+    (kept ready), `cooling`, `free` (in a block), `unclaimed` (in a pool) or `unmanaged`. Raises ValueError when the
+    text is no address."""
     ip = ip_address(text)
     known = _speaking_of(core, str(ip))
     ground = Grounds(known).around(ip.version, int(ip), int(ip))
@@ -91,7 +92,11 @@ def address(core: Core, text: str) -> Json:
     if resting is not None:
         report |= {"state": "cooling", "releasedAt": resting.released}
     allocation = next((a for a in block.allocations if a.ordinal == ordinal), None)
-    return report if allocation is None else report | _allocated(core, block, allocation)
+    if allocation is not None:
+        report |= _allocated(core, block, allocation)
+        if report["use"] == "warm" and not core.owner(str(ip)):
+            report["state"] = "warm"
+    return report
 
 
 def _speaking_of(core: Core, ip: str) -> Records:
@@ -238,37 +243,47 @@ def _pool(core: Core, name: str) -> IPPool:
     return stored.resource
 
 
-def _counted_pool(name: str, cidr: str, blocks: list[Block], grounds: Grounds) -> Json:
-    counted = _counted_blocks(blocks, grounds)
-    used = sum(block["inUse"] for block in counted)
-    kept = grounds.reserved.count(cidr) - sum(_reserved_in_use(block, grounds) for block in blocks)
-    return {
-        "name": name,
-        "cidr": cidr,
-        **_counts(_network(cidr).num_addresses, used, kept),
-        "cooling": sum(block["cooling"] for block in counted),
-        "borrowed": sum(block["borrowed"] for block in counted),
-        "blocks": counted,
-    }
+def _counted_pool(name: str, cidr: str, blocks: list[Json], count: _Count) -> Json:
+    summed = {key: sum(block[key] for block in blocks) for key in ("inUse", "cooling", "warm", "borrowed")}
+    given_though_reserved = sum(block["reservedInUse"] for block in blocks)
+    kept = count.reserved.count(cidr) - given_though_reserved
+    counts = _counts(_network(cidr).num_addresses, summed.pop("inUse"), kept)
+    return {"name": name, "cidr": cidr, **counts, **summed, "blocks": blocks}
 
 
-def _counted_blocks(blocks: Iterable[Block], grounds: Grounds) -> list[Json]:
-    rows = []
-    for block in _in_order(blocks):
-        kept = grounds.reserved.count(block.cidr) - _reserved_in_use(block, grounds)
-        counts = _counts(_network(block.cidr).num_addresses, len(block.allocations), kept)
-        lent = sum(_is_borrowed(block, allocation) for allocation in block.allocations)
-        row = {"cidr": block.cidr, "node": block.node or "", **counts}
-        rows.append(row | {"cooling": len(block.cooling), "borrowed": lent})
-    return rows
+class _Count:
+    """Counts blocks."""
 
+    def __init__(self, core: Core, grounds: Grounds) -> None:
+        self.reserved = grounds.reserved
+        self._core = core
+        self._warm = {handle.handle for handle in core.handles.values() if handle.use == "warm"}
 
-def _reserved_in_use(block: Block, grounds: Grounds) -> int:
-    if not grounds.reserved.count(block.cidr):
-        return 0
-    network = _network(block.cidr)
-    first = int(network.network_address)
-    return sum((network.version, first + a.ordinal) in grounds.reserved for a in block.allocations)
+    def blocks(self, blocks: Iterable[Block]) -> list[Json]:
+        return [self._block(block) for block in _in_order(blocks)]
+
+    def _block(self, block: Block) -> Json:
+        network = _network(block.cidr)
+        kept = self.reserved.count(block.cidr)
+        numbers = [int(network.network_address) + a.ordinal for a in block.allocations] if kept else []
+        given_though_reserved = sum((network.version, number) in self.reserved for number in numbers)
+        warm = sum(self._is_warm(network, allocation) for allocation in block.allocations)
+        used = len(block.allocations) - warm
+        return {
+            "cidr": block.cidr,
+            "node": block.node or "",
+            **_counts(network.num_addresses, used, kept - given_though_reserved),
+            "cooling": len(block.cooling),
+            "warm": warm,
+            "borrowed": sum(_is_borrowed(block, allocation) for allocation in block.allocations),
+            "reservedInUse": given_though_reserved,
+        }
+
+    def _is_warm(self, network: IPv4Network | IPv6Network, allocation: Allocation) -> bool:
+        """Kept ready, and no pod has taken it yet: the record follows a moment later."""
+        if allocation.handle not in self._warm:
+            return False
+        return not self._core.owner(str(network.network_address + allocation.ordinal))
 
 
 def _is_borrowed(block: Block, allocation: Allocation) -> bool:

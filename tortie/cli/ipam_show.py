@@ -99,6 +99,9 @@ def notes(report: dict[str, Any]) -> list[str]:
     cooling = sum(pool["cooling"] for pool in report["pools"])
     if cooling:
         said.append(f"{cooling} of the free addresses were released a moment ago and rest")
+    warm = sum(pool["warm"] for pool in report["pools"])
+    if warm:
+        said.append(f"{warm} of the free addresses are kept ready on nodes for their next pods")
     if report["orphans"]:
         one = len(report["orphans"]) == 1
         said.append(f"{len(report['orphans'])} block{' is' if one else 's are'} in no pool: see --show-blocks")
@@ -149,6 +152,9 @@ def allocated_to(item: dict[str, Any]) -> str:
 
 def owner(address: dict[str, Any]) -> str:
     ip = address["ip"]
+    if address["state"] == "warm":
+        place = f"block {address['block']} of node {address['owner'] or '(none)'}, pool {address['pool'] or '(none)'}"
+        return f"IP {ip} is kept ready by node {address['node']} for its next pod (handle {address['handle']}, {place})"
     if not address["assigned"]:
         return f"IP {ip} is not in use ({_why_free(address)})"
     lines = [f"IP {ip} is in use", f"Handle ID: {address['handle']}", "Active Owner Attributes:"]

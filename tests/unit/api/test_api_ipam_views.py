@@ -14,7 +14,19 @@ from services.api.core import Core
 from services.api.ipam_release import Asked, Outcome, ask, outcome
 from services.ipam.settings import Settings as IpamSettings
 from tests.support.api import resource
-from tests.support.ipam_records import NOW, SEQUENCE, World, block, endpoint, node, pool, reservation, sound
+from tests.support.ipam_records import (
+    NOW,
+    SEQUENCE,
+    World,
+    block,
+    endpoint,
+    handle,
+    node,
+    pool,
+    reservation,
+    sound,
+    with_address,
+)
 
 CONFIGURATION = """\
 apiVersion: projectcalico.org/v3
@@ -44,6 +56,7 @@ def test_pools_count_their_blocks() -> None:
         "reserved": 5,
         "free": 65529,
         "cooling": 0,
+        "warm": 0,
         "borrowed": 1,
     }
     assert block_row == {
@@ -54,7 +67,9 @@ def test_pools_count_their_blocks() -> None:
         "reserved": 1,
         "free": 61,
         "cooling": 0,
+        "warm": 0,
         "borrowed": 1,
+        "reservedInUse": 1,
     }
     assert [row["cidr"] for row in report["orphans"]] == ["10.9.0.0/26"]
     assert report["epoch"] is None
@@ -80,6 +95,19 @@ def test_a_block_that_is_no_network_hides_no_other() -> None:
     core.apply(Fact(BLOCK, ("garbage",), block("garbage"), 9))
     assert views.usage(core)["pools"][0]["inUse"] == 2
     assert {finding.object for finding in check(views.records(core), NOW).problems} == {"garbage"}
+
+
+def test_what_is_kept_ready_is_free_until_a_pod_takes_it() -> None:
+    world = sound().put(
+        with_address(block(), 3, "warm.node1.1"), handle("warm.node1.1", "10.244.0.67", pod="", use="warm")
+    )
+    (row,) = views.usage(core_of(world))["pools"]
+    assert (row["inUse"], row["warm"], row["free"]) == (0, 1, 65536)
+    assert views.address(core_of(world), "10.244.0.67")["state"] == "warm"
+    taken = core_of(world.put(endpoint("c", "10.244.0.67", handle="cni.c")))
+    (row,) = views.usage(taken)["pools"]
+    assert (row["inUse"], row["warm"]) == (1, 0)
+    assert views.address(taken, "10.244.0.67")["state"] == "in use"
 
 
 def test_what_is_borrowed() -> None:
