@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from ipaddress import ip_address
@@ -27,6 +27,7 @@ from services.node_dataplane.errors import LinkError
 from services.node_dataplane.gateway import GATEWAY4, GATEWAY6, NODE_MAC
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkError, NetlinkSocket, within
+from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK
 
 PREFIX = "tor"
 _GATEWAY4 = ip_address(GATEWAY4).packed
@@ -35,8 +36,8 @@ _NODE_MAC = rtnl.hardware(NODE_MAC)
 _BOOT = 3
 _POLL_S = 0.001
 _CARRIER_POLLS = 1000
-_DOOMED = 0x746F7274
-"""Link group of what is about to be deleted."""
+_DOOMED = LINK_GROUP | 0x74
+"""Link group of what is about to be deleted; the table in the kernel still knows it for a pod's."""
 
 
 def link_name(pod: PodKey) -> str:
@@ -114,6 +115,20 @@ class PodLinks:
         links = (readback.link(body) for _, body in self._node.dump(rtnl.links_dump()))
         return {link.name: link for link in links if link.name.startswith(PREFIX) and link.kind == "veth"}
 
+    def regroup(self) -> list[str]:
+        """Put every link with our name into the group by which the table in the kernel knows it, those that are not:
+        an earlier version made them, or somebody took them out. Their names. Raises NetlinkError."""
+        return self._regroup(self.present().values())
+
+    def _regroup(self, links: Iterable[readback.Link]) -> list[str]:
+        strangers = [link.name for link in links if link.group & LINK_GROUP_MASK != LINK_GROUP]
+        for name, number in zip(
+            strangers, self._node.transact([rtnl.link_group(name, LINK_GROUP) for name in strangers]), strict=True
+        ):
+            if number not in (0, errno.ENODEV):
+                raise NetlinkError(number, f"cannot put {name} into the group of pods' links: {os.strerror(number)}")
+        return strangers
+
     def ensure(self, link: PodLink) -> Plugged:
         """Make the link, or adopt it where it is right already. Raises LinkError."""
         netns = _open(link.netns)
@@ -127,6 +142,7 @@ class PodLinks:
                 if existing is None:
                     existing = self._create(link, netns)
                     created = True
+                self._regroup([existing])
                 sysctl.write(sysctl.of_pod_link(link.name, ipv6=link.ipv6))
                 inside = sysctl.in_pod(link.interface) if link.ipv6 else []
                 if link.ip_forwarding is not None:
@@ -168,6 +184,7 @@ class PodLinks:
                         link.name,
                         _NODE_MAC,
                         link.mtu,
+                        group=LINK_GROUP,
                         peer_name=link.interface,
                         peer_mac=rtnl.hardware(link.mac) if link.mac else None,
                         peer_index=peer_index,

@@ -218,6 +218,7 @@ class Agent:
         sysctl.write(sysctl.of_node((), ipv6=False))
         self.fabric.routes.adopt()
         self.tunnel_address.adopt(self.fabric.tunnel_addresses())
+        self.links.regroup()
         for plugin in self.store.all():
             self.enforcement.plug(plugin.endpoint, plugin.sources)
             if not plugin.unread:

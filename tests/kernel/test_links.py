@@ -15,6 +15,7 @@ from services.node_dataplane.gateway import NODE_MAC
 from services.node_dataplane.links import PodLink, PodLinks, link_name
 from services.node_dataplane.netlink import rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
+from services.node_dataplane.nft.names import LINK_GROUP
 from tests.support.netns import Namespace, namespaces, ping
 
 pytestmark = pytest.mark.root
@@ -114,6 +115,24 @@ def test_a_correct_link_is_adopted_untouched(node: Node) -> None:
 
     assert not second.created
     assert (second.device, second.mac) == (first.device, first.mac)
+
+
+def test_a_link_is_born_in_the_group_of_pods_links_and_comes_back_to_it(node: Node) -> None:
+    node.ensure()
+
+    def group() -> str:
+        shown = ip_json(node.node, "link", "show", node.spec.name)[0]["group"]
+        assert isinstance(shown, str)
+        return shown
+
+    assert group() == str(LINK_GROUP)
+    node.node.ip("link", "set", node.spec.name, "group", "0")
+    assert node.node.call(node.links.regroup) == [node.spec.name]
+    assert group() == str(LINK_GROUP)
+    assert node.node.call(node.links.regroup) == []
+    node.node.ip("link", "set", node.spec.name, "group", "0")
+    assert not node.ensure().created
+    assert group() == str(LINK_GROUP)
 
 
 def test_an_adopted_link_loses_the_address_of_its_former_life(node: Node) -> None:

@@ -153,7 +153,7 @@ def test_kernels_without_destroy_delete(kernel: Kernel) -> None:
         (f"add element inet tortie {A4} {{ 6.6.6.6 }}", f"set {A4} holds 6.6.6.6, which is not ours"),
         ('delete element inet tortie pods_to { "torserver" }', 'map pods_to lacks "torserver"'),
         ("add element inet tortie pools4 { 172.16.0.0/12 }", "set pools4 was changed"),
-        ("insert rule inet tortie forward_ingress accept", "the rules of chain forward_ingress were changed"),
+        ("insert rule inet tortie forward accept", "the rules of chain forward were changed"),
         ("flush chain inet tortie guard", "the rules of chain guard were changed"),
         ("add chain inet tortie foreign", "chain foreign is not ours"),
         ("add set inet tortie foreign { type ipv4_addr; }", "set foreign is not ours"),

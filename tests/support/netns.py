@@ -30,6 +30,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from services.node_dataplane.nft.names import LINK_GROUP, LINK_PREFIX
+
 CLONE_NEWNET = 0x40000000
 ANSWER_S = 1.0
 """How long an answer may take before the packet counts as dropped; only refusals wait for it."""
@@ -135,7 +137,8 @@ def namespaces(count: int) -> Iterator[tuple[Namespace, ...]]:
 def veth(
     left: Namespace, left_name: str, right: Namespace, right_name: str, *, addresses: tuple[str, str] | None = None
 ) -> None:
-    """A link between two namespaces, both ends up and usable, with `addresses` (CIDR) on them.
+    """A link between two namespaces, both ends up and usable, with `addresses` (CIDR) on them; an end with the name of
+    a pod's link is in their group.
 
     Two ends with the same index would look like one device to the kernel, which then announces their carrier up to a
     second late (and IPv6 has no multicast route until then): hence the indices.
@@ -148,7 +151,8 @@ def veth(
     for (namespace, name), address in zip(ends, addresses or ("", ""), strict=True):
         if address:
             namespace.ip("address", "add", address, "dev", name, *(("nodad",) if ":" in address else ()))
-        namespace.ip("link", "set", name, "up")
+        group = ("group", str(LINK_GROUP)) if name.startswith(LINK_PREFIX) else ()
+        namespace.ip("link", "set", name, "up", *group)
     for namespace, name in ends:
         wait_for(partial(_multicast_ready, namespace, name), f"IPv6 ready on {name}")
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Literal
 
+from services.node_dataplane.nft.names import LINK_GROUP, LINK_PREFIX
+
 Path = Literal["forward", "input", "output"]
 
 _PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "srcnat": 100}
@@ -48,6 +50,8 @@ class Packet:
     out_link: str = "eth0"
     icmp_type: int = 8
     icmp_code: int = 0
+    grouped: bool = True
+    """Links with a pod's name are in the group of pods' links, as they are when an agent made them."""
     path: Path = "forward"
     state: str = "new"
     status: str = ""
@@ -351,6 +355,12 @@ class Nftables:
             del rest[:6]
             rule.conditions.append(lambda seen, outcome: seen.mark & mask == wanted)
             return
+        if rest[0] in ("iifgroup", "oifgroup") and rest[1] == "&":
+            name, mask, compared, group = rest[0], int(rest[2], 16), rest[3], int(rest[4], 16)
+            _must(compared in ("==", "!="), "a group that is compared otherwise")
+            del rest[:5]
+            rule.conditions.append(lambda seen, outcome: (_group(seen, name) & mask == group) == (compared == "=="))
+            return
         fields = _fields(rest)
         if rest[0] == "vmap":
             map_ = self.sets[rest[1][1:]]
@@ -540,6 +550,11 @@ _READ: dict[str, Callable[[_Seen], object]] = {
     "ct state": lambda s: s.state,
     "ct status": lambda s: s.status,
 }
+
+
+def _group(seen: _Seen, field: str) -> int:
+    link = seen.packet.in_link if field == "iifgroup" else seen.packet.out_link
+    return LINK_GROUP if link.startswith(LINK_PREFIX) and seen.packet.grouped else 0
 
 
 def _key(fields: list[tuple[str, str]], seen: _Seen) -> tuple[object, ...] | None:

@@ -33,6 +33,7 @@ class Link(NamedTuple):
     peer: int
     """Device number of the other end of a veth, in the namespace where that one is; 0 when it has none."""
     kind: str
+    group: int
     vxlan: Vxlan | None = None
 
 
@@ -89,6 +90,7 @@ def link(body: bytes) -> Link:
         running=bool(flags & rtnl.IFF_RUNNING),
         peer=_u32(found[rtnl.IFLA_LINK]) if rtnl.IFLA_LINK in found else 0,
         kind=kind,
+        group=_u32(found[rtnl.IFLA_GROUP]) if rtnl.IFLA_GROUP in found else 0,
         vxlan=vxlan,
     )
 

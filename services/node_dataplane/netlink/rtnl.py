@@ -86,7 +86,15 @@ def _nested(type_: int, *inner: bytes) -> bytes:
 
 
 def veth(
-    name: str, mac: bytes, mtu: int, *, peer_name: str, peer_mac: bytes | None, peer_index: int, peer_netns_fd: int
+    name: str,
+    mac: bytes,
+    mtu: int,
+    *,
+    group: int,
+    peer_name: str,
+    peer_mac: bytes | None,
+    peer_index: int,
+    peer_netns_fd: int,
 ) -> bytes:
     """Create a pair; the peer is born inside the namespace of `peer_netns_fd` under its final name.
 
@@ -104,6 +112,7 @@ def veth(
             attribute(IFLA_IFNAME, text(name)),
             attribute(IFLA_ADDRESS, mac),
             attribute(IFLA_MTU, u32(mtu)),
+            attribute(IFLA_GROUP, u32(group)),
             _nested(
                 IFLA_LINKINFO,
                 attribute(IFLA_INFO_KIND, b"veth"),
@@ -147,7 +156,7 @@ def link_change(index: int, *, up: bool = False, mtu: int = 0, mac: bytes = b"")
 
 
 def link_group(name: str, group: int) -> bytes:
-    """Put a link into a group (for `links_delete`): refused with ENODEV when there is none."""
+    """Put a link into a group of devices: refused with ENODEV when there is no such link."""
     body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + attribute(IFLA_IFNAME, text(name)) + attribute(IFLA_GROUP, u32(group))
     return message(RTM_SETLINK, _SET, body)
 

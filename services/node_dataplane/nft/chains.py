@@ -1,22 +1,26 @@
 """The chains of a rule group: tiers, their policies, their defaults.
 
-    from_<h>   jump out_<policy>   jump out_<policy>   drop            one tier that ends in deny: the usual case
-    from_<h>   jump from_<h>_0     jump out_<policy>   ...  accept     a tier with a `pass` is a chain of its own
-    from_<h>   jump from_<h>_preview_0   ...                           staged policies: counted and reported first
+    to_<h>     jump in_<policy>   jump in_<policy>   drop            one tier that ends in deny: the usual case
+    to_<h>     jump to_<h>_0      jump in_<policy>   ...  accept     a tier with a `pass` is a chain of its own
+    to_<h>     jump to_<h>_preview_0   ...                           staged policies: counted and reported first
+    from_<h>   ... return ... goto from_<h>_1                        what pods send: allowed is not yet accepted
 
 A policy is a chain that every group which applies it jumps to, so a change of its rules rewrites one chain. The
 exceptions are written into the tier's chain itself: a policy that can pass, since passing means to leave the tier, and
 nft can only return from the chain it stands in; and one of whose rules some are merged with those of other policies
 into a lookup (see `merge`), which stands where the first of them did.
 
-The tiers of a preview lead to one another by `goto`, so that `return` leaves all of it, wherever it stands.
+What a pod may send may still have to be received by another one, in the same base chain: so what egress rules allow
+leaves the rule group by `return` (`Ending`). Policies are written into it, and its tiers and those of a preview lead
+to one another by `goto`, so that `return` leaves all of it, wherever it stands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Literal
 
 from bus_schemas.ids import GroupId, RulesId
 from bus_schemas.policy import Direction, TierRules
@@ -28,6 +32,9 @@ from services.node_dataplane.nft.render import Chain, Rendered, RenderedRule, co
 from services.node_dataplane.nft.sets import MapData
 
 __all__ = ["Assembled", "Chain", "endpoint_chains"]
+
+Ending = Literal["accept", "return"]
+"""What an allow is written as: it ends the base chain, or leaves the rule group's chains."""
 
 _NO_PROFILE = "no profile allows it"
 
@@ -61,36 +68,55 @@ def endpoint_chains(
     preview: Callable[[RulesId, str, str, Claims], Rendered],
     members: Callable[[GroupId], Members],
     *,
+    allow: Ending = "accept",
     undecided: str = "",
 ) -> Assembled:
     """The chain `name` of a rule group and those of its tiers. `preview(rules, tier, passing, claims)` renders a policy
     for the preview; `undecided` stands at the end in place of what the direction's default says."""
     made = Assembled()
     lines: list[str] = []
+    chain, about = name, ""
     if direction.preview is not None:
         lines.append(f"jump {_preview(name, way, direction, preview, made)}")
     for number, tier in enumerate(_tiers(direction.tiers, direction)):
         policies = {rules: policy(rules) for rules in tier.rules}
-        body = list(_tier(made, f"{name} {number}", way, policies, members))
+        passes = any(each.rendered.passes for each in policies.values())
+        onwards = tier_chain(name, number + 1)
+        if allow == "return":
+            policies = {rules: _led(each, f"goto {onwards}") for rules, each in policies.items()}
+        body = list(_tier(made, f"{name} {number}", way, policies, members, allow))
         if tier.default == "deny":
             body += _deny(made, way, tier.tier)
-        if any(each.rendered.passes for each in policies.values()):
-            chain = tier_chain(name, number)
-            made.chains[chain] = Chain(tuple(body), comment=f"tier {tier.tier}")
-            lines.append(f"jump {chain}")
-        else:
+        if not passes:
             lines += body
             if tier.default == "deny":
                 break
+        elif allow == "return":
+            end = () if tier.default == "deny" else (f"goto {onwards}",)
+            made.chains[chain] = Chain((*lines, *body, *end), comment=about)
+            chain, about, lines = onwards, f"after tier {tier.tier}", []
+        else:
+            made.chains[tier_chain(name, number)] = Chain(tuple(body), comment=f"tier {tier.tier}")
+            lines.append(f"jump {tier_chain(name, number)}")
     else:
         if undecided:
             lines.append(undecided)
         elif direction.default == "allow":
-            lines.append(f"{made.claims.count(way, PROFILE, 'allow')} accept")
+            lines.append(f"{made.claims.count(way, PROFILE, 'allow')} {allow}")
         else:
             lines += _deny(made, way, "")
-    made.chains[name] = Chain(tuple(lines))
+    made.chains[chain] = Chain(tuple(lines), comment=about)
     return made
+
+
+def _led(policy: Policy, passing: str) -> Policy:
+    """The policy with `return` for its allows, and `passing` for what it passes."""
+
+    def led(rule: RenderedRule) -> RenderedRule:
+        old, new = {"allow": ("accept", "return"), "pass": ("return", passing)}.get(rule.fate, ("", ""))
+        return replace(rule, lines=tuple(line.removesuffix(old) + new for line in rule.lines))
+
+    return replace(policy, rendered=replace(policy.rendered, rules=tuple(map(led, policy.rendered.rules))))
 
 
 @dataclass
@@ -105,7 +131,12 @@ class _Placed:
 
 
 def _tier(
-    made: Assembled, name: str, way: Way, policies: Mapping[RulesId, Policy], members: Callable[[GroupId], Members]
+    made: Assembled,
+    name: str,
+    way: Way,
+    policies: Mapping[RulesId, Policy],
+    members: Callable[[GroupId], Members],
+    allow: Ending,
 ) -> Iterator[str]:
     """The rules of a tier, in an order that decides the same as theirs: within a run of rules with the same fate any
     order does."""
@@ -117,7 +148,7 @@ def _tier(
     ]
     runs = [list(run) for _, run in groupby(placed, key=lambda each: each.rule.fate)]
     for number, run in enumerate(runs):
-        _merge(made, f"{name} {number}", run, members)
+        _merge(made, f"{name} {number}", run, members, allow)
     touched = {each.policy for each in placed if each.run is not None}
     made.inlined |= touched
     done: set[RulesId] = set()
@@ -134,19 +165,21 @@ def _tier(
             elif each.policy not in done:
                 done.add(each.policy)
                 policy = policies[each.policy]
-                if policy.rendered.passes:
+                if policy.rendered.passes or allow == "return":
                     yield from made.inline(each.policy, policy.rendered.rules)
                 else:
                     made.jumps.add(each.policy)
                     yield f"jump {policy_chain(way, each.policy)}"
 
 
-def _merge(made: Assembled, name: str, run: Sequence[_Placed], members: Callable[[GroupId], Members]) -> None:
+def _merge(
+    made: Assembled, name: str, run: Sequence[_Placed], members: Callable[[GroupId], Members], allow: Ending
+) -> None:
     candidates = [(each, each.entry) for each in run if each.entry is not None]
     if len(candidates) < FROM:
         return
     data: MapData = "counter" if run[0].rule.fate == "allow" else "verdict"
-    merged = merge(name, data, [entry for _, entry in candidates], members)
+    merged = merge(name, data, [entry for _, entry in candidates], members, allow)
     if merged.lines:
         made.merged.append(merged)
         made.groups |= merged.named

@@ -2,15 +2,20 @@
 
                  prerouting/raw      guard: a pod sends from its own addresses, and no VXLAN; VXLAN is not tracked
     pod -> far   forward             pod_egress  -> `pods_from` map -> the pod's egress rules
-                 forward + 1         pod_ingress -> `pods_to` map   -> the destination's ingress rules
+                                     pod_ingress -> `pods_to` map   -> the destination's ingress rules
     pod -> node  input               pod_egress  -> `pods_from` map
                  input + 1           the endpoint-to-host action, for what the pod's policy accepted
     node -> pod  output              not filtered: a node always reaches its own pods
     pod -> world postrouting/srcnat  masquerade
 
-Two base chains on the forward and input hooks, because in nft an accept ends one base chain and no more: what the
-source pod may send must still be what the destination may receive. A pod link that is in no map is dropped both ways:
-its policy is not there yet. Established flows are accepted first, so a change of policy touches new connections alone.
+What the source pod may send must still be what the destination may receive, and in nft an accept ends a base chain: so
+what egress rules allow returns to the base chain, which goes on to the ingress rules (see `chains`). A pod link that is
+in no map is dropped both ways: its policy is not there yet. Established flows are accepted first, so a change of policy
+touches new connections alone.
+
+A pod's link is told by its group of devices, which it is born in, and not by its name, which would be copied for each
+packet. What has such a name and is not in the group opens no connection to the node or to the world, nor does the world
+to it.
 
 A base chain costs every packet of every connection, and a NAT hook every new connection, so one that has nothing to do
 does not exist. Each guard drops in a chain of its own, which counts and reports.
@@ -25,7 +30,7 @@ import msgspec
 from services.node_dataplane.nft.attribution import GUARDS, Claims, guard_denial
 from services.node_dataplane.nft.chains import Chain
 from services.node_dataplane.nft.failsafe import INBOUND, OUTBOUND, Failsafe
-from services.node_dataplane.nft.names import LINK_PREFIX, guard_chain
+from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK, LINK_PREFIX, guard_chain
 from services.node_dataplane.nft.sets import (
     ADDRESSES4,
     ADDRESSES6,
@@ -66,6 +71,9 @@ SETS: dict[str, SetSpec] = {
 }
 
 POD = f'"{LINK_PREFIX}*"'
+_IN_GROUP = f"& 0x{LINK_GROUP_MASK:08x} == 0x{LINK_GROUP:08x}"
+_NOT_IN_GROUP = f"& 0x{LINK_GROUP_MASK:08x} != 0x{LINK_GROUP:08x}"
+FROM_POD, TO_POD = f"iifgroup {_IN_GROUP}", f"oifgroup {_IN_GROUP}"
 _ND = "{ 130, 131, 132, 133, 135, 136, 143 }"
 """Multicast listener queries, reports and dones, router solicitation, neighbour solicitation and advertisement: without
 them a pod has no IPv6 neighbours. Never router advertisements (134) and redirects (137)."""
@@ -117,10 +125,7 @@ def chains(node: NodeRules) -> dict[str, Chain]:
         "input_pod": Chain(_input_pod(node)),
         "prerouting": Chain(_prerouting(node), hook("filter", "prerouting", "raw")),
         "input": Chain(_input(node), hook("filter", "input", "filter")),
-        "forward_egress": Chain((ESTABLISHED, f"iifname {POD} goto pod_egress"), hook("filter", "forward", "filter")),
-        "forward_ingress": Chain(
-            (ESTABLISHED, f"oifname {POD} goto pod_ingress"), hook("filter", "forward", "filter + 1")
-        ),
+        "forward": Chain(_forward(), hook("filter", "forward", "filter")),
     }
     if node.vxlan_port is not None:
         found["tunnel"] = Chain((f"ip saddr @{NODES4} notrack", f"ip6 saddr @{NODES6} notrack"))
@@ -167,7 +172,7 @@ def hook(type_: str, hook: str, priority: str) -> str:
 
 
 def _prerouting(node: NodeRules) -> tuple[str, ...]:
-    lines = [f"iifname {POD} goto guard"]
+    lines = [f"{FROM_POD} goto guard"]
     if node.vxlan_port is not None:
         lines.append(f"udp dport {node.vxlan_port} goto tunnel")
     return tuple(lines)
@@ -189,6 +194,16 @@ def _guard(node: NodeRules) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _forward() -> tuple[str, ...]:
+    return (
+        ESTABLISHED,
+        f"{FROM_POD} jump pod_egress",
+        f"{TO_POD} goto pod_ingress",
+        f"oifname {POD} {_drop('no_policy_ingress')}",
+        f"iifname {POD} iifgroup {_NOT_IN_GROUP} {_drop('no_policy_egress')}",
+    )
+
+
 def _output(node: NodeRules) -> tuple[str, ...]:
     return (
         f"udp dport {node.vxlan_port} ip daddr @{NODES4} notrack",
@@ -208,7 +223,7 @@ def _input(node: NodeRules) -> tuple[str, ...]:
 
 
 def _input_pod(node: NodeRules) -> tuple[str, ...]:
-    lines = []
+    lines = [f"iifgroup {_NOT_IN_GROUP} {_drop('no_policy_egress')}"]
     if node.vxlan_port is not None:
         lines.append(f"udp dport {node.vxlan_port} {_drop('vxlan_from_pod')}")
     return (*lines, ESTABLISHED, f"icmpv6 type {_ND} accept", "goto pod_egress")

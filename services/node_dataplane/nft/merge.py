@@ -106,6 +106,8 @@ class Merged:
     """What stands for the rules of one run."""
 
     data: MapData
+    allow: str = "accept"
+    """What an allow is written as."""
     lines: list[str] = field(default_factory=list)
     maps: dict[str, tuple[SetSpec, dict[bytes, str]]] = field(default_factory=dict)
     lookups: dict[str, tuple[Shape, Lookup]] = field(default_factory=dict)
@@ -167,9 +169,15 @@ def _shape(rule: Mergeable, family: Literal[0, 4, 6]) -> Shape:
     return Shape(family, rule.side, rule.protocol is not None, bool(rule.ports))
 
 
-def merge(name: str, data: MapData, entries: Sequence[Entry], members: Callable[[GroupId], Members]) -> Merged:
+def merge(
+    name: str,
+    data: MapData,
+    entries: Sequence[Entry],
+    members: Callable[[GroupId], Members],
+    allow: str = "accept",
+) -> Merged:
     """The lookups of one run of rules, in order. The names of its maps are derived from `name`."""
-    made = Merged(data)
+    made = Merged(data, allow)
     peers = [index for index, entry in enumerate(entries) if entry.rule.group is not None]
     anyone = [index for index, entry in enumerate(entries) if not entry.rule.side]
     nets = [index for index, entry in enumerate(entries) if entry.rule.nets]
@@ -184,7 +192,7 @@ def merge(name: str, data: MapData, entries: Sequence[Entry], members: Callable[
 
 
 def _lookup(made: Merged, fields: str, map_: str) -> str:
-    return f"{fields} vmap @{map_}" if made.data == "verdict" else f"counter name {fields} map @{map_} accept"
+    return f"{fields} vmap @{map_}" if made.data == "verdict" else f"counter name {fields} map @{map_} {made.allow}"
 
 
 def _has_nets(entry: Entry, members: Callable[[GroupId], Members]) -> bool:

@@ -27,6 +27,9 @@ from bus_schemas.policy import Direction
 TABLE = "tortie"
 LINK_PREFIX = "tor"
 """Every pod link's name begins with it."""
+LINK_GROUP, LINK_GROUP_MASK = 0x746F7200, 0xFFFFFF00
+"""Every pod link is born in this group of devices, and goes in another one that begins so: to read it costs a packet a
+fraction of what its device's name does."""
 
 Way = Literal["ingress", "egress"]
 WAYS: tuple[Way, Way] = ("egress", "ingress")

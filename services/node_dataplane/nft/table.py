@@ -587,6 +587,7 @@ class PolicyTable:
             lambda rules: self._policies[way, rules],
             preview,
             self._members,
+            allow="return" if stage is None and way == "egress" else "accept",
             undecided=stage.undecided if stage is not None else "",
         )
         if stage is not None:

@@ -130,6 +130,15 @@ def test_a_pod_reaches_its_node_by_policy_and_then_by_the_action(action: str, *,
     assert from_pod(nft, POD, "1.1.1.1").accepted is allowed
 
 
+def test_a_link_that_is_not_in_the_group_opens_no_connection() -> None:
+    nft = kernel()
+    assert not from_pod(nft, POD, "1.1.1.1", grouped=False).accepted
+    assert not from_pod(nft, POD, NODE, grouped=False, path="input").accepted
+    assert not from_pod(nft, POD, POD, grouped=False, out_link=link("a")).accepted
+    assert not nft.send(Packet("1.1.1.1", POD, TCP, 80, out_link=link("a"), grouped=False)).accepted
+    assert nft.send(Packet("1.1.1.1", POD, TCP, 80, out_link=link("a"))).accepted
+
+
 def test_both_ends_must_agree() -> None:
     table, nft = PolicyTable(), Nftables()
     plug(table, "a", POD)

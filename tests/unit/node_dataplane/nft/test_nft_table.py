@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bus_schemas.ids import GroupId, RulesId
@@ -258,6 +260,32 @@ def test_tiers(first: str, second: str, profile: str, *, expected: bool) -> None
     )
     world.settle()
     assert world.to_server().accepted is expected
+    tell(
+        world.table,
+        attach("server", egress=tiers),
+        rules("one", egress=[Rule(action=first)]),  # type: ignore[arg-type]
+        rules("never-reached", egress=[Rule(action="log"), Rule(action="deny", protocol=UDP)]),
+        rules("two", egress=[Rule(action=second)]),  # type: ignore[arg-type]
+    )
+    world.settle()
+    assert sent(world).accepted is expected
+    assert sent(world, path="input").accepted is expected
+    plug(world.table, "closed", CLOSED)
+    tell(world.table, attach("closed", ingress=direction(tier("nothing"))), rules("nothing"))
+    world.settle()
+    dropped = sent(world, CLOSED, out_link=link("closed"))
+    assert not dropped.accepted, "what may be sent must still be received"
+    ways = {
+        found.way for name in dropped.counted if (found := world.table.counted().get(name)) and found.rules != "one"
+    }
+    assert ("ingress" in ways) is expected
+
+
+CLOSED = "10.244.0.99"
+
+
+def sent(world: World, destination: str = "1.1.1.1", **more: Any) -> Outcome:
+    return world.kernel.send(Packet(SERVER, destination, TCP, 80, in_link=link("server"), **more))
 
 
 def test_a_tier_may_end_in_pass() -> None:
@@ -273,6 +301,15 @@ def test_a_tier_may_end_in_pass() -> None:
     world.settle()
     assert world.to_server().accepted
     assert not world.to_server(protocol=UDP).accepted
+    tell(
+        world.table,
+        attach("server", egress=tiers),
+        rules("one", egress=[Rule(action="pass", protocol=TCP), Rule(action="deny", protocol=UDP)]),
+        rules("two", egress=[allow()]),
+    )
+    world.settle()
+    assert sent(world).accepted
+    assert not world.kernel.send(Packet(SERVER, "1.1.1.1", UDP, 80, in_link=link("server"))).accepted
 
 
 def test_a_policy_that_begins_to_pass_moves_into_its_tier_and_back(world: World) -> None:
