@@ -5,7 +5,9 @@ interleaves: decide, commit, confirm. Any replica can be killed between two of t
 another replica, with what they asked before; or a client gives up and releases. Feeds lag by any number of facts.
 
 A client may only conclude what it is told, so its expectations are a model of its own: what a handle was answered is
-what it has until its release is answered.
+what it has until its release is answered. Beside that, whoever did not name an address is not given one that the
+replica knew to be reserved, nor one that somebody gave back less than the shortest cool-down ago, through whatever
+became of its block meanwhile.
 """
 
 from __future__ import annotations
@@ -27,21 +29,45 @@ from hypothesis.stateful import (
 
 from bus_schemas.ids import HandleId
 from bus_schemas.ipam import Assigned, AssignRequest, Busy, PoolExhausted, Refused, Released, ReleaseRequest
-from bus_schemas.subjects import HANDLE, Fact
+from bus_schemas.reserved import Reserved
+from bus_schemas.subjects import BLOCK, HANDLE, Fact
+from services.ipam.cidr import parse, parse_address
 from services.ipam.core import Decision, Reply, Request
 from services.ipam.limits import Limits
-from tests.support.ipam import START, Replica, Store, ask, check_store, give_back, node, pool, without
+from tests.support.ipam import (
+    START,
+    Replica,
+    Store,
+    ask,
+    check_store,
+    configuration,
+    give_back,
+    node,
+    pool,
+    ranged,
+    reservation,
+    without,
+)
 
 NODES = [node(f"n{i}") for i in range(3)]
+RANGED = [ranged(f"n{i}", "10.2.0.0/29") for i in range(2)]
+"""A range that goes from one node to the other."""
+RESERVATIONS = [reservation("r", "10.0.0.4/30", "10.1.0.1"), reservation("s", "10.0.0.9", "fd00::2/127")]
+SHORTEST_REST_S = 10
 POOLS = [
     pool("a", "10.0.0.0/28", block_size=30),
     pool("b", "10.1.0.0/30", block_size=32),
     pool("six", "fd00::/125", block_size=126),
 ]
 HANDLES = st.sampled_from([f"h{i}" for i in range(12)])
-ANY_NODE = st.sampled_from(NODES)
+ANY_NODE = st.sampled_from(NODES + RANGED)
 ANY_POOL = st.sampled_from(POOLS)
 REPLICA = st.integers(0, 2)
+
+
+def released_by(request: Request) -> HandleId | None:
+    """The handle that may lose something by a request."""
+    return request.handle if isinstance(request, ReleaseRequest) else request.takes_over
 
 
 @dataclass
@@ -54,18 +80,22 @@ class Clerk:
     """The replica's life that the clerk belongs to: it dies with it."""
     replies: list[Reply | None] = field(default_factory=list)
     decision: Decision | None = None
+    decided: float = 0.0
+    reserved: Reserved = field(default_factory=Reserved)
+    """What the replica knew to be reserved when it decided."""
     committed: bool = False
 
 
 class Allocator(RuleBasedStateMachine):
     clerks: Bundle[Clerk] = Bundle("clerks")
 
-    @initialize(strict=st.booleans(), limit=st.sampled_from([0, 2, 20]))
-    def begin(self, strict: bool, limit: int) -> None:
+    @initialize(strict=st.booleans(), limit=st.sampled_from([0, 2, 20]), rests=st.booleans())
+    def begin(self, strict: bool, limit: int, rests: bool) -> None:
         self.store = Store()
         for fact in (*NODES, *POOLS):
             self.store.put(fact)
-        limits = Limits(strict_affinity=strict, max_blocks_per_node=limit, reclaim_after_s=60)
+        limits = Limits(strict, limit, reclaim_after_s=60, cooldown_s=SHORTEST_REST_S if rests else 0)
+        self.rests = rests
         self.replicas = [Replica(self.store, limits) for _ in range(3)]
         self.lives = [0, 0, 0]
         self.now = START
@@ -73,6 +103,8 @@ class Allocator(RuleBasedStateMachine):
         """What clients were answered, and may rely on."""
         self.pending: dict[HandleId, int] = {}
         """Releases that may take effect at any time: until all are answered or dead, the handle promises nothing."""
+        self.released: dict[str, float] = {}
+        """When an address came back last, by the clock of who decided it."""
 
     # --- clients
 
@@ -91,6 +123,18 @@ class Allocator(RuleBasedStateMachine):
     def assign_exactly(self, replica: int, on: Fact, handle: str, last: int) -> Clerk:
         name = on.key[1]
         return Clerk(replica, [ask(handle, name, addresses=(f"10.0.0.{last}",))], self.lives[replica])
+
+    @rule(target=clerks, replica=REPLICA, on=ANY_NODE, handle=HANDLES, most=st.none() | st.integers(1, 3))
+    def assign_of_its_own_range(self, replica: int, on: Fact, handle: str, most: int | None) -> Clerk:
+        request = ask(handle, on.key[1], from_pod_cidr=True, max_blocks_per_node=most)
+        return Clerk(replica, [request], self.lives[replica])
+
+    @rule(target=clerks, replica=REPLICA, on=ANY_NODE, handle=HANDLES, warm=HANDLES, named=st.booleans())
+    def take_over(self, replica: int, on: Fact, handle: str, warm: str, named: bool) -> Clerk:
+        """The warm handle promises nothing from now on."""
+        addresses = self.told.get(HandleId(warm), ()) if named else ()
+        request = ask(handle, on.key[1], takes_over=HandleId(warm), addresses=addresses)
+        return self._releasing(Clerk(replica, [request], self.lives[replica]))
 
     @rule(target=clerks, replica=REPLICA, handles=st.lists(HANDLES, min_size=1, max_size=4))
     def release(self, replica: int, handles: list[str]) -> Clerk:
@@ -112,17 +156,15 @@ class Allocator(RuleBasedStateMachine):
         return self._releasing(Clerk(replica, open_, self.lives[replica]))
 
     def _releasing(self, clerk: Clerk) -> Clerk:
-        for request in clerk.requests:
-            if isinstance(request, ReleaseRequest) and request.handle is not None:
-                self.pending[request.handle] = self.pending.get(request.handle, 0) + 1
-                self.told.pop(request.handle, None)
+        for handle in filter(None, map(released_by, clerk.requests)):
+            self.pending[handle] = self.pending.get(handle, 0) + 1
+            self.told.pop(handle, None)
         return clerk
 
     def _answered(self, clerk: Clerk) -> None:
         """Its releases can no longer take effect."""
-        for request in clerk.requests:
-            if isinstance(request, ReleaseRequest) and request.handle is not None:
-                self.pending[request.handle] -= 1
+        for handle in filter(None, map(released_by, clerk.requests)):
+            self.pending[handle] -= 1
         clerk.requests = []
 
     # --- the service, step by step
@@ -134,7 +176,9 @@ class Allocator(RuleBasedStateMachine):
         clerk.replies = clerk.replies or [None] * len(clerk.requests)
         open_ = self._open(clerk)
         if open_:
-            clerk.decision = self.replicas[clerk.replica].core.decide([clerk.requests[i] for i in open_], self.now)
+            core = self.replicas[clerk.replica].core
+            clerk.decision = core.decide([clerk.requests[i] for i in open_], self.now)
+            clerk.decided, clerk.reserved = self.now, core.desired.reserved
             clerk.committed = False
 
     @rule(clerk=clerks)
@@ -199,7 +243,7 @@ class Allocator(RuleBasedStateMachine):
 
     # --- the world
 
-    @rule(seconds=st.sampled_from([1, 61]))
+    @rule(seconds=st.sampled_from([1, 11, 61]))
     def pass_time(self, seconds: int) -> None:
         self.now += seconds
 
@@ -211,6 +255,34 @@ class Allocator(RuleBasedStateMachine):
     def switch_pool(self, number: int, disabled: bool) -> None:
         name, cidr, size = (("a", "10.0.0.0/28", 30), ("b", "10.1.0.0/30", 32))[number]
         self.store.put(pool(name, cidr, block_size=size, disabled=disabled))
+
+    @rule(fact=st.sampled_from(RESERVATIONS), present=st.booleans())
+    def reserve(self, fact: Fact, present: bool) -> None:
+        self.store.put(fact if present else without(fact))
+
+    @rule(
+        strict=st.none() | st.booleans(),
+        claim=st.none() | st.booleans(),
+        most=st.none() | st.integers(0, 3),
+        rest=st.sampled_from([None, 1, 6]),
+    )
+    def configure(self, strict: bool | None, claim: bool | None, most: int | None, rest: int | None) -> None:
+        cooldown = rest * SHORTEST_REST_S if rest is not None and self.rests else None
+        self.store.put(
+            configuration(
+                strict_affinity=strict,
+                auto_allocate_blocks=claim,
+                max_blocks_per_host=most,
+                ip_cooldown_seconds=cooldown,
+            )
+        )
+
+    @rule(split=st.booleans())
+    def split_pool(self, split: bool) -> None:
+        whole = pool("a", "10.0.0.0/28", block_size=30)
+        halves = [pool(f"split-a-{i}", f"10.0.0.{8 * i}/29", block_size=30) for i in range(2)]
+        for fact in [without(whole), *halves] if split else [*map(without, halves), whole]:
+            self.store.put(fact)
 
     # --- what must be so
 
@@ -231,7 +303,21 @@ class Allocator(RuleBasedStateMachine):
         """At last everybody hears everything, and the claims come to rest in the same state for all."""
         if not hasattr(self, "store"):
             return
-        for _ in range(40):
+        self._come_to_rest()
+        self.nobody_loses_what_he_was_told()
+        for handle in list(self._held()):
+            [reply] = self.replicas[0].answer(give_back(handle), now=self.now)
+            assert isinstance(reply, Released)
+            assert reply.addresses
+            self.replicas[0].catch_up()
+        assert check_store(self.store) == {}
+        self.now += 100
+        self._come_to_rest()
+        for block in self.store.values(BLOCK):
+            assert block.node is not None, f"{block.cidr} is nobody's and empty, and still there"
+
+    def _come_to_rest(self) -> None:
+        for _ in range(60):
             for replica in self.replicas:
                 replica.catch_up()
             busy = [self._repair_once(replica) for replica in self.replicas]
@@ -240,13 +326,10 @@ class Allocator(RuleBasedStateMachine):
         else:
             raise AssertionError("the replicas never agree")
         self.no_address_twice_and_none_lost()
-        self.nobody_loses_what_he_was_told()
-        for handle in list(self._held()):
-            [reply] = self.replicas[0].answer(give_back(handle))
-            assert isinstance(reply, Released)
-            assert reply.addresses
-            self.replicas[0].catch_up()
-        assert check_store(self.store) == {}
+        desired = self.replicas[0].core.desired
+        for block in self.store.values(BLOCK):
+            holder = desired.pool_of_block(parse(block.cidr), block)
+            assert holder is None or holder.name == block.pool, f"{block.cidr} says that it is of {block.pool}"
 
     def _repair_once(self, replica: Replica) -> bool:
         """Whether there was anything to do, done or not."""
@@ -266,9 +349,17 @@ class Allocator(RuleBasedStateMachine):
         return {handle.handle: handle.addresses for handle in self.store.values(HANDLE)}
 
     def _check_what_was_taken(self, clerk: Clerk, before: dict[HandleId, tuple[str, ...]]) -> None:
-        """A commit may take from a handle only what a release in it names. By address it may be anybody's."""
+        """A commit may take from a handle only what a release in it names. By address it may be anybody's. It may give
+        by chance only what is not reserved and has rested."""
         after = self._held()
-        released = {r.handle for r in clerk.requests if isinstance(r, ReleaseRequest)}
+        were, are = ({a for held in state.values() for a in held} for state in (before, after))
+        named = {text for r in clerk.requests if isinstance(r, AssignRequest) for text in r.addresses}
+        for text in are - were - named:
+            assert tuple(parse_address(text)) not in clerk.reserved, f"{text} is reserved"
+            rested = clerk.decided - self.released.get(text, -1e9)
+            assert not self.rests or rested >= SHORTEST_REST_S, f"{text} was released {rested} s before"
+        self.released.update(dict.fromkeys(were - are, clerk.decided))
+        released = {released_by(r) for r in clerk.requests if isinstance(r, ReleaseRequest) or r.takes_over}
         for handle, addresses in before.items():
             if after.get(handle) == addresses:
                 continue
