@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bus_schemas.ids import NodeName
-from bus_schemas.ipam import Assigned, AssignRequest, Busy, Released
+from bus_schemas.ipam import Assigned, AssignRequest, Busy, PoolExhausted, Released
 from bus_schemas.subjects import ASSIGN, BLOCK, EPOCH, HANDLE, RELEASE, Fact, Family, Key, family_of
 from chassis.bus import Bus, Write
 from chassis.errors import Conflict, Rejected, Unavailable, Unreadable
@@ -37,6 +37,7 @@ from services.ipam.load_balancer import LoadBalancer
 from services.ipam.release import Behind
 from services.ipam.settings import Settings
 from services.ipam.steward import Steward
+from services.ipam.usage import Meter, Usage
 
 REQUESTS_AT_ONCE = 256
 """Requests that one decision answers at most: a batch holds up to 1,000 writes."""
@@ -88,8 +89,7 @@ class Allocator:
         """What was so before the bus lost the records, as far as this replica knew all of it."""
         self._complete = False
         """The ledger was that of a life in which addresses are given."""
-        self._shown: set[str] = set()
-        """Pools that the metrics speak of."""
+        self._meter = Meter()
         self._queues: dict[NodeName, deque[_Waiting]] = {}
         self._commits = Commits(bus, tasks)
         self._tending = Pacer(min_s=0.05, max_s=1.0, retry_s=1.0)
@@ -194,15 +194,11 @@ class Allocator:
         ]
         shown = "; ".join(faults[:FAULTS_SHOWN]) + ("; ..." if len(faults) > FAULTS_SHOWN else "")
         self._health.note("ipam set aside", shown or None)
-        metrics.BLOCKS.set(len(self.core.ledger.blocks))
-        pools = self.core.desired.pools
-        for name in self._shown.difference(pools):
-            metrics.SIZE.remove(name)
-            metrics.IN_USE.remove(name)
-        self._shown = set(pools)
-        for pool in pools.values():
-            metrics.SIZE.labels(pool.name).set(pool.cidr.size)
-            metrics.IN_USE.labels(pool.name).set(self.core.ledger.used.get(pool.name, 0))
+
+    def usage(self) -> Usage:
+        """How addresses are used right now."""
+        desired = self.core.desired
+        return self._meter.read(self.core.ledger, desired.pools.values(), desired.reserved)
 
     # --- requests
 
@@ -220,6 +216,7 @@ class Allocator:
                 metrics.RELEASED.inc(len(addresses))
             case _:
                 metrics.UNMET.labels(type(reply).__name__).inc()
+        metrics.REQUESTS.labels(kind, _outcome(reply)).inc()
         return reply
 
     async def _queued(self, request: Request) -> Reply:
@@ -253,6 +250,8 @@ class Allocator:
         """Decides and writes until everybody has an answer."""
         failures = 0
         while waiting and failures < self._settings.attempts:
+            if self.core.ledger.lost:
+                await self._look_for_the_epoch()  # a record vanished: are all of them gone?
             life = self.core.life.token
             if not life:
                 self._reply_all(waiting, Busy(reason=self.core.life.closed))
@@ -346,6 +345,15 @@ class Allocator:
             _reply(one, reply)
 
 
+def _outcome(reply: Reply) -> str:
+    """The word for a reply in the metrics."""
+    if isinstance(reply, Assigned) and reply.repeated:
+        return "repeated"
+    return {Assigned: "assigned", Released: "released", Busy: "busy", PoolExhausted: "exhausted"}.get(
+        type(reply), "refused"
+    )
+
+
 def _reply(waiting: _Waiting, reply: Reply) -> None:
     if not waiting.reply.done():
         waiting.reply.set_result(reply)
@@ -377,7 +385,8 @@ async def serve(context: Context[Settings]) -> None:
             tasks.create_task(allocator.tend(), name="ipam tend"),
             tasks.create_task(duties.run(), name="ipam duties"),
         ]
-        async with bus.serve({ASSIGN: allocator.answer, RELEASE: allocator.answer}):
-            await context.stopping.wait()
+        with metrics.shown(allocator.usage):
+            async with bus.serve({ASSIGN: allocator.answer, RELEASE: allocator.answer}):
+                await context.stopping.wait()
         for task in standing:
             task.cancel()
