@@ -113,8 +113,8 @@ def _judge(
         pool=one.block.pool,
         borrowed=one.allocation.borrower is not None and one.allocation.borrower != one.block.node,
         why=why if state is AddressState.LEAKED else "",
-        since=candidate.since if candidate is not None else 0.0,
-        due=candidate.due if candidate is not None else 0.0,
+        since=candidate.since if candidate is not None else None,
+        due=candidate.due if candidate is not None else None,
     )
     return row, findings
 

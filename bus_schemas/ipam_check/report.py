@@ -89,8 +89,8 @@ class AddressRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     borrowed: bool = False
     why: str = ""
     """Why it is leaked."""
-    since: float = 0.0
-    due: float = 0.0
+    since: float | None = None
+    due: float | None = None
     """Of a candidate of the collector: Unix time in seconds of the first observation, and of the earliest release."""
 
     @property

@@ -50,7 +50,7 @@ def ask(core: Core, asked: Asked, *, force: bool) -> ReleaseRequest | Outcome:
         return Outcome(ip=ip, outcome="unchanged", reason=f"it was given anew since, to {found['handle']}")
     if found["holders"] and not force:
         used = " and ".join(found["holders"])
-        return Outcome(ip=ip, outcome="refused", reason=f"{used} says that it is in use: release it with force, or not")
+        return Outcome(ip=ip, outcome="refused", reason=f"{used} says that it is in use: it takes force to release it")
     return ReleaseRequest(address=ip, handle=HandleId(found["handle"]), sequence=found["sequence"])
 
 

@@ -35,6 +35,12 @@ QUESTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """What is looked for, in this order -> the words of a report's `problems[].kind`."""
 
+NOT_JUDGED = {
+    "settling": "that were given or let go a moment ago, and are not judged yet",
+    "unknown": "of which only the node knows, and has not spoken yet",
+}
+"""`addresses[].state` -> what it means."""
+
 _ABOUT_ADDRESSES = "IPs "
 _ALL = ["IP", "STATE", "NODE", "USED BY", "HANDLE", "BLOCK"]
 
@@ -90,9 +96,13 @@ def told(report: dict[str, Any], *, all_ips: bool, problem_ips: bool) -> str:
         lines.append(f"Found {len(found)} {question}.")
         if problem_ips or not question.startswith(_ABOUT_ADDRESSES):
             lines += [f"  {problem['text']}" for problem in found]
+    for state, words in NOT_JUDGED.items():
+        if count := sum(row["state"] == state for row in report["addresses"]):
+            lines.append(f"Found {count} IPs {words}.")
     lines += ["", *_noted(report["notes"], every=problem_ips)]
-    if any(problem["kind"] in kinds for problem in problems for q, kinds in QUESTIONS if q.startswith("IPs ")):
-        lines += [] if problem_ips else ["--show-problem-ips names the addresses."]
+    unnamed = {kind for question, kinds in QUESTIONS if question.startswith(_ABOUT_ADDRESSES) for kind in kinds}
+    if not problem_ips and any(problem["kind"] in unnamed for problem in problems):
+        lines.append("--show-problem-ips names the addresses.")
     count = len(problems)
     lines.append(f"Check complete; found {count} problem{'' if count == 1 else 's'}.")
     return "\n".join(lines)
@@ -105,7 +115,7 @@ def _counted(report: dict[str, Any]) -> list[str]:
         f"{counts['affinities']} affinities, {counts['handles']} handles.",
         f"Found {counts['pools']} IP pools and {counts['reservations']} reservations.",
         f"Found {counts['nodes']} nodes, of which {counts['holdings']} said what they hold.",
-        f"Found {counts['endpoints']} workload endpoints; {counts['used']} IPs are in use.",
+        f"Found {counts['endpoints']} workload endpoints; {counts['used']} IPs are held by somebody.",
         f"Found {counts['candidates']} candidates for release.",
     ]
     if report["busiest"]:

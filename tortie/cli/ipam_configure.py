@@ -13,6 +13,13 @@ from tortie.cli.options import Api
 from tortie.cli.output import note
 
 UNSET = "default"
+PROPERTIES = {
+    "strictAffinity": "StrictAffinity",
+    "autoAllocateBlocks": "AutoAllocateBlocks",
+    "maxBlocksPerHost": "MaxBlocksPerHost",
+    "ipCooldownSeconds": "IPCooldownSeconds",
+}
+"""IPAMConfiguration.spec -> the word for it."""
 _TRUTH = {"true": True, "false": False}
 
 
@@ -47,8 +54,7 @@ def command(
         for warning in result["warnings"]:
             note(f"warning: {warning}")
     for name, value in given.items():
-        said = UNSET if value is None else json.dumps(value)
-        print(f"Successfully set {name[0].upper()}{name[1:]} to: {said}")
+        print(f"Successfully set {PROPERTIES[name]} to: {UNSET if value is None else json.dumps(value)}")
 
 
 def _truth(option: str, text: str) -> bool | str | None:
