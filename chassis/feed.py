@@ -488,8 +488,8 @@ class Feed:
             raise Unavailable(f"stream {followed.stream} does not exist")
         if self._created.get(followed.stream, info.created) != info.created:
             return True
-        if info.state.messages < len(followed.ledger) - len(followed.ledger.kept):
-            return True  # it holds less than we know of
+        if 0 < followed.ledger.oldest < info.state.first_seq:
+            return True  # it was emptied of what we know
         upto = info.state.last_seq
         start = max(followed.checked, followed.ledger.highest) + 1
         if start > upto:

@@ -39,6 +39,11 @@ class Ledger:
     def __iter__(self) -> Iterator[str]:
         return iter(self._present)
 
+    @property
+    def oldest(self) -> int:
+        """The lowest sequence of a key that is present and not kept; 0: there is none."""
+        return min((sequence for sequence in self._present.values() if sequence), default=0)
+
     def sequence(self, subject: str) -> int:
         """The last sequence heard, of a value or a tombstone; 0 for none."""
         return self._present.get(subject) or self._absent.get(subject, 0)

@@ -184,9 +184,9 @@ class Recovery:
         if holder is None:
             return True
         other = self._draft.handle(holder.handle)
-        if other is None:
-            self.behind.append(Behind(holder.handle, str(address), cidr))
-            return False
+        if other is None:  # the handle's own record was lost: this is all that is left of it
+            self._draft.open(cidr).release(holder.ordinal, holder.handle, holder.sequence)
+            return True
         return self._evict(other) and self._draft.block(cidr) is not None
 
     def _evict(self, held: Handle) -> bool:

@@ -123,6 +123,23 @@ def test_a_record_that_nobody_was_told_of_gives_way() -> None:
     assert check_store(store) == {"10.0.0.1": "net.a", "10.0.0.5": "net.b"}
 
 
+def test_what_is_left_of_a_lost_handle_is_the_nodes_own_again_or_somebody_elses() -> None:
+    store, [replica] = cluster(POOL, node("n1"), node("n2"))
+    replica.answer(ask("net.a", "n1", addresses=("10.0.0.1",)), ask("gone", "n1", addresses=("10.0.0.2",)))
+    store.lose(HANDLE)
+    replica.restart()
+    for handle in ("net.a", "gone"):
+        replica.core.ledger.apply(Fact(HANDLE, (handle,), None, 99))
+    words = Words([endpoint("n1", "a", "10.0.0.1"), endpoint("n2", "b", "10.0.0.2")])
+    replica.core.ledger.handles.clear()
+    collected = records(words, [])
+    draft = Draft(replica.core.ledger, Withholding(START))
+    Recovery(draft, replica.core.desired, words, {}).take_in(collected.records)
+    written = {write.key: write.message for write in draft.writes() if write.message is not None}
+    assert {a.handle for a in written["10.0.0.0/28",].allocations} == {"net.a", "net.b"}  # type: ignore[attr-defined]
+    assert {("net.a",), ("net.b",)} <= written.keys()
+
+
 def test_an_address_of_two_nodes_is_named_and_stays_taken() -> None:
     store, [replica] = cluster(POOL, node("n1"), node("n2"))
     words = Words([endpoint("n1", "a", "10.0.0.1"), endpoint("n2", "b", "10.0.0.1")])
