@@ -52,7 +52,7 @@ class Group(Message, tag="group/1", frozen=True, kw_only=True):
     nets6: bytes = b""
     """Packed IPv6 networks, 17 bytes each; a /128 stands among the addresses."""
     segments: int = 1
-    """How many segments the group had when this one was written (the highest wins)."""
+    """In segment 0: how many segments the group has. In the others 1: they do not change with it."""
     selector: str = ""
     """Canonical selector (with ` :<port name>` for `ports`), for people; in segment 0 only."""
 
@@ -113,6 +113,8 @@ class Rules(Message, tag="rules/1", frozen=True, kw_only=True):
     cut: bool = False
     """Connections that live when these rules change (or begin or cease to govern) are cut where they are no longer
     allowed. Otherwise they go on until they end."""
+    keep: bool = False
+    """They go on, whatever the configuration says of all policies."""
 
 
 class TierRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,12 +1,13 @@
 """The members of every group that a rule names, in segments that are small enough to rewrite.
 
     GroupId -> _Group: holders (policies that name it)
-                       segments: [ {member: how many workloads have it}, ... ]   a power of two of them
+                       segments: [ {member: how many workloads have it}, ... ]   one for every SEGMENT_MEMBERS
     selection -> port name or "" -> _Group        who has to hear when a workload joins or leaves
 
-Members are addresses, networks (of network sets) and (address, protocol, port): their lengths tell them apart. One
-lies in segment `crc32(member) mod n`; n is a pure function of how many members there are, so any replica cuts
-the same group alike. Members are counted: for a moment two workloads can have one address.
+Members are addresses, networks (of network sets) and (address, protocol, port): their lengths tell them apart. How
+many segments there are is a pure function of how many members there are, and where a member lies one of that and the
+member, so any replica cuts the same group alike (linear hashing): one segment more splits one that exists and touches
+no other, one less joins two. Members are counted: for a moment two workloads can have one address.
 """
 
 from __future__ import annotations
@@ -45,7 +46,23 @@ def ports_of(selection: Selection, port: str) -> GroupRef:
 
 def segments_for(size: int) -> int:
     """How many segments a group of `size` members has."""
-    return 1 << (max(0, (size - 1) // SEGMENT_MEMBERS)).bit_length()
+    return max(1, -(-size // SEGMENT_MEMBERS))
+
+
+def segment_of(member: bytes, segments: int) -> int:
+    """Where a member of a group of so many segments lies.
+
+    By as many bits of its hash as number all of them; where that segment does not exist yet, by one bit less."""
+    if segments == 1:
+        return 0
+    bits = (segments - 1).bit_length()
+    at = crc32(member) & ((1 << bits) - 1)
+    return at if at < segments else at - (1 << bits - 1)
+
+
+def split_from(segment: int) -> int:
+    """The segment whose members it takes its own from, and gives them back to: its number without the highest bit."""
+    return segment - (1 << segment.bit_length() - 1)
 
 
 class _Group:
@@ -63,7 +80,7 @@ class _Group:
 
     def join(self, contents: Contents) -> None:
         for member in contents.members(self.ref.port):
-            at = crc32(member) & (len(self.segments) - 1)
+            at = segment_of(member, len(self.segments))
             segment = self.segments[at]
             count = segment.get(member, 0)
             segment[member] = count + 1
@@ -73,7 +90,7 @@ class _Group:
 
     def leave(self, contents: Contents) -> None:
         for member in contents.members(self.ref.port):
-            at = crc32(member) & (len(self.segments) - 1)
+            at = segment_of(member, len(self.segments))
             segment = self.segments[at]
             if segment[member] > 1:
                 segment[member] -= 1
@@ -83,18 +100,43 @@ class _Group:
                 self.changed.add(at)
 
     def flush(self) -> Iterator[tuple[SegmentKey, Group]]:
-        """The segments that changed, the highest first: see `Groups.flush`."""
-        if len(self.segments) != segments_for(self.size):
-            self._cut(segments_for(self.size))
-        for at in sorted(self.changed, reverse=True):
+        """The segments that changed, in order: see `Groups.flush`."""
+        self._cut(segments_for(self.size))
+        for at in sorted(self.changed, key=self._turn):
             yield SegmentKey(self.ref.id, at), self._message(at)
         self.changed = set()
 
+    def _turn(self, at: int) -> int:
+        """What is new first, then the number of segments, then what shrinks for it; or what grows, then the number."""
+        if at >= self.told:
+            return 0
+        grows = len(self.segments) > self.told
+        return 1 if (at == 0) == grows else 2
+
     def _cut(self, segments: int) -> None:
+        now = len(self.segments)
+        if not now // 2 < segments < 2 * now:
+            self._cut_anew(segments)
+            return
+        for at in range(now, segments):
+            parent = split_from(at)
+            members = self.segments[parent]
+            moved = {member: count for member, count in members.items() if segment_of(member, at + 1) == at}
+            for member in moved:
+                del members[member]
+            self.segments.append(moved)
+            self.changed |= {0, parent, at}
+        for at in range(now - 1, segments - 1, -1):
+            parent = split_from(at)
+            self.segments[parent].update(self.segments.pop())
+            self.changed |= {0, parent}
+            self.changed.discard(at)
+
+    def _cut_anew(self, segments: int) -> None:
         members = [item for segment in self.segments for item in segment.items()]
         self.segments = [{} for _ in range(segments)]
         for member, count in members:
-            self.segments[crc32(member) & (segments - 1)][member] = count
+            self.segments[segment_of(member, segments)][member] = count
         self.changed = set(range(segments))
 
     def _message(self, at: int) -> Group:
@@ -109,7 +151,7 @@ class _Group:
             v6=b"".join(by_width.get(width6, ())),
             nets4=b"".join(by_width.get(NET4, ())),
             nets6=b"".join(by_width.get(NET6, ())),
-            segments=len(self.segments),
+            segments=1 if at else len(self.segments),
             selector="" if at else f"{ref.selection.canonical} :{ref.port}" if ref.port else ref.selection.canonical,
         )
 
@@ -161,8 +203,9 @@ class Groups:
 
     def flush(self) -> dict[SegmentKey, Group | None]:
         """The segments that changed. Written in this order, with removals (None) after everything else, no member is
-        ever in no segment: of a group that is cut finer the new segments come before those that shrink, of one that
-        is joined the removed segments come after those that grow."""
+        ever in no segment, nor in one that the group is not said to have: of a group that is cut finer the new segments
+        come before segment 0, which has their number, and that before those that shrink; of one that is joined those
+        that grow come before segment 0, and the removed segments after everything."""
         written: dict[SegmentKey, Group | None] = {}
         removed: list[SegmentKey] = []
         for group in self._changed:

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from bus_schemas import selectors
 from bus_schemas.policy import SEGMENT_MEMBERS, Group
-from services.policy_compiler.groups import Groups, SegmentKey, addresses_of, ports_of, segments_for
+from services.policy_compiler.groups import (
+    Groups,
+    SegmentKey,
+    addresses_of,
+    ports_of,
+    segment_of,
+    segments_for,
+    split_from,
+)
 from services.policy_compiler.members import Contents, NamedPort
 from services.policy_compiler.selection import Selection
 
@@ -29,10 +37,50 @@ def members(group: Group) -> set[bytes]:
 
 @pytest.mark.parametrize(
     ("size", "segments"),
-    [(0, 1), (1, 1), (256, 1), (257, 2), (512, 2), (513, 4), (1024, 4), (1025, 8), (100_000, 512)],
+    [(0, 1), (1, 1), (256, 1), (257, 2), (512, 2), (513, 3), (1024, 4), (1025, 5), (100_000, 391)],
 )
 def test_segments_for(size: int, segments: int) -> None:
     assert segments_for(size) == segments
+
+
+@given(st.binary(min_size=4, max_size=4), st.integers(1, 3000))
+def test_one_segment_more_moves_members_only_out_of_the_one_that_it_splits(member: bytes, segments: int) -> None:
+    before, after = segment_of(member, segments), segment_of(member, segments + 1)
+    assert 0 <= before < segments
+    assert after == before or (before, after) == (split_from(segments), segments)
+
+
+def test_one_member_across_a_boundary_rewrites_three_segments() -> None:
+    groups = Groups()
+    groups.hold(REF, map(contents, range(100 * SEGMENT_MEMBERS)))
+    assert len(groups.flush()) == 100
+    groups.move(EVERYBODY.uid, None, contents(100 * SEGMENT_MEMBERS))
+    grown = groups.flush()
+    assert {SegmentKey(REF.id, at) for at in (100, 0, split_from(100))} <= grown.keys()
+    assert len(grown) <= 4
+    groups.move(EVERYBODY.uid, contents(100 * SEGMENT_MEMBERS), None)
+    joined = groups.flush()
+    assert joined[SegmentKey(REF.id, 100)] is None
+    assert len(joined) <= 4
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, 2500), min_size=1, max_size=4))
+def test_the_segments_do_not_depend_on_the_way_there(sizes: list[int]) -> None:
+    groups = Groups()
+    groups.hold(REF, [])
+    reader: dict[SegmentKey, Group | None] = {}
+    now = 0
+    for size in sizes:
+        for n in range(now, size):
+            groups.move(EVERYBODY.uid, None, contents(n))
+        for n in range(size, now):
+            groups.move(EVERYBODY.uid, contents(n), None)
+        now = size
+        reader |= groups.flush()
+    at_once = Groups()
+    at_once.hold(REF, map(contents, range(now)))
+    assert {key: group for key, group in reader.items() if group is not None} == at_once.flush()
 
 
 def test_an_empty_group_has_a_segment() -> None:
@@ -86,7 +134,7 @@ def test_released_and_held_again_in_one_flush() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from((200, 300, 600, 1100)), min_size=1, max_size=5))
+@given(st.lists(st.sampled_from((200, 300, 600, 700, 1100, 1400)), min_size=1, max_size=6))
 def test_no_member_is_ever_lost_on_the_way(sizes: list[int]) -> None:
     """Members that stay are in some segment after every single write, while the group grows and shrinks."""
     groups = Groups()
@@ -105,6 +153,10 @@ def test_no_member_is_ever_lost_on_the_way(sizes: list[int]) -> None:
             if group is not None:
                 reader[key] = group
                 assert stay <= set().union(*map(members, reader.values()))
+                said = reader[SegmentKey(REF.id, 0)].segments
+                counted = [group for key, group in reader.items() if key.segment < said]
+                assert len(counted) == said
+                assert stay <= set().union(*map(members, counted))
         for key, group in changes.items():
             if group is None:
                 del reader[key]
