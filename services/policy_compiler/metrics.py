@@ -10,5 +10,5 @@ FLUSH_SECONDS = Histogram(
     buckets=(0.0001, 0.0003, 0.001, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
 )
 MESSAGES = Counter("tortie_policy_messages", "Messages that compiling changed", ["family"])
-SIZES = Gauge("tortie_policy_objects", "How many there are now", ["what"])
+SIZES = Gauge("tortie_policy_objects", "How many there were when last all was on the bus", ["what"])
 FAULTS = Gauge("tortie_policy_faults", "Fields of policies and endpoints that could not be compiled")

@@ -75,7 +75,12 @@ async def serve(context: Context[Settings]) -> None:
         report(context, core, changes)
         news.tell(changes, time.time())
 
-    await derivation.run(hear, derive, longevity.settle)
+    def settled() -> None:
+        longevity.settle()
+        for what, size in core.sizes.items():
+            metrics.SIZES.labels(what).set(size)
+
+    await derivation.run(hear, derive, settled)
 
 
 async def _anything_published(bus: Bus) -> bool:
@@ -106,8 +111,6 @@ def want(publication: Publication, changes: Changes) -> None:
 
 
 def measure(core: Core, changes: Changes) -> None:
-    for what, size in core.sizes.items():
-        metrics.SIZES.labels(what).set(size)
     if changes.raised or changes.cleared:
         metrics.FAULTS.set(len(core.faults))
     for family, count in (
@@ -118,7 +121,8 @@ def measure(core: Core, changes: Changes) -> None:
         (HOST_ATTACHMENT, len(changes.hosts)),
         (POLICY_STATUS, len(changes.statuses)),
     ):
-        metrics.MESSAGES.labels(family.name).inc(count)
+        if count:
+            metrics.MESSAGES.labels(family.name).inc(count)
 
 
 def report(context: Context[Settings], core: Core, changes: Changes) -> None:
