@@ -25,7 +25,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "cni_add": (),
     "propagation": (),
     "member": (),
-    "connections": ("--rounds", "24"),
+    "connections": ("--rounds", "150"),
     "node_price": (),
     "memory": (),
     "atomic_batch": (),

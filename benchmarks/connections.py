@@ -1,6 +1,6 @@
 """Connections per second through a pod's policy, against no filter, conntrack alone, and linear chains.
 
-    python -m benchmarks.connections [--rounds 40] [--sizes 1 10 100 1000 5000]
+    python -m benchmarks.connections [--rounds 150] [--sizes 1 10 100 1000 5000] [--only tortie]
 
 Each variant has three namespaces of its own: a client, a node that forwards, a server behind the node's pod link. The
 table on the node is made by the agent's own model and driver. N rules apply to the pod, and only the last of them lets
@@ -13,11 +13,14 @@ the client in: the worst order there is.
     others        one policy governs the pod, and N other policies other pods of the node
     linear sets   the N decisions of `selectors` as a chain of nft rules with two lookups each, as rules with ipsets are
     iptables      the same N decisions as a linear chain of iptables-legacy, with plain addresses
+    both ends     the client is a pod, too: N policies for what it sends, N policies of `selectors` for the server
 
-A round is a fraction of a second of connecting (handshake, then reset) in every variant, in an order that changes. What
-counts is the processor's time: the kernel carries each packet all its way in the context of the client's thread, whose
-time grows with every rule and not with what else runs on the machine. The ratio is the median over rounds of the
-variant's rate over that of conntrack alone in the same round. Needs root.
+A round is a moment of connecting (handshake, then reset) in every variant, in an order that changes. What counts is the
+processor's time: the kernel carries each packet all its way in the context of the client's thread, whose time grows
+with every rule and not with what else runs on the machine. The ratio is the median over rounds of conntrack's time to
+the variant's in the same round, with the standard error that drawing the rounds anew tells; the second copy of the
+baseline tells whether it says the truth. Conntrack alone is a forward chain that accepts what is established, without
+which nothing would be tracked at all. Needs root.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import random
 import select
 import shutil
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -48,10 +52,13 @@ from tests.support.netns import Namespace, namespaces, veth, wait_for
 
 SIZES = (1, 10, 100, 1000, 5000)
 MEMBERS = 10
-SLICE_S = 0.06
+CONNECTIONS = 60
+"""Of a variant in one round."""
+_DRAWS = 200
 PORT = 80
 LINK = "tor00000000aaa"
 SERVER = "10.200.2.2"
+UPLINK, CLIENT_LINK = "up0", "tor00000000bbb"
 CLIENT = "10.200.0.7"
 """In the last policy's group and network alone."""
 CONNTRACK = "conntrack alone"
@@ -63,7 +70,10 @@ class Variant:
     name: str
     policies: int | None
     prepare: Callable[[Namespace], None]
-    rates: list[float] = field(default_factory=list)
+    pods: bool = False
+    """The client is a pod, too."""
+    times: list[float] = field(default_factory=list)
+    """Microseconds of a connection, one of each round."""
 
 
 def nothing(_: Namespace) -> None:
@@ -84,6 +94,19 @@ def address_translation(node: Namespace) -> None:
 
 Shape = Callable[[int], tuple[list[Rules], list[Group]]]
 """Number of rules -> policies, and the groups that their rules name."""
+
+
+def sending(size: int) -> tuple[list[Rules], list[Group]]:
+    """What the client may send, in the form of `selectors`."""
+    rules, groups = [], []
+    for n in range(size):
+        ports = (PortRange(first=_port(n, size), last=_port(n, size)),)
+        there = Match(groups=(GroupId(f"d:{n}"),), ports=ports)
+        allow = Rule(action="allow", protocol=6, destination=there)
+        rules.append(Rules(policy=f"NetworkPolicy/bench/sending-{n}", egress=(allow,)))
+        member = SERVER if n == size - 1 else f"10.{220 + (n >> 8)}.{n & 255}.1"
+        groups.append(Group(v4=socket.inet_aton(member), selector=f"to == '{n}'"))
+    return rules, groups
 
 
 def _rule(port: int, source: Match) -> Rule:
@@ -142,28 +165,34 @@ SHAPES: dict[str, Shape] = {
 }
 
 
-def table(shape: Shape, size: int, others: int) -> Callable[[Namespace], None]:
-    """The pod under the policies of a shape, and that many others elsewhere."""
+def _plug(model: PolicyTable, pod: PodKey, link: str, address: str, ingress: Direction, egress: Direction) -> None:
+    model.set_endpoint(pod, link, (address,), "container")
+    message = Attachment(
+        node=NODE, namespace=pod.namespace, name=pod.name, container="container", ingress=ingress, egress=egress
+    )
+    model.apply(Fact(ATTACHMENT, (NODE, *pod), message))
+
+
+def _tell(model: PolicyTable, prefix: str, named: tuple[list[Rules], list[Group]]) -> Direction:
+    """The direction of these policies, whose groups are called by the prefix."""
+    policies, groups = named
+    ids = [RulesId(f"{prefix}-{n}") for n in range(len(policies))]
+    for id_, rules in zip(ids, policies, strict=True):
+        model.apply(Fact(RULES, (id_,), rules))
+    for n, group in enumerate(groups):
+        model.apply(Fact(GROUP, (f"{prefix}:{n}", "0"), group))
+    return Direction(tiers=(TierRules(tier="default", rules=tuple(ids)),), default="allow")
+
+
+def table(shape: Shape, size: int, others: int, *, both: bool = False) -> Callable[[Namespace], None]:
+    """The server's pod under the policies of a shape, and that many others elsewhere; `both`: the client's, too."""
+    free = Direction(default="allow")
 
     def prepare(node: Namespace) -> None:
         model = PolicyTable()
-        policies, named = shape(size)
-        ids = [RulesId(f"chosen-{n}") for n in range(len(policies))]
-        for id_, rules in zip(ids, policies, strict=True):
-            model.apply(Fact(RULES, (id_,), rules))
-        for n, group in enumerate(named):
-            model.apply(Fact(GROUP, (f"s:{n}", "0"), group))
-        pod = PodKey("bench", "server")
-        model.set_endpoint(pod, LINK, (SERVER,), "container")
-        message = Attachment(
-            node=NODE,
-            namespace=pod.namespace,
-            name=pod.name,
-            container="container",
-            ingress=Direction(tiers=(TierRules(tier="default", rules=tuple(ids)),), default="allow"),
-            egress=Direction(default="allow"),
-        )
-        model.apply(Fact(ATTACHMENT, (NODE, *pod), message))
+        _plug(model, PodKey("bench", "server"), LINK, SERVER, _tell(model, "s", shape(size)), free)
+        if both:
+            _plug(model, PodKey("bench", "client"), CLIENT_LINK, CLIENT, free, _tell(model, "d", sending(size)))
         for n in range(size, size + others):
             model.apply(policy(n))
             model.apply(members(n, range(MEMBERS)))
@@ -232,6 +261,7 @@ def variants(sizes: Sequence[int]) -> list[Variant]:
     for name, shape in SHAPES.items():
         made += [Variant(f"tortie, {name}", n, table(shape, n, 0)) for n in sizes]
     made += [Variant("tortie, others", n, table(selectors, 1, n)) for n in sizes if n in (100, 1000)]
+    made += [Variant("tortie, both ends", n, table(selectors, n, 0, both=True), pods=True) for n in sizes]
     made += [Variant("nft, linear sets", n, linear_sets(n)) for n in sizes]
     if shutil.which("iptables-legacy-restore"):
         made += [Variant("iptables-legacy, addresses", n, iptables(n)) for n in sizes]
@@ -243,7 +273,8 @@ def variants(sizes: Sequence[int]) -> list[Variant]:
 def build(variant: Variant, stack: ExitStack) -> tuple[Namespace, socket.socket]:
     """The client's namespace and the server's listener."""
     client, node, server = stack.enter_context(namespaces(3))
-    veth(client, "eth0", node, "up0", addresses=(f"{CLIENT}/24", "10.200.0.1/24"))
+    near = CLIENT_LINK if variant.pods else UPLINK
+    veth(client, "eth0", node, near, addresses=(f"{CLIENT}/24", "10.200.0.1/24"))
     veth(server, "eth0", node, LINK, addresses=(f"{SERVER}/24", "10.200.2.1/24"))
     for pod, gateway in ((client, "10.200.0.1"), (server, "10.200.2.1")):
         pod.ip("route", "add", "default", "via", gateway)
@@ -291,15 +322,14 @@ def connect() -> None:
         connection.connect((SERVER, PORT))
 
 
-def rate(client: Namespace, seconds: float) -> float:
-    """Connections per second of the thread's time."""
+def time_of(client: Namespace) -> float:
+    """Microseconds of the thread's time for a connection."""
     with client.inside():
-        began, before = time.perf_counter(), time.thread_time()
-        number = 0
-        while time.perf_counter() - began < seconds:
+        connect()
+        before = time.thread_time()
+        for _ in range(CONNECTIONS):
             connect()
-            number += 1
-        return number / (time.thread_time() - before)
+        return (time.thread_time() - before) / CONNECTIONS * 1e6
 
 
 def reachable(client: Namespace) -> bool:
@@ -310,9 +340,9 @@ def reachable(client: Namespace) -> bool:
     return True
 
 
-def run(rounds: int, sizes: Sequence[int]) -> None:
+def run(rounds: int, sizes: Sequence[int], only: str) -> None:
     with ExitStack() as stack:
-        todo = variants(sizes)
+        todo = [each for each in variants(sizes) if only in each.name or each.name.startswith(CONNTRACK)]
         built = [build(variant, stack) for variant in todo]
         stack.enter_context(accepting([listener for _, listener in built]))
         for client, _ in built:
@@ -321,37 +351,44 @@ def run(rounds: int, sizes: Sequence[int]) -> None:
         pairs = list(zip(todo, built, strict=True))
         for turn in range(rounds):
             for variant, (client, _) in order.sample(pairs, len(pairs)):
-                variant.rates.append(rate(client, SLICE_S))
-            if turn % 20 == 19:
+                variant.times.append(time_of(client))
+            if turn % 50 == 49:
                 print(f"  {turn + 1} of {rounds} rounds", flush=True)
-    base = next(variant.rates for variant in todo if variant.name == CONNTRACK)
+    base = next(variant.times for variant in todo if variant.name == CONNTRACK)
+    draws = [[order.randrange(rounds) for _ in range(rounds)] for _ in range(_DRAWS)]
     rows = []
     for variant in todo:
-        ratios = sorted(rate / of for rate, of in zip(variant.rates, base, strict=True))
-        added = p50(1e6 / rate - 1e6 / of for rate, of in zip(variant.rates, base, strict=True))
+        ratios = [of / time for of, time in zip(base, variant.times, strict=True)]
+        added = [time - of for of, time in zip(base, variant.times, strict=True)]
         rows.append(
             {
                 "what": variant.name,
                 "rules": "" if variant.policies is None else variant.policies,
-                "connections/CPU s": round(p50(variant.rates)),
-                "of conntrack alone": f"{p50(ratios):.2f}x",
-                "quartiles": f"{ratios[len(ratios) // 4]:.2f} - {ratios[len(ratios) * 3 // 4]:.2f}",
-                "us more per connection": round(added, 1),
+                "us": round(p50(variant.times), 1),
+                "of conntrack alone": f"{p50(ratios):.3f}x",
+                "+-": f"{_error(ratios, draws):.3f}",
+                "us more": f"{p50(added):.2f} +- {_error(added, draws):.2f}",
             }
         )
     show("Connections through a pod's policy", rows)
 
 
+def _error(values: Sequence[float], draws: Sequence[Sequence[int]]) -> float:
+    """The standard error of their median."""
+    return statistics.pstdev(p50([values[i] for i in draw]) for draw in draws)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--only", default="", help="variants with this in their name, and the baseline")
     parser.add_argument("--accept", type=int, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.accept:
         accept(options.accept)
     assert os.geteuid() == 0, "network namespaces need root"
-    run(options.rounds, options.sizes)
+    run(options.rounds, options.sizes, options.only)
 
 
 if __name__ == "__main__":
