@@ -12,14 +12,16 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from ipaddress import ip_address
 
 from prometheus_client import Counter
 
 from bus_schemas.ids import PodKey
 from chassis.health import Health
-from services.node_dataplane import cutting
+from services.node_dataplane import cutting, host_cutting
 from services.node_dataplane.cutting import Changed, Changes, Concerned, Cut, Known
 from services.node_dataplane.denials import Told
+from services.node_dataplane.host_cutting import Around, ConcernedHost
 from services.node_dataplane.netlink import conntrack, readback, rtnl
 from services.node_dataplane.netlink.conntrack import Tracked
 from services.node_dataplane.netlink.wire import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkError, NetlinkSocket
@@ -46,17 +48,33 @@ class Kernel:
         self._conntrack.close()
         self._route.close()
 
-    def connections(self, addresses: Set[bytes]) -> tuple[list[Tracked], frozenset[bytes]]:
-        """Those that one of the addresses began or answers, and the node's own addresses. Raises OSError."""
-        found = self._few(addresses) if len(addresses) <= FEW else None
+    def connections(self, addresses: Set[bytes] | None) -> tuple[list[Tracked], frozenset[bytes]]:
+        """Those that one of the addresses (None: anybody) began or answers, and the node's own addresses. Raises
+        OSError."""
+        found = self._few(addresses) if addresses is not None and len(addresses) <= FEW else None
         if found is None:
             found = [
                 conntrack.read(body)
                 for body in self._conntrack.stream(conntrack.dump())
-                if not addresses.isdisjoint(conntrack.ends(body))
+                if addresses is None or not addresses.isdisjoint(conntrack.ends(body))
             ]
         rows = self._route.dump(rtnl.addresses_dump())
         return found, frozenset(readback.address(body).packed for _, body in rows)
+
+    def devices(self, addresses: Iterable[bytes]) -> dict[bytes, str]:
+        """By which the addresses are reached, those that are. Raises OSError."""
+        names = {(link := readback.link(body)).device: link.name for _, body in self._route.dump(rtnl.links_dump())}
+        found = {}
+        for address in addresses:
+            try:
+                answer = self._route.get(rtnl.route_lookup(address))
+            except NetlinkError as error:
+                if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES):
+                    continue  # prohibited, or nowhere: nobody is reached there
+                raise
+            if answer is not None and (name := names.get(readback.route(answer[1]).device)):
+                found[address] = name
+        return found
 
     def _few(self, addresses: Iterable[bytes]) -> list[Tracked] | None:
         """None: this kernel cannot look for addresses itself."""
@@ -127,10 +145,15 @@ class ConnectionCutter:
 
     async def _cut(self, changed: Changed) -> None:
         pods = self._enforced(cutting.concerned(changed, self._known.attachments, self._pods()))
-        if not pods:
+        hosts = self._whole(host_cutting.concerned(changed, self._known.hosts, self._known.governed))
+        if not pods and not hosts:
             return
-        connections, node = await asyncio.to_thread(self._kernel.connections, pods.keys())
+        looked_at = None if hosts else pods.keys()
+        connections, node = await asyncio.to_thread(self._kernel.connections, looked_at)
         cuts = await self._judge(connections, pods, node)
+        if hosts:
+            cut = {each.connection.entry for each in cuts}
+            cuts += await self._judge_hosts([c for c in connections if c.entry not in cut], hosts, node)
         if not cuts:
             return
         await asyncio.to_thread(self._kernel.cut, [cut.connection for cut in cuts])
@@ -146,6 +169,29 @@ class ConnectionCutter:
         if waiting:
             self._changes.give_back(Changed(pods=waiting))
         return {address: entry for address, entry in pods.items() if entry.pod in programmed}
+
+    def _whole(self, hosts: Mapping[str, ConcernedHost]) -> dict[str, ConcernedHost]:
+        """The same of host endpoints."""
+        whole = {name: host for name, host in hosts.items() if host_cutting.is_whole(host.attachment, self._known)}
+        waiting = {name: set(host.policies) for name, host in hosts.items() if name not in whole}
+        if waiting:
+            self._changes.give_back(Changed(hosts=waiting))
+        return whole
+
+    async def _judge_hosts(
+        self, connections: Sequence[Tracked], hosts: Mapping[str, ConcernedHost], node: Set[bytes]
+    ) -> list[Cut]:
+        pods = frozenset(ip_address(address).packed for own in self._pods().values() for address in own)
+        far: Set[bytes] = frozenset()
+        if self._known.governed.by_device:
+            far = {end for c in connections for end in (c.source, c.destination)} - node - pods
+        around = Around(node, pods, await asyncio.to_thread(self._kernel.devices, far) if far else {})
+        cuts: list[Cut] = []
+        for at in range(0, len(connections), AT_ONCE):
+            some = connections[at : at + AT_ONCE]
+            cuts += host_cutting.not_allowed(some, hosts, self._known.governed, self._known.node, around, self._known)
+            await asyncio.sleep(0)
+        return cuts
 
     async def _judge(
         self, connections: Sequence[Tracked], pods: Mapping[bytes, Concerned], node: Set[bytes]

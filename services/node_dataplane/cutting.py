@@ -9,7 +9,8 @@ the policy no longer allows is ended when the policy changes:
 
 A policy changed for an endpoint when its rules did, when it began or ceased to govern the endpoint, or when a group
 that it names lost members by which it allows, or gained some by which it denies. A change waits until it is in the
-kernel: to cut before would only let the connection be made anew. Where nobody cuts, nothing is looked at.
+kernel: to cut before would only let the connection be made anew. Where nobody cuts, nothing is looked at. Which
+connections a host endpoint does not allow is said by `host_cutting`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from ipaddress import ip_address
 from typing import NamedTuple, Protocol
 
 from bus_schemas.ids import GroupId, PodKey, RulesId
-from bus_schemas.policy import Attachment, Direction, Group, Match, Rule, Rules, Way
-from bus_schemas.subjects import ATTACHMENT, GROUP, RULES, Fact
+from bus_schemas.policy import Attachment, Direction, Group, HostAttachment, Match, Rule, Rules, Way
+from bus_schemas.subjects import ATTACHMENT, GROUP, HOST_ATTACHMENT, RULES, Fact
 from bus_schemas.verdicts import Flow, World, allows
 from services.node_dataplane.denials import Told
 from services.node_dataplane.netlink.conntrack import Tracked
+from services.node_dataplane.nft.frame import NodeRules
+from services.node_dataplane.nft.governed import Governed
 from services.node_dataplane.packet_header import protocol_name
 
 MOST_EVENTS = 20
@@ -39,6 +42,15 @@ class Known(World, Protocol):
     @property
     def attachments(self) -> Mapping[PodKey, Attachment]: ...
 
+    @property
+    def hosts(self) -> Mapping[str, HostAttachment]: ...
+
+    @property
+    def governed(self) -> Governed: ...
+
+    @property
+    def node(self) -> NodeRules: ...
+
     def naming(self, group: GroupId) -> frozenset[RulesId]: ...
 
     def segment(self, group: GroupId, number: int) -> Group | None: ...
@@ -49,14 +61,18 @@ class Changed:
     policies: set[RulesId] = field(default_factory=set)
     pods: dict[PodKey, set[RulesId]] = field(default_factory=dict)
     """What began or ceased to govern them, or only took another place."""
+    hosts: dict[str, set[RulesId]] = field(default_factory=dict)
+    """The same of host endpoints, by name."""
 
     def __bool__(self) -> bool:
-        return bool(self.policies or self.pods)
+        return bool(self.policies or self.pods or self.hosts)
 
     def add(self, other: Changed) -> None:
         self.policies |= other.policies
         for pod, rules in other.pods.items():
             self.pods.setdefault(pod, set()).update(rules)
+        for host, rules in other.hosts.items():
+            self.hosts.setdefault(host, set()).update(rules)
 
 
 class Changes:
@@ -65,6 +81,8 @@ class Changes:
         self._everywhere = False
         self._cutting: set[RulesId] = set()
         """Policies that say `cut`; those that are gone leave at the next `begin`."""
+        self._keeping: set[RulesId] = set()
+        """Policies that say `keep`, likewise."""
         self._noted = Changed()
         self._under_way = Changed()
         self._due = Changed()
@@ -84,18 +102,24 @@ class Changes:
             self._note_rules(RulesId(fact.key[0]), fact.value)
         elif self.active and fact.family == ATTACHMENT:
             self._note_attachment(PodKey(fact.key[1], fact.key[2]), fact.value)
+        elif self.active and fact.family == HOST_ATTACHMENT:
+            self._note_host(fact.key[1], fact.value)
         elif self.active and fact.family == GROUP and fact.key[1].isdecimal():
             self._note_group(GroupId(fact.key[0]), int(fact.key[1]), fact.value)
 
     def _note_rules(self, id_: RulesId, rules: Rules | None) -> None:
         if rules is None:
             return  # What it no longer governs is told by attachments; that it is not known is no reason to cut.
-        if rules.cut or self._cuts(id_):
+        if rules.cut or (self._cuts(id_) and not rules.keep):
             self._noted.policies.add(id_)
         if rules.cut:
             self._cutting.add(id_)
         else:
             self._cutting.discard(id_)
+        if rules.keep:
+            self._keeping.add(id_)
+        else:
+            self._keeping.discard(id_)
 
     def _note_attachment(self, pod: PodKey, after: Attachment | None) -> None:
         before = self._known.attachments.get(pod)
@@ -106,8 +130,24 @@ class Changes:
                 continue
             changed = _policies(old) ^ _policies(new) or _policies(new)
             cutting = set(filter(self._cuts, changed))
-            if cutting or self._everywhere:
+            if cutting or (self._everywhere and not changed):
                 self._noted.pods.setdefault(pod, set()).update(cutting)
+
+    def _note_host(self, name: str, after: HostAttachment | None) -> None:
+        """One that is new governs connections that live already; one that is gone denies nothing."""
+        if after is None:
+            return
+        before = self._known.hosts.get(name)
+        moved = before is None or (before.interface, before.addresses) != (after.interface, after.addresses)
+        for stage in HostAttachment.DIRECTIONS:
+            old = Direction() if before is None else getattr(before, stage)
+            new = getattr(after, stage)
+            if not moved and (old.tiers, old.profiles, old.default) == (new.tiers, new.profiles, new.default):
+                continue
+            changed = _policies(old) ^ _policies(new) or _policies(new)
+            cutting = set(filter(self._cuts, changed))
+            if cutting or (self._everywhere and not changed):
+                self._noted.hosts.setdefault(name, set()).update(cutting)
 
     def _note_group(self, id_: GroupId, number: int, after: Group | None) -> None:
         policies = set(filter(self._cuts, self._known.naming(id_)))
@@ -121,7 +161,7 @@ class Changes:
                 self._noted.policies.add(policy)
 
     def _cuts(self, policy: RulesId) -> bool:
-        return self._everywhere or policy in self._cutting
+        return policy in self._cutting or (self._everywhere and policy not in self._keeping)
 
     # --- the kernel
 
@@ -130,6 +170,7 @@ class Changes:
         self._under_way.add(self._noted)
         self._noted = Changed()
         self._cutting = {policy for policy in self._cutting if self._known.rules(policy) is not None}
+        self._keeping = {policy for policy in self._keeping if self._known.rules(policy) is not None}
 
     def committed(self) -> bool:
         """It is there. Whether anything is due now."""
@@ -145,6 +186,11 @@ class Changes:
     def give_back(self, changed: Changed) -> None:
         """It could not be acted upon."""
         self._due.add(changed)
+
+
+def governing(attachment: Attachment | HostAttachment) -> frozenset[RulesId]:
+    """All policies that it names."""
+    return frozenset().union(*(_policies(getattr(attachment, way)) for way in attachment.DIRECTIONS))
 
 
 def _policies(direction: Direction) -> frozenset[RulesId]:
@@ -194,10 +240,24 @@ class Concerned(NamedTuple):
     policies: frozenset[RulesId]
     """Those that changed for it."""
 
+    @property
+    def title(self) -> str:
+        return str(self.pod)
+
+
+class Subject(Protocol):
+    """Whose policy does not allow a connection."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def policies(self) -> frozenset[RulesId]: ...
+
 
 class Cut(NamedTuple):
     connection: Tracked
-    concerned: Concerned
+    concerned: Subject
     way: Way
 
 
@@ -210,11 +270,15 @@ def concerned(
         attachment = attachments.get(pod)
         if attachment is None:
             continue
-        policies = (_policies(attachment.ingress) | _policies(attachment.egress)) & changed.policies
+        policies = governing(attachment) & changed.policies
         if policies or pod in changed.pods:
             entry = Concerned(pod, attachment, frozenset(policies | changed.pods.get(pod, set())))
             found.update((ip_address(address).packed, entry) for address in own)
     return found
+
+
+def flow_of(connection: Tracked) -> Flow:
+    return Flow(*connection[:7])
 
 
 def not_allowed(
@@ -222,7 +286,7 @@ def not_allowed(
 ) -> Iterator[Cut]:
     """Those that could not be made now. `node`: its own addresses; it always reaches its pods."""
     for connection in connections:
-        flow = Flow(*connection[:-1])
+        flow = flow_of(connection)
         source, destination = pods.get(flow.source), pods.get(flow.destination)
         if source is not None and not allows(source.attachment.egress, "egress", flow, world):
             yield Cut(connection, source, "egress")
@@ -238,14 +302,14 @@ def not_allowed(
 def describe(cuts: Iterable[Cut], world: World) -> list[Told]:
     """One sentence for each pod and peer, the most connections first."""
     counts = Counter(
-        (cut.concerned.pod, cut.concerned.policies, cut.way, _peer(cut), cut.connection.protocol, cut.connection.port)
+        (cut.concerned.title, cut.concerned.policies, cut.way, _peer(cut), cut.connection.protocol, cut.connection.port)
         for cut in cuts
     )
     told = []
-    for (pod, changed, way, peer, protocol, port), count in counts.most_common(MOST_EVENTS):
+    for (subject, changed, way, peer, protocol, port), count in counts.most_common(MOST_EVENTS):
         policies = ", ".join(sorted(_title(policy, world) for policy in changed))
         what = f"{count} connection{'s' if count > 1 else ''}"
-        ends = f"of {pod} to {peer}" if way == "egress" else f"of {peer} to {pod}"
+        ends = f"of {subject} to {peer}" if way == "egress" else f"of {peer} to {subject}"
         service = protocol_name(protocol) + (f" port {port}" if port else "")
         since = f"since {policies} changed" if policies else "since other policies govern it"
         detail = {
@@ -257,7 +321,7 @@ def describe(cuts: Iterable[Cut], world: World) -> list[Told]:
             "count": str(count),
         }
         message = f"{what} {ends}, {service}, cut: not allowed {since}."
-        told.append(Told(CUT, str(pod), message, {key: text for key, text in detail.items() if text}))
+        told.append(Told(CUT, subject, message, {key: text for key, text in detail.items() if text}))
     rest = counts.total() - sum(count for _, count in counts.most_common(MOST_EVENTS))
     if rest:
         told.append(Told(CUT, "", f"{rest} more connections cut that are no longer allowed.", {"count": str(rest)}))

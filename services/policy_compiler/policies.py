@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from bus_schemas.ids import GroupId, RulesId
-from bus_schemas.policy import CUT_ANNOTATION, Rule, Rules, rules_id
+from bus_schemas.policy import CUT, CUT_ANNOTATION, KEEP, Rule, Rules, rules_id
 from bus_schemas.resources import Resource
 from services.policy_compiler.groups import GroupRef, addresses_of, ports_of
 from services.policy_compiler.selection import Selection
@@ -109,7 +109,8 @@ class Draft:
             policy=resource.display,
             ingress=tuple(self._closed(ingress)),
             egress=tuple(self._closed(egress)),
-            cut=resource.metadata.annotations.get(CUT_ANNOTATION) == "cut",
+            cut=resource.metadata.annotations.get(CUT_ANNOTATION) == CUT,
+            keep=resource.metadata.annotations.get(CUT_ANNOTATION) == KEEP,
         )
         named = _named(rules)
         groups = tuple(ref for uid, ref in self.groups.items() if uid in named)

@@ -26,7 +26,7 @@ _GET, _DELETE = 1, 2
 _AF_INET, _AF_INET6 = 2, 10
 _TUPLE_ORIGINAL, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
 _TUPLE_IP = 1
-_SOURCE_PORT = 2
+_SOURCE_PORT, _DESTINATION_PORT = 2, 3
 _ICMP = {4: (5, 6), 6: (8, 9)}
 """CTA_PROTO_ICMP_TYPE and _CODE, CTA_PROTO_ICMPV6_TYPE and _CODE."""
 _SOURCE, _DESTINATION = 0x1, 0x2
@@ -49,6 +49,9 @@ class Tracked(NamedTuple):
     icmp_code: int | None
     entry: bytes
     """What names this entry for `cut`."""
+    asked: bytes = b""
+    """Packed, the destination of the original direction: before it was replaced."""
+    asked_port: int = 0
 
 
 def forget(packed: bytes) -> list[bytes]:
@@ -96,13 +99,15 @@ def read(body: bytes | memoryview) -> Tracked:
     reply = 4 + _padded(body, 4)
     end = reply + _padded(body, reply)
     protocol = body[4 + numbers]
-    ports, types = [0, 0], list[int | None]((None, None))
+    ports, types, asked_port = [0, 0], list[int | None]((None, None)), 0
     for place, begin, until in ((0, 4, reply), (1, reply, end)):
         at = begin + numbers + 4
         while at + 4 <= until:
             kind = _HEADER.unpack_from(body, at)[1]
             if kind == _SOURCE_PORT:
                 ports[place] = body[at + 4] << 8 | body[at + 5]
+            elif kind == _DESTINATION_PORT and not place:
+                asked_port = body[at + 4] << 8 | body[at + 5]
             elif not place and kind in _ICMP[version]:
                 types[_ICMP[version].index(kind)] = body[at + 4]
             at += _padded(body, at)
@@ -114,7 +119,8 @@ def read(body: bytes | memoryview) -> Tracked:
             entry += bytes(body[at : at + length])
         at += length
     source, destination = bytes(body[16 : 16 + size]), bytes(body[reply + 12 : reply + 12 + size])
-    return Tracked(source, destination, protocol, ports[0], ports[1], types[0], types[1], entry)
+    asked = bytes(body[20 + size : 20 + 2 * size])
+    return Tracked(source, destination, protocol, ports[0], ports[1], types[0], types[1], entry, asked, asked_port)
 
 
 _HEADER = struct.Struct("=HH")

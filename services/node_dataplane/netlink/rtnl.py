@@ -255,6 +255,13 @@ def _route(
     return message(type_, flags if acknowledge else flags & ~NLM_F_ACK, body)
 
 
+def route_lookup(packed: bytes) -> bytes:
+    """The route that a packet of the node's own to the address would take; none: ENETUNREACH, EHOSTUNREACH."""
+    family = AF_INET if len(packed) == 4 else AF_INET6
+    body = _ROUTE.pack(family, 8 * len(packed), 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, packed)
+    return message(RTM_GETROUTE, NLM_F_REQUEST, body)
+
+
 def routes_dump(family: int, protocol: int = PROTOCOL) -> bytes:
     """The main table's routes of one family; `protocol` 0: everybody's."""
     body = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, protocol, 0, 0, 0)

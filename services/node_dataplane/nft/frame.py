@@ -160,7 +160,12 @@ def members(node: NodeRules) -> dict[str, set[bytes]]:
 
 
 def _unknown(node: NodeRules) -> tuple[str, ...]:
-    return (INVALID, _MIDSTREAM) if node.tcp_by_syn_only else (INVALID,)
+    return (INVALID, *midstream(node))
+
+
+def midstream(node: NodeRules) -> tuple[str, ...]:
+    """Where connections are cut, what would take one up again in its middle is dropped."""
+    return (_MIDSTREAM,) if node.tcp_by_syn_only else ()
 
 
 def _drop(guard: str) -> str:

@@ -23,8 +23,9 @@ The host endpoint `*` stands for pods' links, too, where packets are forwarded o
 from pod to pod on one node has passed two devices of the node. Normal policy never concerns pods: a node reaches its
 own, and what they send to it is for their policy and the endpoint-to-host action.
 
-Nobody is asked about established connections (but in the raw stages, which know of none), neighbour discovery, VXLAN
-between known nodes, and failsafe ports, of which there are none for what is forwarded.
+Where connections are cut, TCP that comes to the node or leaves it begins with a SYN (`frame.midstream`), but for
+failsafe ports. Nobody is asked about established connections (but in the raw stages, which know of none), neighbour
+discovery, VXLAN between known nodes, and failsafe ports, of which there are none for what is forwarded.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import msgspec
 from bus_schemas.policy import Direction, HostAttachment, TierRules
 from services.node_dataplane.nft import failsafe
 from services.node_dataplane.nft.chains import Chain
-from services.node_dataplane.nft.frame import ESTABLISHED, INVALID, NODES4, NODES6, POD, NodeRules, hook
+from services.node_dataplane.nft.frame import ESTABLISHED, INVALID, NODES4, NODES6, POD, NodeRules, hook, midstream
 from services.node_dataplane.nft.governed import EVERY, LOOPBACK, Governed
 from services.node_dataplane.nft.names import Way, host_chain
 from services.node_dataplane.nft.sets import DISPATCH, SetSpec
@@ -178,8 +179,8 @@ def _chains(node: NodeRules, by_stage: Mapping[StageName, Mapping[str, str]], ot
         return tuple(_ask(_STAGES[stage], by_stage[stage].get(others) if others is not None else None))
 
     made = {
-        OPEN_IN: Chain((*_always_in(node), *failsafe.inbound(node.failsafe_inbound))),
-        OPEN_OUT: Chain((*_always_out(node), *failsafe.outbound(node.failsafe_outbound))),
+        OPEN_IN: Chain((*_always_in(node), *failsafe.inbound(node.failsafe_inbound), *midstream(node))),
+        OPEN_OUT: Chain((*_always_out(node), *failsafe.outbound(node.failsafe_outbound), *midstream(node))),
         PASS: Chain(("accept",)),
         "host_raw_in": Chain((_CLEAR,), hook("filter", "prerouting", "raw + 1")),
         "host_raw_out": Chain((_CLEAR,), hook("filter", "output", "raw + 1")),

@@ -385,6 +385,21 @@ class PolicyTable:
         """Of this node, whether the pod is plugged in or not; with shared directions in their place."""
         return self._attachments
 
+    @property
+    def hosts(self) -> Mapping[str, HostAttachment]:
+        """The node's host endpoints, whether they govern a device or not; with shared directions in their place."""
+        return self._hosts
+
+    @property
+    def governed(self) -> Governed:
+        """Which devices they govern."""
+        self._settle()
+        return self._governed
+
+    @property
+    def node(self) -> NodeRules:
+        return self._node
+
     def counted(self) -> Mapping[str, Counted]:
         """Counter object -> what it counts; those of the guards (`attribution.GUARDS`) are not among them."""
         return {name: counted for name, counted in self._ruleset.counters.items() if counted.rules}

@@ -109,6 +109,17 @@ def test_a_change_that_takes_away(change: tuple[Fact, ...], everywhere: bool) ->
     assert node.cut_of() == {}
 
 
+def test_a_policy_that_keeps_is_spared_by_the_nodes_word() -> None:
+    def keeping(fact: Fact) -> Fact:
+        return fact._replace(value=msgspec.structs.replace(fact.value, keep=True))
+
+    node = Node(keeping(FROM_S), *GOVERNED, everywhere=True)
+    assert node.cut_of(keeping(OTHER)) == {}
+    assert node.cut_of(group("s:s")) == {}
+    assert node.cut_of(attach("a")) == {}
+    assert node.cut_of(attach("a", ingress=direction(tier("web"))), FROM_S) == {pod("a"): frozenset({WEB})}
+
+
 def test_a_policy_begins_to_govern_before_its_rules_are_known() -> None:
     node = Node(attach("a"))
     node.tell(attach("a", ingress=direction(tier("web"))))

@@ -167,7 +167,9 @@ def test_connections_are_cut_by_annotation() -> None:
 
     compiler = run(enforced("p"))
     assert not compiler.rules["globalnetworkpolicy/p"].cut
+    assert not compiler.rules["globalnetworkpolicy/p"].keep
     assert compiler.change(annotated("cut")) == {"rules globalnetworkpolicy/p"}
     assert compiler.rules["globalnetworkpolicy/p"].cut
     assert compiler.change(annotated("keep")) == {"rules globalnetworkpolicy/p"}
     assert not compiler.rules["globalnetworkpolicy/p"].cut
+    assert compiler.rules["globalnetworkpolicy/p"].keep
