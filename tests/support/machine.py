@@ -82,7 +82,7 @@ class Machine:
                 _remove_group(group)
 
     def try_(
-        self, *command: str, text: str | None = None, env: Mapping[str, str] | None = None, limit_s: float = 60.0
+        self, *command: str, text: str | None = None, env: Mapping[str, str] | None = None, limit_s: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
         """The outcome of a command, whatever it is."""
         return subprocess.run(
@@ -97,7 +97,7 @@ class Machine:
         )
 
     def run(
-        self, *command: str, text: str | None = None, env: Mapping[str, str] | None = None, limit_s: float = 60.0
+        self, *command: str, text: str | None = None, env: Mapping[str, str] | None = None, limit_s: float = 120.0
     ) -> str:
         """The standard output of a command. Raises Failed with its complaint."""
         done = self.try_(*command, text=text, env=env, limit_s=limit_s)
@@ -105,7 +105,7 @@ class Machine:
             raise Failed(f"{' '.join(command)}: {done.returncode}: {done.stderr.strip()} {done.stdout.strip()}")
         return done.stdout
 
-    def shell(self, script: str, *, env: Mapping[str, str] | None = None, limit_s: float = 60.0) -> str:
+    def shell(self, script: str, *, env: Mapping[str, str] | None = None, limit_s: float = 120.0) -> str:
         """As a user types it: ends at the first command that fails, which raises Failed."""
         return self.run("bash", "-euo", "pipefail", "-c", script, env=env, limit_s=limit_s)
 

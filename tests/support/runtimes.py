@@ -6,9 +6,10 @@ systemd, control groups of version 1, limits that cannot be raised) is a drop-in
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ PLUGINS = Path("/usr/lib/cni")
 NODE, OUTSIDE = "10.0.0.1", "10.0.0.254"
 IMAGE = "localhost/base"
 BASE = "/var/tmp/base"
-PATIENCE_S = 20.0
+_numbers = itertools.count(1)
+PATIENCE_S = 30.0
 
 _HERE = """\
 [containers]
@@ -80,14 +82,32 @@ class Host:
 
     # --- Tortie
 
-    def serve(self) -> None:
-        (script,) = blocks("Tortie on one machine")[:1]
-        self.machine.start("bash", "-c", f"{script}\nwait", log=self.logs / "tortie.log")
+    def serve(self, bus: str = "127.0.0.1") -> None:
+        """The page's services, agent and objects; the bus listens on `bus`."""
+        services, objects = blocks("Tortie on one machine")
+        self.machine.start(
+            *("bash", "-c", f"{services.replace('serve nats', f'serve nats --host {bus}')}\nwait"),
+            log=self.logs / "tortie.log",
+            env={"TORTIE_NATS_URL": f"nats://{bus}:4222"},
+        )
         self.until(lambda: self.machine.try_("tortie", "status").returncode == 0, "the api answers")
-        self.machine.shell(blocks("Tortie on one machine")[1])
+        self.machine.shell(objects)
         self.until(lambda: self.machine.try_("test", "-S", "/run/tortie/cni.sock").returncode == 0, "the agent listens")
 
-    def until(self, condition: Any, what: str) -> None:
+    def podman(self) -> None:
+        """The page's configuration and image."""
+        configuration, image, _ = blocks("podman")
+        self.machine.shell(configuration)
+        self.machine.shell("\n".join(line for line in image.splitlines() if not line.startswith("debootstrap")))
+
+    def containerd(self) -> None:
+        """Running, with podman's image."""
+        daemon, containers = blocks("containerd")[:2]
+        self.machine.start("bash", "-c", f"{daemon}\nwait", log=self.logs / "containerd.log")
+        self.until(lambda: self.machine.try_("ctr", "version").returncode == 0, "containerd answers")
+        self.machine.shell("\n".join(containers.splitlines()[:2]))
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
         try:
             netns.wait_for(condition, what, PATIENCE_S)
         except AssertionError as error:
@@ -104,13 +124,19 @@ class Host:
 
     def handle(self, address: str) -> str:
         """Of whom the address service gave an address to; empty: it is free."""
-        return str(self._get(f"/v1/ipam?ip={address}")["handle"])
+        return str(self._get(f"/v1/ipam?ip={address}")["address"]["handle"])
 
     def _get(self, path: str) -> Any:
         with self.machine.network.inside():
             return Client("http://127.0.0.1:7460").get(path)
 
     # --- podman
+
+    def start(self, *arguments: str, name: str = "", env: Mapping[str, str] | None = None) -> str:
+        """A container that serves; its name."""
+        name = name or f"p{next(_numbers)}"
+        self.machine.run("podman", "run", "-d", "--name", name, *arguments, IMAGE, *SERVER, env=env)
+        return name
 
     def inspect(self, container: str, what: str) -> str:
         return self.machine.run("podman", "inspect", "-f", "{{" + what + "}}", container).strip()
@@ -122,13 +148,13 @@ class Host:
 
     def hears(self, address: str, port: int, where: Sequence[str] = ()) -> bool:
         """Whether a server says hello to a client on the node, or wherever the command prefix `where` leads."""
-        done = self.machine.try_(*where, "timeout", "1", "bash", "-c", f"cat </dev/tcp/{address}/{port}")
+        done = self.machine.try_(*where, "timeout", "2", "bash", "-c", f"cat </dev/tcp/{address}/{port}")
         return done.stdout == "hello\n"
 
     def outside_hears(self, address: str, port: int) -> bool:
         with self.outside.inside():
             done = subprocess.run(
-                ("timeout", "1", "bash", "-c", f"cat </dev/tcp/{address}/{port}"),
+                ("timeout", "2", "bash", "-c", f"cat </dev/tcp/{address}/{port}"),
                 capture_output=True,
                 text=True,
                 check=False,

@@ -30,9 +30,8 @@ def test_the_page_from_top_to_bottom(base_image: Path, tmp_path: Path) -> None:
         (shown,) = blocks("The plugin and its configuration", "json")
         assert json.loads(machine.run("cat", "/etc/cni/net.d/10-tortie.conflist")) == json.loads(shown)
 
-        configuration, image, container = blocks("podman")
-        machine.shell(configuration)
-        machine.shell("\n".join(line for line in image.splitlines() if not line.startswith("debootstrap")))
+        host.podman()
+        (container,) = blocks("podman")[2:]
         assert machine.shell(container).endswith("hello\nhello\n")
         assert host.outside_hears(runtimes.NODE, 8080)
 
@@ -40,10 +39,8 @@ def test_the_page_from_top_to_bottom(base_image: Path, tmp_path: Path) -> None:
         assert "node1" in machine.shell(pod)
         assert host.endpoints()["shop/db"] == (host.address("db"),)
 
-        daemon, containers = blocks("containerd")[:2]
-        machine.start("bash", "-c", f"{daemon}\nwait", log=tmp_path / "containerd.log")
-        host.until(lambda: machine.try_("ctr", "version").returncode == 0, "containerd answers")
-        assert machine.shell(containers).endswith("hello\n")
+        host.containerd()
+        assert machine.shell(blocks("containerd")[1]).endswith("hello\n")
         assert len(host.endpoints()) == 3
         (collect,) = blocks("containerd")[2:]
         machine.shell(collect)
