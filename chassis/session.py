@@ -211,6 +211,9 @@ class Session:
         writer = getattr(self.client._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+        # the library's close would write it after all, which uvloop takes for a bug of ours
+        self.client._pending = []
+        self.client._pending_data_size = 0
 
     async def watch(self) -> None:
         """Returns when the session has ended; ends it when an echo does not come back."""

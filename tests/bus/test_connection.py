@@ -182,3 +182,17 @@ async def test_a_closed_connection_ends_the_session_for_whoever_subscribes(nats:
             await session.subscribe("x", lambda _: None)
         assert session.ended.is_set()
         assert await bus.session() is not session
+
+
+async def test_what_is_buffered_is_dropped_with_a_session_that_is_over(
+    nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: object) -> None:
+        raise RuntimeError("the handler is closed")  # as uvloop says it of a transport that was aborted
+
+    session = await session_module.Session.open(nats.url, name="test", inbox="_INBOX.test", credentials="")
+    session.end("the echo was not heard")
+    session.client._pending.append(b"PING\r\n")
+    session.client._pending_data_size = len(b"PING\r\n")
+    monkeypatch.setattr(session.client._transport, "writelines", closed)
+    await session.close()
