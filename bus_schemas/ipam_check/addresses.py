@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
+from operator import itemgetter
 from typing import NamedTuple
 
 from bus_schemas.ids import HandleId, NodeName
@@ -29,6 +30,8 @@ class Given(NamedTuple):
     """One allocation, with its block and its handle's record."""
 
     ip: str
+    position: tuple[int, int]
+    """(family, number) of the address."""
     allocation: Allocation
     block: Block
     record: Handle | None
@@ -40,23 +43,23 @@ class Given(NamedTuple):
 
 
 def check(records: Records, grounds: Grounds, holders: Holders, now: float) -> tuple[list[AddressRow], list[Finding]]:
-    rows: list[AddressRow] = []
+    rows: list[tuple[tuple[int, int], AddressRow]] = []
     findings: list[Finding] = []
     given: dict[str, Given] = {}
     for block in records.blocks.values():
         for one in _given(block, records):
             given[one.ip] = one
             row, found = _judge(one, records, grounds, holders, now)
-            rows.append(row)
+            rows.append((one.position, row))
             findings += found
     findings += _handles(records, given)
     for address, who in holders.of.items():
         if address not in given:
-            rows.append(_unallocated_row(address, who))
+            rows.append((_position(address), _unallocated_row(address, who)))
             findings += _unallocated(address, who, grounds)
         findings += _twice(address, holders.pods(address))
-    rows.sort(key=lambda row: _position(row.ip))
-    return rows, findings
+    rows.sort(key=itemgetter(0))
+    return [row for _, row in rows], findings
 
 
 def _position(text: str) -> tuple[int, int]:
@@ -73,11 +76,14 @@ def _given(block: Block, records: Records) -> Iterator[Given]:
         network = ip_network(block.cidr)
     except ValueError:
         return  # named as a malformed block
+    first, size = int(network.network_address), network.num_addresses
     for allocation in block.allocations:
-        if 0 <= allocation.ordinal < network.num_addresses:
+        if 0 <= allocation.ordinal < size:
             ip = str(network.network_address + allocation.ordinal)
             record = records.handles.get(allocation.handle)
-            yield Given(ip, allocation, block, record if record is not None and ip in record.addresses else None)
+            if record is not None and ip not in record.addresses:
+                record = None
+            yield Given(ip, (network.version, first + allocation.ordinal), allocation, block, record)
 
 
 # --- what is given
@@ -96,7 +102,7 @@ def _judge(
     candidate = records.candidates.get(one.allocation.handle) if state is AddressState.LEAKED else None
     if state is AddressState.LEAKED:
         findings.append(_finding(one, Kind.LEAKED, f"{_named(one)}: {why}{_candidacy(candidate)}"))
-    if _position(one.ip) in grounds.reserved:
+    if grounds.reserved and one.position in grounds.reserved:
         findings.append(_finding(one, Kind.RESERVED, f"{_named(one)} is reserved and in use", note=True))
     record = one.record
     row = AddressRow(
