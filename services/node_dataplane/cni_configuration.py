@@ -135,6 +135,7 @@ def _source(ipam: dict[str, Any]) -> tuple[tuple[int, ...], bool]:
                 raise _invalid(
                     f"ipam: host-local's {key} is not supported: an IPReservation keeps addresses out of use"
                 )
+        families.add(_POD_CIDR[subnet])
     for route in ipam.get("routes") or ():
         if not isinstance(route, dict) or route.get("dst") not in _DEFAULT_ROUTES or route.get("gw"):
             raise _invalid(f"ipam.routes: {route!r} is not supported: a pod has its default routes and no others")

@@ -25,6 +25,9 @@ from services.node_dataplane.locks import KeyedLocks
 
 REQUEST_S = 5.0
 RETRY_S, LONGEST_RETRY_S = 0.5, 10.0
+TOGETHER_S = 0.05
+"""Pods that come within this of each other are told of together, when they have started: it is one write of the address
+service, and nobody waits for it."""
 CAUSE = "addresses to take over"
 
 
@@ -70,6 +73,7 @@ class TakeOvers:
         retry_s = RETRY_S
         while True:
             await self._wake.wait()
+            await asyncio.sleep(TOGETHER_S)
             self._wake.clear()
             waiting = [plugin.pod for plugin in self._store.all() if plugin.takes_over]
             problems = await asyncio.gather(*(self._take_over(pod, handles) for pod in waiting))

@@ -4,10 +4,10 @@ as a container runtime runs it."""
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import math
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -237,7 +237,6 @@ class VerbsNode:
         reaper = Reaper(self.links)
         connections = Connections(Health())
         reach = Reach(self.bus)
-        names = itertools.count()
         self.warm_pool = WarmPool(
             NodeName("node1"),
             self.store,
@@ -249,7 +248,7 @@ class VerbsNode:
             forget=connections.forget,
             debts=lambda: None,
             changed=lambda: None,
-            name=lambda: str(next(names)),
+            name=lambda: secrets.token_hex(4),
         )
         self.take_overs = TakeOvers(
             NodeName("node1"), self.store, self.ipam, self.health, lambda: None, lambda *event: self.told.append(event)
