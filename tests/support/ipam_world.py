@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -46,7 +47,6 @@ from tests.support.waiting import within
 
 PATIENCE_S = 60.0
 POOLS = (pool("four", "10.0.0.0/20", block_size=28), pool("six", "fd00::/112", block_size=124))
-LONG_AGO = "2020-01-01T00:00:00Z"
 
 RUN_IPAM = """
 from chassis.runner import run
@@ -77,8 +77,9 @@ class IpamWorld:
             await self.bus.put(fact.family, fact.key, fact.value)
             self.desired.append(fact)
 
-    async def add_node(self, name: str, *, created: str = LONG_AGO) -> FakeAgent:
-        """A Node resource and its agent."""
+    async def add_node(self, name: str) -> FakeAgent:
+        """A Node resource, made now, and its agent."""
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         resource = Node(metadata=Metadata(name=name, creation_timestamp=created))
         await self.ask_for(Fact(DESIRED[Node], ("", name), resource))
         return await self.start_agent(name)

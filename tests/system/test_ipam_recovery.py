@@ -4,7 +4,6 @@ hold comes back, nobody is given it meanwhile, and a new bus does not wait for a
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ SOON = {"recovery_settle_s": "0.5"}
 async def populate(world: IpamWorld, nodes: int = 3, pods: int = 4) -> set[str]:
     """Nodes with pods and a tunnel address each; all of the addresses."""
     for i in range(nodes):
-        await world.add_node(f"n{i}", created=_now())
+        await world.add_node(f"n{i}")
     await world.opened()
     given = await asyncio.gather(
         *(
@@ -34,10 +33,6 @@ async def populate(world: IpamWorld, nodes: int = 3, pods: int = 4) -> set[str]:
     held = {address for addresses in given for address in addresses}
     assert len(held) == sum(map(len, given)), "an address was given twice"
     return held
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 async def recovered(world: IpamWorld, before: str) -> None:
@@ -123,7 +118,7 @@ async def test_a_silent_node_that_is_deleted_is_awaited_no_longer(tmp_path: Path
 
 async def test_what_is_held_beside_pods_comes_back(tmp_path: Path) -> None:
     async with ipam_world(tmp_path, **SOON) as world:
-        made = await world.add_node("n0", created=_now())
+        made = await world.add_node("n0")
         await world.opened()
         reply = await made.ask(ask("warm.n0.1", "n0", use="warm", families=(4,)))
         assert isinstance(reply, Assigned)
@@ -146,8 +141,8 @@ async def test_what_is_held_beside_pods_comes_back(tmp_path: Path) -> None:
 async def test_a_new_bus_waits_for_nobody(tmp_path: Path) -> None:
     async with ipam_world(tmp_path, recovery_settle_s="600") as world:
         await world.opened()
-        made = await world.add_node("n0", created=_now())
-        await world.add_node("n1", created=_now())
+        made = await world.add_node("n0")
+        await world.add_node("n1")
         await world.kill_agent("n1")
         assert made.node == NodeName("n0")
         await world.add("n0", "web")
