@@ -234,7 +234,7 @@ async def test_what_cannot_be_compiled_is_named(server: EmbeddedNats) -> None:
         await client.until(lambda: ("networkpolicy", "shop", "broken") in client.written.statuses)
         (status,) = client.written.statuses.values()
         assert status.policy == "NetworkPolicy/shop/broken"
-        assert status.faults[0].startswith("spec.ingress[0].source: ")
+        assert status.faults[0].startswith("spec.ingress[0].source.selector: ")
         await client.put(gone(broken))
         await client.until(client.allowed)
         await client.until(lambda: any(e.what == "resolved" for e in client.events))
