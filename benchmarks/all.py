@@ -23,6 +23,7 @@ from benchmarks.figures import machine  # noqa: E402 - found only now
 LIMIT_S = 180
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "cni_add": (),
+    "cni_start": (),
     "propagation": (),
     "member": (),
     "connections": ("--rounds", "150"),

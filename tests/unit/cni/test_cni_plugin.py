@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import socket
 import subprocess
@@ -130,9 +131,28 @@ def test_the_installed_executable_runs_by_itself(tmp_path: Path) -> None:
     assert "supportedVersions" in json.loads(done.stdout)
 
 
+def test_an_interpreter_of_another_bytecode_takes_the_text(tmp_path: Path) -> None:
+    path = install.install_plugin(tmp_path / "bin")
+    text = path.read_text()
+    path.write_text(text.replace(repr(importlib.util.MAGIC_NUMBER), "b'another'"))
+    assert path.read_text() != text
+    done = subprocess.run([path], input=b"{}", env={"CNI_COMMAND": "VERSION"}, capture_output=True, check=True)
+    assert "supportedVersions" in json.loads(done.stdout)
+
+
 def test_the_installed_configuration(tmp_path: Path) -> None:
     path = install.install_conflist(tmp_path / "net.d", install.conflist(socket="/run/x.sock"))
     written = json.loads(path.read_text())
     assert written["plugins"] == [{"type": "tortie", "socket": "/run/x.sock"}]
     assert "socket" not in install.conflist()["plugins"][0]
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_chained_plugins_and_labels(tmp_path: Path) -> None:
+    made = install.conflist(labels={"app": "web"}, chain=["portmap", "bandwidth"])
+    ours, portmap, bandwidth = made["plugins"]
+    assert ours["args"]["cni"]["labels"] == [{"key": "app", "value": "web"}]
+    assert portmap["capabilities"] == {"portMappings": True}
+    assert bandwidth["capabilities"] == {"bandwidth": True}
+    (tmp_path / "portmap").touch(0o755)
+    assert install.absent(["portmap", "bandwidth"], [tmp_path]) == ["bandwidth"]

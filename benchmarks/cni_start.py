@@ -1,0 +1,159 @@
+"""What it costs to start the plugin: a runtime runs one process for every verb of every plugin in the list.
+
+    python -m benchmarks.cni_start [--rounds 60]
+
+From fork to the end of the process, its answer read, in turn with its peers in each round:
+
+    VERSION   no network, no agent: the process alone
+    ADD       as far as an agent that answers at once (ours); the whole verb of a plugin that has next to nothing to do
+              (Debian's `loopback`, in a network namespace of its own), and of `ptp` with host-local
+    floor     /bin/true, and interpreters that run nothing
+
+Needs root for the ADDs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import machine, p50, show, spread
+from tests.support.agent import cni_env
+from tests.support.netns import namespaces
+from tortie.cni import install, plugin
+
+PEERS = Path("/usr/lib/cni")
+ANSWER = (
+    b'{"exit":0,"stdout":"{\\"cniVersion\\":\\"1.0.0\\",\\"interfaces\\":[],'
+    b'\\"ips\\":[{\\"address\\":\\"10.244.0.2/32\\"}],\\"routes\\":[],\\"dns\\":{}}"}'
+)
+
+Start = Callable[[], None]
+
+
+@contextmanager
+def agent(path: str) -> Iterator[None]:
+    """Answers every connection at once; it parses nothing, so that what is measured is the plugin."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen()
+
+    def serve() -> None:
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                asked = b""
+                while part := connection.recv(65536):
+                    asked += part
+                if not asked:
+                    return
+                connection.sendall(ANSWER)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        with socket.socket(socket.AF_UNIX) as last:
+            last.connect(path)
+        thread.join()
+        server.close()
+
+
+def start(
+    command: tuple[str | Path, ...], env: dict[str, str] | None = None, conf: dict[str, Any] | None = None
+) -> Start:
+    text = json.dumps(conf or {}).encode()
+
+    def once() -> None:
+        done = subprocess.run(command, input=text, env=env or {}, stdout=subprocess.PIPE, check=False)
+        if done.returncode:
+            raise SystemExit(f"{command[0]}: {done.stdout.decode()}")
+
+    return once
+
+
+def measure(starts: dict[str, Start], rounds: int, after: Callable[[], None]) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in starts}
+    for _ in range(rounds):
+        for name, once in starts.items():
+            begun = time.perf_counter()
+            once()
+            times[name].append((time.perf_counter() - begun) * 1000)
+        after()
+    return {name: values[2:] for name, values in times.items()}
+
+
+def table(title: str, times: dict[str, list[float]], reference: str) -> None:
+    base = p50(times[reference])
+    show(
+        title,
+        [
+            {"what": name, **spread(values), f"of {reference}": f"{p50(values) / base:.1f}x"}
+            for name, values in times.items()
+        ],
+    )
+
+
+def run(rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as directory, namespaces(2) as (node, pod), node.inside():
+        ours = install.install_plugin(Path(directory) / "bin")
+        path = str(Path(directory) / "agent.sock")
+        python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+        conf = {"cniVersion": "1.0.0", "name": "net", "type": "tortie", "socket": path}
+        peers = [
+            name
+            for name in ("loopback", "bridge", "ptp", "host-local", "portmap", "bandwidth")
+            if (PEERS / name).exists()
+        ]
+        version = {"CNI_COMMAND": "VERSION"}
+        starts = {
+            "/bin/true": start(("/bin/true",)),
+            "python3 -IS, nothing": start((python, "-IS", "-c", "")),
+            "python3, nothing": start((python, "-c", "")),
+            "tortie": start((ours,), version, {"cniVersion": "1.0.0"}),
+            "tortie.py, not installed": start((python, "-IS", plugin.__file__), version, {"cniVersion": "1.0.0"}),
+            **{name: start((PEERS / name,), version, {"cniVersion": "1.0.0"}) for name in peers},
+        }
+        table("VERSION", measure(starts, rounds, lambda: None), "bridge" if peers else "/bin/true")
+        with agent(path):
+            env = cni_env("ADD", "c1", pod.path) | {"CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web"}
+            adds = {"tortie, to an agent that answers at once": start((ours,), env, conf)}
+            clean: Callable[[], None] = lambda: None  # noqa: E731
+            if peers:
+                env = env | {"CNI_PATH": str(PEERS), "PATH": os.environ["PATH"]}
+                adds["loopback"] = start(
+                    (PEERS / "loopback",), env, {"cniVersion": "1.0.0", "name": "l", "type": "loopback"}
+                )
+                ipam = {"type": "host-local", "subnet": "10.250.0.0/16", "dataDir": f"{directory}/host-local"}
+                ptp = {"cniVersion": "1.0.0", "name": "p", "type": "ptp", "ipam": ipam}
+                adds["ptp + host-local"] = start((PEERS / "ptp",), env, ptp)
+                clean = start((PEERS / "ptp",), env | {"CNI_COMMAND": "DEL"}, ptp)
+            table("ADD", measure(adds, rounds, clean), next(reversed(adds)))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=60)
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        print("cni_start: network namespaces need root", file=sys.stderr)
+        return 2
+    print(machine())
+    run(arguments.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""`tortie cni install`: what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tortie.cli.main import main
+
+
+def test_both_files_are_written_and_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = ["--bin-dir", str(tmp_path / "bin"), "--conf-dir", str(tmp_path / "net.d")]
+    assert main(["cni", "install", "--network", "one", *places]) == 0
+    assert main(["cni", "install", "--network", "two", "--label", "app=web", "--cni-version", "1.1.0", *places]) == 0
+    executable, configuration = (Path(line) for line in capsys.readouterr().out.splitlines()[-2:])
+    assert executable.stat().st_mode & 0o777 == 0o755
+    written = json.loads(configuration.read_text())
+    assert (written["name"], written["cniVersion"]) == ("two", "1.1.0")
+    assert written["plugins"][0]["args"] == {"cni": {"labels": [{"key": "app", "value": "web"}]}}
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["10-tortie.conflist", "tortie"]
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cni", "install", "--dry-run", "--chain", "portmap", "--conf-dir", str(tmp_path / "net.d")]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [entry["type"] for entry in shown["plugins"]] == ["tortie", "portmap"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--chain", "bridge"], "--chain: bridge is not one of"),
+        (["--label", "web"], "--label: 'web' is not KEY=VALUE"),
+        (["--network", "-x"], "--network: '-x' is not"),
+        (["--cni-version", "0.1.0"], "--cni-version: 0.1.0 is not one of"),
+        (["--file", "../x.conflist"], "--file: '../x.conflist' is not"),
+    ],
+)
+def test_what_is_misused(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cni", "install", "--dry-run", *arguments]) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bin").touch()
+    assert main(["cni", "install", "--bin-dir", str(tmp_path / "bin")]) == 1
+    assert f"cannot write {tmp_path / 'bin'}" in capsys.readouterr().err
