@@ -59,10 +59,19 @@ POOLS = [
     pool("b", "10.1.0.0/30", block_size=32),
     pool("six", "fd00::/125", block_size=126),
 ]
-HANDLES = st.sampled_from([f"h{i}" for i in range(12)])
+HANDLES = st.sampled_from([f"h{i}" for i in range(8)])
 ANY_NODE = st.sampled_from(NODES + RANGED)
-ANY_POOL = st.sampled_from(POOLS)
 REPLICA = st.integers(0, 2)
+CALLS = ["any", "any", "any", "release", "release", "own range", "take over", "exact"]
+WHOLE, HALVES = POOLS[0], [pool(f"split-a-{i}", f"10.0.0.{8 * i}/29", block_size=30) for i in range(2)]
+CHANGES = [
+    *([fact] for fact in (*NODES, *RANGED, *POOLS, *RESERVATIONS)),
+    *([without(fact)] for fact in (*NODES, *POOLS, *RESERVATIONS)),
+    [pool("a", "10.0.0.0/28", block_size=30, disabled=True)],
+    [without(WHOLE), *HALVES],
+    [*map(without, HALVES), WHOLE],
+]
+"""What people do to resources, together."""
 
 
 def released_by(request: Request) -> HandleId | None:
@@ -213,6 +222,32 @@ class Allocator(RuleBasedStateMachine):
             self.commit(clerk)
             self.confirm(clerk)
 
+    @rule(replica=REPLICA, calls=st.lists(st.tuples(st.sampled_from(CALLS), ANY_NODE, HANDLES, HANDLES), max_size=8))
+    def undisturbed(self, replica: int, calls: list[tuple[str, Fact, str, str]]) -> None:
+        """What happens most of the time: nobody comes between."""
+        self.replicas[replica].catch_up()
+        for what, on, first, last in calls:
+            clerk = Clerk(
+                replica, self._requests(what, on.key[1], HandleId(first), HandleId(last)), self.lives[replica]
+            )
+            self.through(self._releasing(clerk))
+            if clerk.replies and None not in clerk.replies:
+                self._answered(clerk)
+
+    def _requests(self, what: str, on: str, first: HandleId, last: HandleId) -> list[Request]:
+        match what:
+            case "any":
+                return [ask(first, on), ask(last, on, families=(4,))]
+            case "own range":
+                return [ask(first, on, from_pod_cidr=True)]
+            case "exact":
+                return [ask(first, on, addresses=(f"10.0.0.{len(self.store.log) % 16}",))]
+            case "take over":
+                held = self.store.get(HANDLE, (last,)).value
+                on = on if held is None else held.node
+                return [ask(f"{first} anew", on, takes_over=last, addresses=self.told.get(last, ()))]
+        return [give_back(first), give_back(last), give_back(f"{first} anew")]
+
     @rule(replica=REPLICA, facts=st.integers(1, 8) | st.none())
     def hear(self, replica: int, facts: int | None) -> None:
         self.replicas[replica].catch_up(facts)
@@ -247,18 +282,11 @@ class Allocator(RuleBasedStateMachine):
     def pass_time(self, seconds: int) -> None:
         self.now += seconds
 
-    @rule(fact=ANY_NODE | ANY_POOL, present=st.booleans())
-    def come_and_go(self, fact: Fact, present: bool) -> None:
-        self.store.put(fact if present else without(fact))
-
-    @rule(number=st.integers(0, 1), disabled=st.booleans())
-    def switch_pool(self, number: int, disabled: bool) -> None:
-        name, cidr, size = (("a", "10.0.0.0/28", 30), ("b", "10.1.0.0/30", 32))[number]
-        self.store.put(pool(name, cidr, block_size=size, disabled=disabled))
-
-    @rule(fact=st.sampled_from(RESERVATIONS), present=st.booleans())
-    def reserve(self, fact: Fact, present: bool) -> None:
-        self.store.put(fact if present else without(fact))
+    @rule(facts=st.sampled_from(CHANGES), back=st.booleans())
+    def change(self, facts: list[Fact], back: bool) -> None:
+        """`back`: and soon everything is there again."""
+        for fact in (*facts, *(NODES + POOLS if back else ())):
+            self.store.put(fact)
 
     @rule(
         strict=st.none() | st.booleans(),
@@ -276,13 +304,6 @@ class Allocator(RuleBasedStateMachine):
                 ip_cooldown_seconds=cooldown,
             )
         )
-
-    @rule(split=st.booleans())
-    def split_pool(self, split: bool) -> None:
-        whole = pool("a", "10.0.0.0/28", block_size=30)
-        halves = [pool(f"split-a-{i}", f"10.0.0.{8 * i}/29", block_size=30) for i in range(2)]
-        for fact in [without(whole), *halves] if split else [*map(without, halves), whole]:
-            self.store.put(fact)
 
     # --- what must be so
 
