@@ -14,8 +14,8 @@ from bus_schemas.manifests import Fault, Read, Rejected, to_manifest
 from bus_schemas.policy import PolicyStatus
 from chassis.errors import Conflict, Unavailable
 from chassis.errors import Rejected as BusRejected
-from services.api.core import Decision, Refused, Stored
 from services.api.origin import foreign
+from services.api.requests import Decision, Refused, Stored
 
 BODY_LIMIT: web.AppKey[int] = web.AppKey("body limit", int)
 """Bytes of one request's body."""

@@ -11,9 +11,9 @@ whole and the shell decides anew upon what that writer left.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -45,6 +45,19 @@ from services.api import profiles
 from services.api.advice import advice
 from services.api.dependants import Beside, dependants
 from services.api.kinds import Kind
+from services.api.requests import (
+    Decision,
+    Delete,
+    Planned,
+    Put,
+    Refused,
+    Request,
+    Result,
+    Split,
+    Stamp,
+    Stored,
+    Write,
+)
 from services.api.split import CannotSplit, asking_by_name, split
 from services.api.standing import why_kept
 
@@ -57,93 +70,6 @@ MAX_WRITES = 1000
 _ORDER = {kind: position for position, kind in enumerate(KINDS.values())}
 
 
-class Stored(NamedTuple):
-    resource: Resource
-    sequence: int
-
-
-@dataclass(frozen=True)
-class Write:
-    kind: Kind
-    key: tuple[str, str]
-    resource: Resource | None
-    """None: the object is to be deleted."""
-    expected: int
-    """The sequence that this was decided upon; 0: the object did not exist."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What becomes of one object."""
-
-    kind: Kind
-    key: tuple[str, str]
-    outcome: Literal["created", "configured", "unchanged", "deleted", "missing"]
-    """`missing`: it was to be deleted, and was not there."""
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Planned:
-    results: tuple[Result, ...]
-    """In the order of the request."""
-    writes: tuple[Write, ...] = ()
-    """In the order of KINDS; removals in the reverse order."""
-
-
-@dataclass(frozen=True)
-class Refused:
-    reason: Literal["invalid", "missing", "conflict", "too_large"]
-    error: str
-    faults: tuple[Fault, ...] = ()
-
-
-Decision = Planned | Refused
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What a new object is given."""
-
-    time: str
-    """RFC 3339."""
-    uids: Iterator[str]
-
-
-@dataclass(frozen=True)
-class Apply:
-    """Create or replace every object, or none."""
-
-    documents: Sequence[Read]
-
-
-@dataclass(frozen=True)
-class Put:
-    """Create or replace one object, if it still is as the writer knew it."""
-
-    kind: Kind
-    key: tuple[str, str]
-    document: Read
-    only_if: int | None = None
-    """The sequence that it must have; 0: it must not exist; None: whatever it is."""
-
-
-@dataclass(frozen=True)
-class Delete:
-    targets: Sequence[tuple[Kind, tuple[str, str]]]
-    missing_ok: bool = False
-    only_if: int | None = None
-
-
-@dataclass(frozen=True)
-class Split:
-    """Replace a pool by `count` pools of equal size that are the same otherwise."""
-
-    pool: str
-    count: int
-
-
-Request = Apply | Put | Delete | Split
 Current = Callable[[Kind, tuple[str, str]], Fact]
 
 

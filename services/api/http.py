@@ -20,10 +20,10 @@ from chassis.bus import Bus
 from chassis.tail import LOOK_BACK
 from services.api import compiled, explain, labels, log, views
 from services.api.answers import BODY_LIMIT, Handler, Problem, as_json, decided, document, encode, flag, invalid, json
-from services.api.core import Apply, Delete, Planned, Put, Stored
 from services.api.hits import exists, hits
 from services.api.ipam_http import IpamRest
 from services.api.kinds import Kind, kinds_named, unknown_kind
+from services.api.requests import Apply, Delete, Planned, Put, Stored
 from services.api.sse import EventStream
 from services.api.store import Store
 

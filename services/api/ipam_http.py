@@ -22,8 +22,8 @@ from bus_schemas.subjects import RELEASE
 from chassis.bus import Bus
 from services.api import ipam_views
 from services.api.answers import Handler, Problem, decided, flag, json
-from services.api.core import Put, Split
 from services.api.ipam_release import Asked, Outcome, ReleaseBody, ask, outcome
+from services.api.requests import Put, Split
 from services.api.store import Store
 
 CONFIRM_S = 1.0

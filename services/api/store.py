@@ -24,8 +24,9 @@ from chassis.bus import Bus, Interest
 from chassis.bus import Write as BusWrite
 from chassis.errors import BusError, Conflict, Unavailable
 from chassis.health import Health
-from services.api.core import READS, Apply, Core, Decision, Planned, Refused, Request, Stamp, Write
+from services.api.core import READS, Core
 from services.api.kinds import Kind
+from services.api.requests import Apply, Decision, Planned, Refused, Request, Stamp, Write
 from services.api.standing import STANDING
 from services.api.watch import Watch
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 from bus_schemas.resources import Resource
-from services.api.core import Stored
 from services.api.kinds import Kind
+from services.api.requests import Stored
 
 Where = tuple[Kind, tuple[str, str]]
 

@@ -7,7 +7,8 @@ from itertools import count
 from bus_schemas.manifests import Accepted, read
 from bus_schemas.resources import Resource
 from bus_schemas.subjects import DESIRED, Fact
-from services.api.core import Apply, Core, Decision, Planned, Stamp
+from services.api.core import Core
+from services.api.requests import Apply, Decision, Planned, Stamp
 
 POOL = """\
 apiVersion: projectcalico.org/v3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.api.core import Planned
+from services.api.requests import Planned
 from tests.support.api import Bench
 
 HOST = """

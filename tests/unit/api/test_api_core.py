@@ -8,7 +8,8 @@ from bus_schemas.ipam import Allocation, Block
 from bus_schemas.manifests import read
 from bus_schemas.resources import IPPool, Namespace, NetworkPolicy, Node, Pod, ServiceAccount
 from bus_schemas.subjects import BLOCK, DESIRED, ENDPOINT, Fact
-from services.api.core import MAX_WRITES, Apply, Delete, Planned, Put, Refused
+from services.api.core import MAX_WRITES
+from services.api.requests import Apply, Delete, Planned, Put, Refused
 from tests.support.api import CALICO_POLICY, EVERYTHING, NAMESPACE, NODE, POD, POOL, Bench, joined, resource, stamp
 
 POOL_KEY = ("", "default-ipv4-ippool")

@@ -7,7 +7,8 @@ from bus_schemas.policy import PolicyStatus
 from bus_schemas.resources import Metadata, Namespace, Profile, ServiceAccount
 from bus_schemas.resources.policy_scopes import ALLOW_ALL
 from bus_schemas.subjects import DESIRED, POLICY_STATUS, Fact
-from services.api.core import Core, Delete, Refused, Stamp
+from services.api.core import Core
+from services.api.requests import Delete, Refused, Stamp
 
 SPACE = Namespace(metadata=Metadata(name="shop", labels={"team": "blue"}))
 ACCOUNT = ServiceAccount(metadata=Metadata(namespace="shop", name="robot.x", labels={"role": "ci"}))

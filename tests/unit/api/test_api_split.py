@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bus_schemas.resources import IPPool
-from services.api.core import Planned, Refused, Split
+from services.api.requests import Planned, Refused, Split
 from services.api.split import CannotSplit, split
 from tests.support.api import POOL, Bench, resource
 

@@ -6,8 +6,8 @@ import pytest
 
 from bus_schemas.manifests import Accepted, read, read_object, to_manifest
 from bus_schemas.resources import NetworkPolicy, Profile, Tier
-from services.api.core import Delete, Planned, Refused
 from services.api.kinds import Kind
+from services.api.requests import Delete, Planned, Refused
 from services.api.standing import STANDING
 from tests.support.api import Bench
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bus_schemas.resources import Namespace
-from services.api.core import Stored
+from services.api.requests import Stored
 from services.api.watch import Watch
 from tests.support.api import NAMESPACE, resource
 
