@@ -278,7 +278,7 @@ class Agent:
             self._health.note("configuration", "; ".join(faults(desired.surroundings)) or None)
             self.self_check.turns.pace(refresh_intervals(desired.surroundings))
         self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools), registered=self.core.registered)
-        self.warm_pool.want(self.core.pools, self.core.labels)
+        self.warm_pool.want(self.core.pools if self.core.registered else (), self.core.labels)
         self.fabric.apply(desired)
         problems = (*desired.problems, *self.fabric.problems)
         self._health.note("fabric", "; ".join(problems) or None)

@@ -38,6 +38,8 @@ REQUEST_S = 5.0
 RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 SCARCE_S = 300.0
 """After the pools were exhausted nothing is kept for so long."""
+REFRESH_S = 300.0
+"""So often the address service is asked whether it still knows of all: somebody may release one by hand."""
 QUIET_S = 0.1
 """What was taken is replaced once no pod came for so long; half of the stock at once."""
 CAUSE = "warm addresses"
@@ -83,6 +85,7 @@ class WarmPool:
         self._scarce: dict[Families, float] = {}
         self._taken = 0.0
         """When one was last taken."""
+        self._refreshed = 0.0
         self._wake = asyncio.Event()
 
     # --- what others ask and say
@@ -165,7 +168,7 @@ class WarmPool:
         loop = asyncio.get_running_loop()
         due = [self._demand.changes_in(loop.time()), *(until - loop.time() for until in self._scarce.values())]
         try:
-            async with asyncio.timeout(min((s for s in due if s is not None), default=None)):
+            async with asyncio.timeout(min((REFRESH_S, *(s for s in due if s is not None)))):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -185,8 +188,10 @@ class WarmPool:
             for families in plan.ask:
                 self._store.keep_warm(Warm(handle=warm.handle(self._node, self._name()), families=families))
             await self._store.save()
-            unanswered = [kept for kept in self._store.warm if not kept.addresses]
-            problems = await asyncio.gather(*map(self._ask, unanswered))
+            again = now - self._refreshed >= REFRESH_S
+            self._refreshed = now if again else self._refreshed
+            doubtful = [kept for kept in self._store.warm if again or not kept.addresses]
+            problems = await asyncio.gather(*map(self._ask, doubtful))
             await self._store.save()
         except StoreError as error:
             return str(error)
@@ -195,11 +200,19 @@ class WarmPool:
 
     async def _ask(self, kept: Warm) -> str:
         """What stands in the way, or empty."""
-        request = AssignRequest(node=self._node, handle=kept.handle, families=kept.families, use="warm")
+        request = AssignRequest(
+            node=self._node,
+            handle=kept.handle,
+            families=() if kept.addresses else kept.families,
+            addresses=kept.addresses,
+            use="warm",
+        )
         try:
             reply = await self._bus.request(ASSIGN, request, timeout_s=REQUEST_S)
         except Unavailable as error:
             return f"the address service does not answer ({error})"
+        if kept not in self._store.warm:
+            return ""  # A pod took it meanwhile.
         match reply:
             case Assigned(addresses=addresses):
                 self._store.keep_warm(msgspec.structs.replace(kept, addresses=addresses))
@@ -209,6 +222,12 @@ class WarmPool:
                 self._scarce[kept.families] = asyncio.get_running_loop().time() + SCARCE_S
                 self._wake.set()  # The next plan gives back what there is.
                 return ""
+            case Refused() if kept.addresses:
+                self._ready.discard(kept.handle)
+                self._store.keep_warm(msgspec.structs.replace(kept, addresses=()))
+                self._open(kept)
+                self._changed()
+                return f"{', '.join(kept.addresses)} was released behind our back"
             case Refused(reason=reason) | Busy(reason=reason):
                 return str(reason)
         return f"unexpected answer {reply!r}"
@@ -219,8 +238,7 @@ class WarmPool:
             self._ready.discard(kept.handle)
             self._store.no_longer_warm(kept.handle)
             self._store.owe(kept.handle)
-            for address in kept.addresses:
-                self._routes.want(host(address), None, local=True)
+            self._open(kept)
         if going:
             await self._store.save()
             self._routes.flush()
@@ -235,6 +253,10 @@ class WarmPool:
         if fresh:
             await self._forget([address for kept in fresh for address in kept.addresses])
         self._ready.update(kept.handle for kept in fresh)
+
+    def _open(self, kept: Warm) -> None:
+        for address in kept.addresses:
+            self._routes.want(host(address), None, local=True)
 
     def _close(self, kept: Warm) -> None:
         for address in kept.addresses:

@@ -18,7 +18,7 @@ from typing import Any
 
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import HandleId, NodeName, PodKey
-from bus_schemas.ipam import Assigned, AssignReply, AssignRequest, PoolExhausted, Released, ReleaseRequest
+from bus_schemas.ipam import Assigned, AssignReply, AssignRequest, PoolExhausted, Refused, Released, ReleaseRequest
 from bus_schemas.resources import Pod
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.subjects import ASSIGN, RELEASE, Rpc
@@ -98,6 +98,8 @@ class PlayedIpam:
         used = {address for held in self.held.values() for address in held}
         free = (f"10.244.0.{number}" for number in range(2, 2 + self.size))
         chosen = request.addresses or next(((a,) for a in free if a not in used), ())
+        if taken := used & set(request.addresses):
+            return Refused(reason=f"{', '.join(taken)} is in use")
         if not chosen:
             return PoolExhausted(pools=("default",), reason="the pool default (10.244.0.0/24) is exhausted")
         self.held[request.handle] = chosen

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bus_schemas.ids import PodKey
+from bus_schemas.ids import HandleId, PodKey
 from bus_schemas.resources import IPPool
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.resources.pools import IPPoolSpec
@@ -180,6 +180,19 @@ async def test_exhausted_pools_get_their_warm_addresses_back(spaces: tuple[Names
         await eventually(lambda: len(node.store.owed) == 4)
         assert node.store.warm == ()
         assert "warm addresses" not in node.health.notes
+
+
+async def test_one_that_was_released_by_hand_is_replaced(
+    spaces: tuple[Namespace, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.node_dataplane.warm_pool.REFRESH_S", 0.05)
+    async with warmed(VerbsNode(tmp_path)) as node:
+        victim = node.store.warm[0]
+        del node.ipam.held[victim.handle]
+        node.ipam.held[HandleId("thief")] = victim.addresses
+        await eventually(lambda: not any(kept.addresses == victim.addresses for kept in node.store.warm))
+        await eventually(lambda: node.warm_pool.ready == 2)
+        assert victim.addresses[0] not in blackholes(spaces[0])
 
 
 async def test_a_refused_take_over_is_loud(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
