@@ -46,8 +46,6 @@ MAX_WAITING = 10_000
 FAULTS_SHOWN = 5
 SOON_S = 0.05
 LOOK_S = 1.0
-SILENT_SERVICE_S = 900.0
-"""So long does a Service that nobody speaks of keep its addresses; one that was deleted gives them back at once."""
 
 NOT_IN_SYNC = "ipam has not yet read its pools and blocks"
 
@@ -94,7 +92,7 @@ class Allocator:
         self._commits = Commits(bus, tasks)
         self._tending = Pacer(min_s=0.05, max_s=1.0, retry_s=1.0)
         self._alarm: asyncio.TimerHandle | None = None
-        self.load_balancer = LoadBalancer(bus, self.core, self.answer, grace_s=SILENT_SERVICE_S, now=now)
+        self.load_balancer = LoadBalancer(bus, self.core, self.answer, grace_s=settings.leak_grace_s, now=now)
         health.fail("ipam", NOT_IN_SYNC)
 
     # --- what is so

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from os import environ
 from pathlib import Path
 
 import pytest
@@ -24,36 +20,16 @@ from chassis.health import Health
 from services.ipam.duties import LEASE as DUTIES
 from services.ipam.settings import Settings
 from tests.support.ipam import desired, pool, without
+from tests.support.ipam_process import ipam_process
 
 POOL = pool("edge", "192.0.2.0/28", allowed_uses=("LoadBalancer",), block_size=30)
 PATIENCE_S = 30.0
-
-RUN_IPAM = """
-from chassis.runner import run
-from services.ipam.service import serve
-from services.ipam.settings import Settings
-raise SystemExit(run("ipam", Settings, serve))
-"""
 
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
     async with EmbeddedNats(tmp_path) as running:
         yield running
-
-
-@asynccontextmanager
-async def ipam(server: EmbeddedNats, instance: str) -> AsyncIterator[Process]:
-    told = {"TORTIE_NATS_URL": server.url, "TORTIE_INSTANCE": instance, "TORTIE_HEALTH_LISTEN": ""}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", RUN_IPAM, env=environ | told, cwd=Path(__file__).parents[2], stderr=DEVNULL
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 async def said(bus: Bus, name: str, fits: Callable[[ServiceAddresses | None], bool]) -> ServiceAddresses | None:
@@ -89,8 +65,8 @@ def has_none(value: ServiceAddresses | None) -> bool:
 async def test_services_have_addresses_and_give_them_back(server: EmbeddedNats) -> None:
     async with (
         Bus.connect(Settings(nats_url=server.url), name="test", health=Health()) as bus,
-        ipam(server, "ipam-0") as first,
-        ipam(server, "ipam-1") as second,
+        ipam_process(server.url, "ipam-0") as first,
+        ipam_process(server.url, "ipam-1") as second,
     ):
         await bus.connected()
         await put(bus, service("early"))
