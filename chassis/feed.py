@@ -259,12 +259,15 @@ class Feed:
             return
         now = asyncio.get_running_loop().time()
         tombstone = not message.payload
+        was_kept = message.subject in followed.ledger.kept
         if followed.ledger.heard(
             message.subject, message.sequence, tombstone=tombstone, now=now, ttl_s=TOMBSTONE_TTL_S
         ):
             self._tell(followed, message)
             if tombstone:
                 self._bus.tombstones.remember(message.subject, message.sequence)
+            if was_kept and not followed.ledger.kept:
+                self._name_kept()  # the last of them: it is all on the bus again
 
     def _tell(self, followed: _Followed, message: Stored) -> None:
         subject = message.subject
