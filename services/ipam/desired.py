@@ -30,7 +30,6 @@ class Desired:
         self.malformed_pools: dict[str, str] = {}
         """Name -> what is wrong; pod CIDRs by the name of their pool."""
         self.gone_pools: set[str] = set()
-        self.reserved = Reserved()
         self.configuration: IPAMConfigurationSpec | None = None
         self.nodes: dict[NodeName, Mapping[str, str]] = {}
         """Labels by name."""
@@ -41,8 +40,17 @@ class Desired:
         """By the name that all of a node's have."""
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._reservations: dict[str, IPReservation] = {}
+        self._reserved: Reserved | None = None
+        """None: to be made anew when somebody asks."""
 
     # --- questions
+
+    @property
+    def reserved(self) -> Reserved:
+        """What all reservations together reserve."""
+        if self._reserved is None:
+            self._reserved = Reserved(self._reservations[name] for name in sorted(self._reservations))
+        return self._reserved
 
     def pool_of(self, inside: Cidr | Address) -> Pool | None:
         """The IPPool that holds a block or an address; the narrowest, where pools overlap against the rules."""
@@ -93,7 +101,7 @@ class Desired:
         self._reservations.pop(fact.key[1], None)
         if fact.value is not None:
             self._reservations[fact.key[1]] = fact.value
-        self.reserved = Reserved(self._reservations[name] for name in sorted(self._reservations))
+        self._reserved = None
 
     def apply_configuration(self, fact: Fact) -> None:
         if fact.key[1] == IPAM_CONFIGURATION:
