@@ -68,17 +68,18 @@ class Derivation:
     async def run(
         self,
         hear: Callable[[Batch], None],
-        derive: Callable[[], Awaitable[None]],
+        derive: Callable[[], Awaitable[bool | None]],
         settled: Callable[[], None] = lambda: None,
     ) -> None:
         """Until the service is told to stop. `hear` takes a batch of facts in; `derive` tells the publication what is
-        wanted now, paced, and never before the feed is in sync; `settled` is told, perhaps many times, that all of it
+        wanted now, paced, and never before the feed is in sync; when it says False it cannot say, and the replica is
+        not fit to lead; `settled` is told, perhaps many times, that all of it
         is on the bus."""
 
         async def flush() -> None:
             rests_on = self._feed.current if self._feed is not None else 0
-            await derive()
-            if rests_on != self._rests_on:
+            derived = await derive()
+            if derived is not False and rests_on != self._rests_on:
                 self._rests_on = rests_on
                 self.lease.became_fit()
             await self.publication.write()

@@ -25,10 +25,13 @@ from services.policy_compiler.longevity import Longevity
 from services.policy_compiler.news import News
 from services.policy_compiler.references import names
 from services.policy_compiler.settings import Settings
+from services.policy_compiler.withheld import Withheld
 
 SERVICE = "policy_compiler"
 NOTHING_DESIRED = "nothing desired"
 """The cause under which health says that policy is kept although nothing asks for it."""
+UNREADABLE = "desired policy"
+"""The cause under which it says that it cannot begin, see `withheld`."""
 NOTED_FAULTS = 10
 """How many faults health spells out; the rest is a number."""
 
@@ -50,9 +53,11 @@ async def serve(context: Context[Settings]) -> None:
     )
     news = News(context.bus.emit, derivation.lease.covers)
     derivation.lease.on_change(lambda _held: news.look_again(time.time()))
+    withheld = Withheld()
     begun = False
 
     def hear(batch: Batch) -> None:
+        withheld.hear(batch)
         for fact in batch.facts:
             core.apply(fact)
         if batch.in_sync:
@@ -60,11 +65,15 @@ async def serve(context: Context[Settings]) -> None:
         else:
             longevity.keep()
 
-    async def derive() -> None:
+    async def derive() -> bool:
         nonlocal begun
+        if not begun and withheld.why:
+            context.health.fail(UNREADABLE, f"compiled policy stays as it is until these can be read: {withheld.why}")
+            return False
+        context.health.ok(UNREADABLE)
         if not begun and core.is_blank and await _anything_published(context.bus):
             context.health.note(NOTHING_DESIRED, "compiled policy is kept, though nothing asks for it any more")
-            return
+            return True
         context.health.note(NOTHING_DESIRED, None)
         with metrics.FLUSH_SECONDS.time():
             changes = core.flush() if begun else longevity.first_flush(core)
@@ -74,6 +83,7 @@ async def serve(context: Context[Settings]) -> None:
         measure(core, changes)
         report(context, core, changes)
         news.tell(changes, time.time())
+        return True
 
     def settled() -> None:
         longevity.settle()

@@ -22,7 +22,7 @@ from chassis.health import Health
 from chassis.heartbeat import Heartbeat
 from chassis.runner import Context
 from services.policy_compiler.core import WRITES
-from services.policy_compiler.service import NOTHING_DESIRED, serve
+from services.policy_compiler.service import NOTHING_DESIRED, UNREADABLE, serve
 from services.policy_compiler.settings import Settings
 from tests.support.compiled_policy import CompiledPolicy, Packet
 from tests.support.expanders import gone
@@ -210,6 +210,32 @@ async def test_policy_is_kept_when_everything_desired_was_wiped(server: Embedded
         await client.put(*CLUSTER, *POLICIES, pod("shop/client", {"access": "granted"}))
         await client.until(client.allowed)
         await settled(lambda: NOTHING_DESIRED not in second.health.notes)
+        await second.stop()
+
+
+@pytest.mark.parametrize("repaired", [True, False], ids=["repaired", "removed"])
+async def test_a_policy_that_cannot_be_read_is_not_one_that_is_gone(server: EmbeddedNats, repaired: bool) -> None:
+    """Whoever ran keeps the last good value; whoever starts does not begin without it."""
+    (policy,) = POLICIES
+    async with clients(server, *CLUSTER, *POLICIES) as (client, tasks):
+        first = Replica(server.url, "one", tasks)
+        await client.until(client.denied)
+        session = await client.bus.session()
+        await session.publish(policy.family.subject(*policy.key), b"garbage")
+        await settled(lambda: "malformed" in first.health.notes)
+        assert client.denied()
+        await first.kill()
+        second = Replica(server.url, "one", tasks)
+        await settled(lambda: UNREADABLE in second.health.causes)
+        assert policy.family.subject(*policy.key) in second.health.causes[UNREADABLE]
+        assert client.denied()
+        if repaired:
+            await client.put(policy)
+            await settled(lambda: UNREADABLE not in second.health.causes)
+            assert client.denied()
+        await client.put(gone(policy))
+        await client.until(client.allowed)
+        assert UNREADABLE not in second.health.causes
         await second.stop()
 
 
