@@ -66,7 +66,7 @@ def check(records: Records, now: float) -> Report:
             reservations=len(records.reservations),
             nodes=len(records.nodes),
             endpoints=len(records.endpoints),
-            holdings=len(records.holdings),
+            holdings=len(records.holdings.keys() & records.nodes.keys()),
             used=len(holders.of),
             candidates=len(records.candidates),
         ),

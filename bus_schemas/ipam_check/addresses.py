@@ -56,7 +56,7 @@ def check(records: Records, grounds: Grounds, holders: Holders, now: float) -> t
     for address, who in holders.of.items():
         if address not in given:
             rows.append((_position(address), _unallocated_row(address, who)))
-            findings += _unallocated(address, who, grounds)
+            findings += _unallocated(address, who, records, grounds)
         findings += _twice(address, holders.pods(address))
     rows.sort(key=itemgetter(0))
     return [row for _, row in rows], findings
@@ -214,10 +214,13 @@ def _unallocated_row(address: str, who: Sequence[Holder]) -> AddressRow:
     )
 
 
-def _unallocated(address: str, who: Sequence[Holder], grounds: Grounds) -> Iterator[Finding]:
+def _unallocated(address: str, who: Sequence[Holder], records: Records, grounds: Grounds) -> Iterator[Finding]:
     text = " and ".join(dict.fromkeys(holder.text for holder in who))
     ground = _ground(address, grounds)
-    if ground is not None:
+    if all(holder.pod is None and holder.node not in records.nodes for holder in who):
+        left = f"{address} is still held by {text}, whose Node was deleted; its addresses are free"
+        yield Finding(kind=Kind.DEPARTED, object=address, text=left, note=True)
+    elif ground is not None:
         yield Finding(
             kind=Kind.NOT_ALLOCATED,
             object=address,

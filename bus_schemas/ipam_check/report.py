@@ -39,6 +39,7 @@ class Kind(StrEnum):
     OTHER_NODE = "allocated to another node"
     LEAKED = "allocated but not in use"
     RESERVED = "reserved and in use"
+    DEPARTED = "held by a node that is gone"
     OWN_CHOICE = "not managed"
     """An address that a pod brought along (ipAddrsNoIpam), outside of every pool."""
 

@@ -68,7 +68,7 @@ def _namespace(resource: Resource, beside: Beside) -> Iterator[str]:
         yield f"namespace {name} still holds {listed}; its pods are isolated until it exists again"
     running = beside.running_in[name]
     if running:
-        yield f"{_count(running, 'pod')} of namespace {name} still on the network: cut off from it"
+        yield f"{_count(running, 'pod', of=f'namespace {name}')} still on the network: cut off from it"
 
 
 def _service_account(resource: Resource, beside: Beside) -> Iterator[str]:
@@ -92,11 +92,12 @@ def _pool(resource: Resource, beside: Beside) -> Iterator[str]:
     name = resource.metadata.name
     used = beside.used(lambda block: block.pool == name)
     if used:
-        yield f"{_count(used, 'address', 'addresses')} of pool {name} in use: reached without a tunnel from now on"
+        yield f"{_count(used, 'address', 'addresses', of=f'pool {name}')} in use: reached without a tunnel from now on"
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one} is" if number == 1 else f"{number} {many or one + 's'} are"
+def _count(number: int, one: str, many: str = "", *, of: str = "") -> str:
+    what, verb = (one, "is") if number == 1 else (many or one + "s", "are")
+    return " ".join(filter(None, (str(number), what, "of" if of else "", of, verb)))
 
 
 _Judge = Callable[[Resource, Beside], Iterator[str]]

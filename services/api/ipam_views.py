@@ -13,7 +13,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from bus_schemas.ipam import Allocation, Block
+from bus_schemas.ipam import Allocation, Block, Candidate
 from bus_schemas.ipam_check import Records
 from bus_schemas.ipam_check.grounds import Ground, Grounds
 from bus_schemas.ipam_check.holders import Holders
@@ -191,9 +191,14 @@ def candidates(core: Core) -> Json:
             "observations": candidate.observations,
             "due": candidate.due,
         }
-        for candidate in sorted(core.candidates.values(), key=lambda c: (c.due, c.handle))
+        for candidate in sorted(core.candidates.values(), key=_next)
     ]
     return {"epoch": epoch(core), "items": items}
+
+
+def _next(candidate: Candidate) -> tuple[float, list[tuple[int, int]]]:
+    addresses = [ip_address(text) for text in candidate.addresses]
+    return candidate.due, [(address.version, int(address)) for address in addresses]
 
 
 def epoch(core: Core) -> Json | None:

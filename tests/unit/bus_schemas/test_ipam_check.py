@@ -126,6 +126,10 @@ NOTES: dict[str, tuple[Callable[[], World], Kind]] = {
     "of another pool's name": (lambda: broken_block(pool="was"), Kind.BLOCK_POOL),
     "idle": (lambda: sound().put(block("10.244.1.0/26", node=None)), Kind.BLOCK_IDLE),
     "claim under way": (lambda: sound().put(affinity("node2", "10.244.7.0/26", "pending")), Kind.AFFINITY_DANGLING),
+    "held by who is gone": (
+        lambda: sound().put(holding("node9", **{"vxlan-tunnel-addr-node9": ("10.244.3.3",)})),
+        Kind.DEPARTED,
+    ),
     "brought along": (lambda: sound().put(endpoint("c", "192.0.2.7")), Kind.OWN_CHOICE),
 }
 
