@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from services.node_dataplane import cni_configuration
+from services.node_dataplane import cni_asked, cni_configuration
+from services.node_dataplane.cni_asked import Asked
 from services.node_dataplane.cni_configuration import Config
 from services.node_dataplane.cni_errors import CniError, Code
 from services.node_dataplane.cni_results import result
@@ -37,6 +38,8 @@ class Call:
     netns: str = ""
     interface: str = ""
     args: dict[str, str] = field(default_factory=dict)
+    asked: Asked = field(default_factory=Asked)
+    """Of ADD."""
 
 
 def parse(env: Mapping[str, str], stdin: str) -> Call:
@@ -70,7 +73,9 @@ def parse(env: Mapping[str, str], stdin: str) -> Call:
         raise CniError(Code.INVALID_ENVIRONMENT, "CNI_NETNS is not set")
     if command == "CHECK" and config.previous is None:
         raise CniError(Code.INVALID_CONFIGURATION, "CHECK needs prevResult in the configuration")
-    return Call(command, config, container, netns, interface, _arguments(env.get("CNI_ARGS", "")))
+    arguments = _arguments(env.get("CNI_ARGS", ""))
+    asked = cni_asked.read(raw, arguments) if command == "ADD" else Asked()
+    return Call(command, config, container, netns, interface, arguments, asked)
 
 
 def _decode(stdin: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@
     allowedSourcePrefixes                what it may send from beside its own: workloadSourceSpoofing Any allows it
     hwAddr                               the MAC of its device
 
+Where ipAddrs, ipAddrsNoIpam or hwAddr say nothing, what the runtime asks for counts (`cni_asked`).
 All of them begin with `cni.projectcalico.org/` and mean what they mean to Calico. A value that cannot be honoured is an
 error that names the annotation.
 """
@@ -88,6 +89,13 @@ def wishes(call: Call, pod: Annotations, namespace: Annotations, allowed: Allowe
         raise _wrong(FLOATING, "FelixConfiguration does not allow it (spec.floatingIPs: Enabled)")
     if sources and not allowed.sources:
         raise _wrong(SOURCES, "FelixConfiguration does not allow it (spec.workloadSourceSpoofing: Any)")
+    addresses = addresses or (() if unassigned else call.asked.addresses)
+    if config.from_pod_cidr and call.asked.addresses == addresses != ():
+        raise CniError(
+            Code.INVALID_CONFIGURATION,
+            f"the runtime asks for {', '.join(addresses)}, and the network configuration takes addresses from the "
+            "node's podCIDRs (host-local)",
+        )
     if config.from_pod_cidr and (addresses or pod.get(PREFIX + POOLS[4]) or pod.get(PREFIX + POOLS[6])):
         raise _wrong(
             ADDRESSES if addresses else POOLS[4 if pod.get(PREFIX + POOLS[4]) else 6],
@@ -100,7 +108,7 @@ def wishes(call: Call, pod: Annotations, namespace: Annotations, allowed: Allowe
         unassigned=unassigned,
         floating=floating,
         sources=sources,
-        mac=_mac(pod),
+        mac=_mac(pod) or call.asked.mac,
         from_pod_cidr=config.from_pod_cidr,
         max_blocks=config.max_blocks,
     )

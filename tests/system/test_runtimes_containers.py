@@ -145,6 +145,16 @@ spec: {nodeName: node1}
     host.until(lambda: not host.handle("10.244.9.9"), "the address is free")
 
 
+def test_an_address_and_a_mac_that_the_owner_asks_for(host: Host) -> None:
+    name = host.start("--ip", "10.244.9.10", "--mac-address", "02:00:0a:f4:09:0a")
+    assert host.address(name) == "10.244.9.10"
+    assert host.inspect(name, ".NetworkSettings.Networks.tortie.MacAddress") == "02:00:0a:f4:09:0a"
+    host.until(lambda: host.hears("10.244.9.10", 80), "it is reached")
+    taken = host.machine.try_("podman", "run", "--rm", "--ip", "10.244.9.10", IMAGE, "true")
+    assert taken.returncode
+    assert "10.244.9.10" in taken.stderr
+
+
 def test_a_container_that_ends_by_itself_or_is_killed_is_unplugged(host: Host) -> None:
     host.machine.run("podman", "run", "--rm", IMAGE, "true")
     name = host.start()

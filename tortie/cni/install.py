@@ -32,6 +32,8 @@ NETWORKS = Path("/etc/cni/net.d")
 ELSEWHERE = (Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 """Where distributions put the plugins of others; their runtimes look there, too."""
 
+CAPABILITIES = {"ips": True, "mac": True, "io.kubernetes.cri.pod-annotations": True}
+"""What a runtime may tell ours of a container; one that does not know them does not."""
 CHAINED: dict[str, dict[str, Any]] = {
     "portmap": {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
     "bandwidth": {"type": "bandwidth", "capabilities": {"bandwidth": True}},
@@ -50,7 +52,7 @@ def conflist(
 ) -> dict[str, Any]:
     """The network configuration list. `labels` are those of containers that no Pod resource describes; `chain` names
     rows of CHAINED."""
-    entry: dict[str, Any] = {"type": NAME}
+    entry: dict[str, Any] = {"type": NAME, "capabilities": CAPABILITIES}
     if socket != plugin.SOCKET:
         entry["socket"] = socket
     if labels:

@@ -143,7 +143,9 @@ def test_an_interpreter_of_another_bytecode_takes_the_text(tmp_path: Path) -> No
 def test_the_installed_configuration(tmp_path: Path) -> None:
     path = install.install_conflist(tmp_path / "net.d", install.conflist(socket="/run/x.sock"))
     written = json.loads(path.read_text())
-    assert written["plugins"] == [{"type": "tortie", "socket": "/run/x.sock"}]
+    (entry,) = written["plugins"]
+    assert (entry["type"], entry["socket"]) == ("tortie", "/run/x.sock")
+    assert entry["capabilities"]["ips"]
     assert "socket" not in install.conflist()["plugins"][0]
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 

@@ -181,3 +181,26 @@ def test_what_a_pod_asked_for_that_nobody_could_read(
 ) -> None:
     names = asked_beside(said(**pod), said(**namespace), ("10.0.0.5",), "02:00:00:00:00:01")
     assert names == tuple(f"cni.projectcalico.org/{name}" for name in found)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        ({}, Wishes(addresses=("10.0.0.9",), mac="02:00:00:00:00:09")),
+        ({"ipAddrs": '["10.0.0.7"]'}, Wishes(addresses=("10.0.0.7",), mac="02:00:00:00:00:09")),
+        ({"ipAddrsNoIpam": '["10.0.0.7"]'}, Wishes(unassigned=("10.0.0.7",), mac="02:00:00:00:00:09")),
+        ({"hwAddr": "02:00:00:00:00:0a"}, Wishes(addresses=("10.0.0.9",), mac="02:00:00:00:00:0a")),
+    ],
+)
+def test_what_the_runtime_asks_for_counts_where_annotations_say_nothing(
+    annotations: dict[str, str], expected: Wishes
+) -> None:
+    runtime = {"runtimeConfig": {"ips": ["10.0.0.9/24"], "mac": "02:00:00:00:00:09"}}
+    assert asked(runtime, **annotations) == expected
+
+
+def test_an_address_that_the_runtime_asks_for_is_not_of_the_nodes_own() -> None:
+    with pytest.raises(CniError, match=r"the runtime asks for 10\.0\.0\.9, and"):
+        asked(
+            {"ipam": {"type": "host-local", "subnet": "usePodCidr"}, "runtimeConfig": {"ips": ["10.0.0.9"]}},
+        )
