@@ -14,6 +14,7 @@ what a second look sees as well; an address that was given a moment ago is `sett
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from statistics import median
 
 from bus_schemas.ipam_check import addresses, blocks
@@ -51,7 +52,7 @@ def check(records: Records, now: float) -> Report:
     """`now`: Unix time in seconds, for what was given a moment ago."""
     grounds = Grounds(records)
     holders = Holders(records)
-    findings = [*records.unreadable, *grounds.findings, *blocks.check(records, grounds)]
+    findings = [*records.unreadable, *_life(records), *grounds.findings, *blocks.check(records, grounds)]
     rows, more = addresses.check(records, grounds, holders, now)
     findings += more
     per_node = Counter(row.node for row in rows if row.given and row.node)
@@ -76,3 +77,11 @@ def check(records: Records, now: float) -> Report:
         notes=tuple(finding for finding in findings if finding.note),
         addresses=tuple(rows),
     )
+
+
+def _life(records: Records) -> Iterator[Finding]:
+    epoch = records.epoch
+    if epoch is not None and epoch.state != "ready":
+        awaited = ", ".join(epoch.missing) or "nobody any more"
+        text = f"the records are being rebuilt from what the nodes hold; still awaited: {awaited}"
+        yield Finding(kind=Kind.REBUILDING, object=epoch.id, text=text)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bus_schemas.endpoints import Endpoint
-from bus_schemas.ipam import Affinity, Block, Candidate, Handle, Holding, ServiceAddresses
+from bus_schemas.ipam import Affinity, Block, Candidate, Epoch, Handle, Holding, ServiceAddresses
 from bus_schemas.ipam_check.report import Finding, Kind
 from bus_schemas.resources import IPPool, IPReservation, Node, Service
 from bus_schemas.subjects import (
@@ -16,6 +16,7 @@ from bus_schemas.subjects import (
     CANDIDATE,
     DESIRED,
     ENDPOINT,
+    EPOCH,
     HANDLE,
     HOLDING,
     SERVICE_ADDRESSES,
@@ -44,6 +45,7 @@ class Records:
     """By (node, namespace, name)."""
     holdings: Mapping[str, Holding] = field(default_factory=dict)
     """By node."""
+    epoch: Epoch | None = None
     unreadable: tuple[Finding, ...] = ()
 
     @staticmethod
@@ -71,6 +73,7 @@ class Records:
             nodes=held[DESIRED[Node]],
             endpoints=held[ENDPOINT],
             holdings=held[HOLDING],
+            epoch=held[EPOCH].get(""),
             unreadable=tuple(cannot_read(family, key, reason) for family, key, reason in unreadable),
         )
 
@@ -79,6 +82,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     BLOCK,
     AFFINITY,
     HANDLE,
+    EPOCH,
     CANDIDATE,
     SERVICE_ADDRESSES,
     ENDPOINT,
@@ -94,7 +98,7 @@ def cannot_read(family: Family[Any], key: Key, reason: str) -> Finding:
 
 
 def _key(key: Key) -> str | Key:
-    """A single name: of one token, or of a cluster-wide resource, whose namespace is empty."""
-    if len(key) == 1:
-        return key[0]
+    """A single name: of one token, or of a cluster-wide resource, whose namespace is empty. Of none: the empty name."""
+    if len(key) <= 1:
+        return "".join(key)
     return key[1] if len(key) == 2 and not key[0] else key

@@ -17,6 +17,8 @@ class Kind(StrEnum):
 
     UNREADABLE = "unreadable"
     """A record that is no message of its family, or contradicts its own key."""
+    REBUILDING = "records are being rebuilt"
+    """The bus lost them, and not every node has said yet what it holds."""
     POOL_OVERLAP = "pool overlap"
     BLOCK_MALFORMED = "malformed block"
     BLOCK_OVERLAP = "block overlap"

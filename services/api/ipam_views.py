@@ -223,6 +223,7 @@ def records(core: Core) -> Records:
         nodes=_named(core, Node),
         endpoints=dict(core.endpoints),
         holdings=dict(core.holdings),
+        epoch=core.epochs.get(""),
         unreadable=tuple(
             cannot_read(family, key, reason) for (family, key), reason in core.unreadable.items() if family in FAMILIES
         ),

@@ -19,7 +19,7 @@ SHOWN = 10
 """Notes that are printed without --show-problem-ips."""
 
 QUESTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("records that cannot be read", ("unreadable",)),
+    ("records that cannot be read, or are being rebuilt", ("unreadable", "records are being rebuilt")),
     ("pools that overlap others", ("pool overlap",)),
     ("blocks that are malformed or overlap", ("malformed block", "block overlap")),
     ("blocks outside of every pool, or of another size", ("block outside pools", "block of another size")),

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import Candidate, Cooling
+from bus_schemas.ipam import Candidate, Cooling, Epoch
 from bus_schemas.ipam_check import AddressState, Kind, Records, Report, check
 from bus_schemas.resources import IPPool, Node
-from bus_schemas.subjects import AFFINITY, BLOCK, DESIRED, ENDPOINT, HANDLE
+from bus_schemas.subjects import AFFINITY, BLOCK, DESIRED, ENDPOINT, EPOCH, HANDLE, Fact
 from tests.support.ipam_records import (
     NOW,
     SEQUENCE,
@@ -214,6 +214,14 @@ def test_records_that_cannot_be_read_are_named() -> None:
     records = Records.of(world.facts.values(), [(BLOCK, ("10.244.9.0/26",), "no msgpack")])
     (problem,) = check(records, NOW).problems
     assert problem.text == "block 10.244.9.0/26 cannot be read: no msgpack"
+
+
+@pytest.mark.parametrize(("state", "problems"), [("ready", []), ("recovering", [Kind.REBUILDING])])
+def test_records_that_are_being_rebuilt(state: str, problems: list[Kind]) -> None:
+    epoch = Epoch(id="e", state=state, began=1.0, missing=(NodeName("node2"),))
+    report = check(Records.of([*sound().facts.values(), Fact(EPOCH, (), epoch, 1)]), NOW)
+    assert [finding.kind for finding in report.problems] == problems
+    assert all("still awaited: node2" in finding.text for finding in report.problems)
 
 
 def test_a_report_survives_its_file() -> None:
