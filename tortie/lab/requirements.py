@@ -10,7 +10,7 @@ import re
 import shutil
 from uuid import uuid4
 
-from bus_schemas.resources import KINDS
+from bus_schemas.manifests.reading import READERS
 from tortie.lab import fabric
 from tortie.lab.errors import CannotDo, MachineLacks
 from tortie.lab.scenario import Scenario
@@ -48,7 +48,7 @@ async def reason_to_skip(scenario: Scenario) -> str:
         if await _try(command):
             return f"it needs the kernel's {module} device, which this kernel has not"
     named = set(re.findall(r"^[ -]*kind: *(\w+)", scenario.text, re.MULTILINE))
-    unknown = sorted(named - {kind.KIND for kind in KINDS.values()} - {"List"})
+    unknown = sorted(named - {kind for _, kind in READERS} - {"List"})
     if unknown:
         return f"it needs the kind {', '.join(unknown)}, which this version does not know"
     if scenario.speaks_bgp and shutil.which("bird") is None:
