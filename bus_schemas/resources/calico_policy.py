@@ -49,6 +49,16 @@ class IcmpFields(_Part, frozen=True, kw_only=True):
     code: int | None = None
 
 
+class HttpPath(_Part, frozen=True, kw_only=True):
+    exact: str = ""
+    prefix: str = ""
+
+
+class HttpFields(_Part, frozen=True, kw_only=True):
+    methods: tuple[str, ...] = ()
+    paths: tuple[HttpPath, ...] = ()
+
+
 class CalicoRule(_Part, frozen=True, kw_only=True):
     action: Literal["Allow", "Deny", "Log", "Pass"]
     ip_version: Literal[4, 6] | None = msgspec.field(default=None, name="ipVersion")
@@ -57,6 +67,9 @@ class CalicoRule(_Part, frozen=True, kw_only=True):
     not_protocol: int | str | None = None
     icmp: IcmpFields | None = None
     not_icmp: IcmpFields | None = msgspec.field(default=None, name="notICMP")
+    http: HttpFields | None = None
+    """No manifest with it is accepted, as nothing in the packet path reads HTTP. Where somebody wrote it all the same,
+    it must not be passed over: the rule would allow more than it says."""
     source: EntityRule = EntityRule()
     destination: EntityRule = EntityRule()
 

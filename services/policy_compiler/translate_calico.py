@@ -228,6 +228,7 @@ def _rules(draft: Draft, namespace: str, direction: str, rules: Sequence[CalicoR
 def _rule(draft: Draft, reader: _Reader, rule: CalicoRule, at: int, source: _End, destination: _End) -> Rule:
     protocol = reader.read("protocol", lambda: _protocol(rule.protocol), None)
     not_protocol = reader.read("notProtocol", lambda: _protocol(rule.not_protocol), None)
+    reader.expect(rule.http is None, "http", "nothing in the packet path reads HTTP")
     return Rule(
         action=ACTIONS[rule.action],
         ip_version=rule.ip_version,

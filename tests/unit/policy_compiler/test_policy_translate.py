@@ -311,6 +311,7 @@ def test_ends_of_different_families_never_meet() -> None:
         ),
         ({"source": {"nets": ["10.0.0.0/33"]}}, "source.nets: ", Rule(action="deny")),
         ({"protocol": "XTP"}, "protocol: ", Rule(action="deny")),
+        ({"protocol": "TCP", "http": {"methods": ["GET"]}}, "http: ", Rule(action="deny", protocol=6)),
         (
             {"destination": {"ports": [80]}},
             "destination.ports: ",
