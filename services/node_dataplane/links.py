@@ -256,6 +256,8 @@ class PodLinks:
                     return f"{link.interface} in the pod is not the other end of {link.name}"
                 if not far.up:
                     return f"{link.interface} in the pod is down"
+                if link.mac and far.mac != rtnl.hardware(link.mac):
+                    return f"{link.interface} in the pod has lost its MAC {link.mac}"
                 held = {row.packed for row in _addresses(pod, far.device)}
                 for address, packed in zip(link.addresses, link.packed, strict=True):
                     if packed not in held:

@@ -21,7 +21,7 @@ from bus_schemas import selectors
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.resources import IPPool
 from bus_schemas.selectors import SelectorError
-from services.node_dataplane.endpoint_store import Warm
+from services.node_dataplane.plugins import Warm
 from services.node_dataplane.wishes import Wishes
 
 Families = tuple[int, ...]

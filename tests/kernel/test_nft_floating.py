@@ -19,6 +19,7 @@ NODE = NodeRules(
     all_pools=("10.244.0.0/16", "fd00::/48"),
     nodes=("192.168.0.1", "fd01::1"),
     spoofing=True,
+    floating=True,
     exclude_nodes=True,
 )
 

@@ -7,7 +7,8 @@
                            would make it the node's
 
 Policy stands between the two: it sees the pod's own address. Answers are translated back by the kernel's memory of the
-connection. A NAT hook costs every new connection something, so these chains exist while a pod has such an address.
+connection. A NAT hook costs every new connection something, so these chains exist while a pod has such an address and
+the configuration allows it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _OUTPUT = "-100"
 def chains(pairs: Iterable[tuple[str, str]], node: NodeRules) -> dict[str, Chain]:
     """`pairs` as `Endpoint.floating` has them, of all pods; none: no chains."""
     ordered = sorted(pairs)
-    if not ordered:
+    if not (ordered and node.floating):
         return {}
     inwards = tuple(f"{_ip(own)} daddr {floating} dnat {_ip(own)} to {own}" for floating, own in ordered)
     outwards = []

@@ -105,6 +105,8 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     host, so it and `return` are the same."""
     spoofing: bool = False
     """Pods may send from the networks that they ask for (workloadSourceSpoofing Any); see `foreign_sources`."""
+    floating: bool = False
+    """Floating addresses are translated (floatingIPs Enabled); see `floating`."""
     log_prefix: str = "calico-packet"
     log_limit: str = ""
     """Of each rule that logs, `<n>/<unit> burst <n> packets`; empty: as often as a packet comes."""
