@@ -169,7 +169,6 @@ def host(base: Path, logs: Path) -> Iterator[Host]:
         node, outside = stack.enter_context(namespaces(2))
         netns.veth(node, "up0", outside, "node1", addresses=(f"{NODE}/24", f"{OUTSIDE}/24"))
         node.ip("route", "add", "default", "via", OUTSIDE)
-        node.forward()
         machine = stack.enter_context(Machine(node))
         machine.run("mkdir", BASE)
         machine.mount(base, BASE)

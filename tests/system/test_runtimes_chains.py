@@ -18,6 +18,13 @@ from tortie.cni import install
 
 pytestmark = pytest.mark.root
 
+SIX = """
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: six}
+spec: {cidr: "fd00:10:244::/64"}
+"""
+
 numbers = itertools.count(1)
 
 
@@ -96,10 +103,35 @@ def test_ports_that_the_runtime_asks_for(host: Host, container: Container, tmp_p
     for address in (NODE, "127.0.0.1"):
         assert host.hears(address, 8081)
     assert host.outside_hears(NODE, 8081)
-    # portmap 1.1 looks for its rules of both families, even where the container has addresses of one.
+    # CHECK of portmap 1.1 looks for the rules of the container's first address in the tables of both families.
     chain.check(container.name, container.netns, result, but=["portmap"])
     chain.delete(container.name, container.netns, result)
     assert "--to-destination" not in host.machine.run("iptables", "-t", "nat", "-S")
+
+
+@pytest.fixture
+def six(host: Host) -> Iterator[None]:
+    """A pool of the other family."""
+    host.apply(SIX)
+    yield
+    host.machine.run("tortie", "delete", "ippool", "six")
+
+
+@pytest.mark.usefixtures("six")
+def test_addresses_of_both_families(host: Host, container: Container) -> None:
+    configuration = install.conflist(chain=["portmap", "bandwidth"])
+    configuration["plugins"][0]["ipam"] = {"assign_ipv4": "true", "assign_ipv6": "true"}
+    ports = [{"hostPort": 8084, "containerPort": 80, "protocol": "tcp"}]
+    rates = {"ingressRate": 8_000_000, "ingressBurst": 800_000}
+    chain = Chain(host.machine, configuration, {"portMappings": ports, "bandwidth": rates})
+    result = chain.add(container.name, container.netns)
+    assert cni_spec.complaints(result, "1.0.0") == []
+    addresses = [row["address"].partition("/")[0] for row in result["ips"]]
+    assert [":" in address for address in addresses] == [False, True]
+    for version, table in (("4", "iptables"), ("6", "ip6tables")):
+        assert addresses[version == "6"] in host.machine.run(table, "-t", "nat", "-S")
+    chain.check(container.name, container.netns, result, but=["portmap"])
+    chain.delete(container.name, container.netns, result)
 
 
 def test_rates_that_the_runtime_asks_for(host: Host, container: Container) -> None:
