@@ -20,6 +20,7 @@ from bus_schemas.resources import IPAMConfiguration, IPPool
 from bus_schemas.resources.pools import IPAM_CONFIGURATION
 from bus_schemas.subjects import RELEASE
 from chassis.bus import Bus
+from chassis.errors import Unavailable
 from services.api import ipam_views
 from services.api.answers import Handler, Problem, decided, flag, json
 from services.api.ipam_release import Asked, Outcome, ReleaseBody, ask, outcome
@@ -145,7 +146,11 @@ class IpamRest:
         if isinstance(request, Outcome):
             return request
         assert request.address is not None
-        return outcome(request.address, await self._bus.request(RELEASE, request, timeout_s=RELEASE_TIMEOUT_S))
+        try:
+            reply = await self._bus.request(RELEASE, request, timeout_s=RELEASE_TIMEOUT_S)
+        except Unavailable as error:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"address management does not answer: {error}") from error
+        return outcome(request.address, reply)
 
     async def split(self, request: web.Request) -> web.Response:
         self._store.readable()

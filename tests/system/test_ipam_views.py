@@ -17,10 +17,11 @@ import yaml
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import Assigned, AssignRequest, Candidate, ServiceAddresses
-from bus_schemas.subjects import ASSIGN, CANDIDATE, ENDPOINT, SERVICE_ADDRESSES
+from bus_schemas.subjects import ASSIGN, BLOCK, CANDIDATE, ENDPOINT, HANDLE, SERVICE_ADDRESSES
 from chassis.errors import Unavailable
 from tests.support.api import NODE, joined
 from tests.support.api_server import Api, running
+from tests.support.ipam_records import block, handle, with_address
 from tests.support.nats import Nats
 from tests.support.waiting import DEADLINE_S, until
 from tortie.cli.main import main
@@ -253,7 +254,8 @@ async def test_what_is_no_report(tortie: Tortie, tmp_path: Path, text: str, comp
 async def test_configuration_changes_field_by_field(tortie: Tortie) -> None:
     code, out, _ = await tortie("ipam configure --strictaffinity true --max-blocks-per-host=4")
     assert (code, out) == (0, "Successfully set StrictAffinity to: true\nSuccessfully set MaxBlocksPerHost to: 4\n")
-    assert (await tortie("ipam configure --ip-cooldown-seconds=30 --auto-allocate-blocks=false"))[0] == 0
+    code, out, _ = await tortie("ipam configure --ip-cooldown-seconds=30 --auto-allocate-blocks=false -o json")
+    assert (code, json.loads(out)["IPCooldownSeconds"]) == (0, "30")
     _, out, _ = await tortie("get ipamconfig default -o yaml")
     assert yaml.safe_load(out)["spec"] == {
         "strictAffinity": True,
@@ -295,6 +297,24 @@ async def test_a_pool_is_split_while_it_is_used(tortie: Tortie) -> None:
     assert (code, "it cannot be split into 2" in err) == (1, True)
     assert (await tortie("ipam split 2 absent"))[0] == 1
     assert (await tortie("ipam split 2"))[0] == 2
+
+
+async def test_without_ipam_nothing_is_released(
+    nats: Nats, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(nats.url, tmp_path) as api:
+        monkeypatch.setenv("TORTIE_API", api.address)
+        monkeypatch.setattr("services.api.ipam_http.RELEASE_TIMEOUT_S", 0.1)
+        tortie = Tortie(api, capsys, tmp_path)
+        await tortie.apply(SMALL)
+        for family, key, message in (
+            (BLOCK, "10.9.0.0/28", with_address(block("10.9.0.0/28", size=16), 1, "cni.1")),
+            (HANDLE, "cni.1", handle("cni.1", "10.9.0.1")),
+        ):
+            await api.bus.put(family, (key,), message)
+        await until(lambda: tortie.says("ipam show --ip=10.9.0.1", "is in use"), "the address is known")
+        code, _, err = await tortie("ipam release --ip=10.9.0.1")
+        assert (code, "address management does not answer" in err) == (2, True)
 
 
 async def test_candidates(tortie: Tortie) -> None:

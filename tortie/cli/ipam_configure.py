@@ -10,7 +10,7 @@ import typer
 from tortie.cli.client import Client
 from tortie.cli.errors import Misused
 from tortie.cli.options import Api
-from tortie.cli.output import note
+from tortie.cli.output import Format, Output, note, print_as
 
 UNSET = "default"
 PROPERTIES = {
@@ -36,6 +36,7 @@ def command(
     ip_cooldown_seconds: Annotated[
         str, typer.Option("--ip-cooldown-seconds", metavar="NUMBER", help="How long an address rests after release.")
     ] = "",
+    output: Format = Output.TABLE,
     api: Api = "",
 ) -> None:
     """Change the IPAMConfiguration; what is not named stays. `default` takes a setting out of it again."""
@@ -50,6 +51,9 @@ def command(
         raise Misused("what is to change? See `tortie ipam configure --help`")
     client = Client(api)
     answer = client.post("/v1/ipam/configuration", json.dumps(given))
+    if output is not Output.TABLE:
+        print_as(client.get("/v1/ipam/configuration"), output)
+        return
     for result in answer["results"]:
         for warning in result["warnings"]:
             note(f"warning: {warning}")

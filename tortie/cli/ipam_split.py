@@ -11,6 +11,7 @@ from tortie.cli.apply import print_results
 from tortie.cli.client import Client
 from tortie.cli.errors import Misused
 from tortie.cli.options import Api
+from tortie.cli.output import Format, Output, print_as
 
 
 def command(
@@ -19,6 +20,7 @@ def command(
     name: Annotated[str, typer.Option("--name", metavar="POOL", help="The pool's name.")] = "",
     cidr: Annotated[str, typer.Option("--cidr", metavar="CIDR", help="The pool's CIDR.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, change nothing.")] = False,
+    output: Format = Output.TABLE,
     api: Api = "",
 ) -> None:
     """Replace a pool by NUMBER pools that are alike, called split-POOL-0, split-POOL-1 ...
@@ -29,4 +31,5 @@ def command(
         raise Misused("which pool? POOL, --name POOL or --cidr CIDR")
     body = {"count": number, "pool": pool or name, "cidr": cidr}
     answer = Client(api).post("/v1/ipam/split", json.dumps(body), {"dryRun": dry_run or None})
-    print_results(answer["results"], note=" (dry run)" if dry_run else "")
+    if not print_as(answer["results"], output):
+        print_results(answer["results"], note=" (dry run)" if dry_run else "")
