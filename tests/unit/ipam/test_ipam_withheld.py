@@ -133,6 +133,16 @@ def test_a_released_address_rests() -> None:
     assert store.values(BLOCK)[0].cooling == ()
 
 
+def test_what_is_released_and_asked_for_in_one_batch_rests() -> None:
+    store, [ipam] = cluster(ONE_BLOCK, N1, limits=RESTS)
+    given(ipam, "a", "b", "c", "d")
+    released, reply = ipam.answer(give_back("a"), ask("e"))
+    assert isinstance(released, Released)
+    assert isinstance(reply, PoolExhausted)
+    assert "the first is free in 60 s" in reply.reason
+    assert "a" not in check_store(store).values()
+
+
 def test_whoever_comes_in_the_last_moment_is_told_to_ask_again() -> None:
     _, [ipam] = cluster(ONE_BLOCK, N1, limits=MOMENT)
     given(ipam, "a", "b", "c", "d")
