@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from chassis.bus import Bus, Write
 from chassis.errors import BusError, Conflict, Rejected
+from services.ipam import metrics
 
 MAX_WRITES = 1000
 """What an atomic batch holds."""
@@ -83,6 +84,7 @@ class Commits:
                 _fail(changes, error)
                 return
             else:
+                metrics.WRITTEN.observe(len(writes))
                 _share(changes, sequences)
                 return
 

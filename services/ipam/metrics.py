@@ -32,6 +32,11 @@ BATCHED = Histogram(
     "Requests of one node that were answered by one decision",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )
+WRITTEN = Histogram(
+    "tortie_ipam_batch_writes",
+    "Writes that went to the bus in one atomic batch",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000),
+)
 CANDIDATES = Gauge("tortie_ipam_gc_candidates", "Handles that look forgotten")
 COLLECTED = Counter("tortie_ipam_gc_reclamations", "Addresses of forgotten handles that were given back")
 
