@@ -65,11 +65,19 @@ def blocks(heading: str, language: str = "sh") -> list[str]:
 
 
 def make_base(directory: Path) -> None:
-    """The root directory of the image, by the page's own command. Half a minute."""
+    """The root directory of the image, by the page's own command, from where this machine has its packages. Half a
+    minute."""
     (command,) = (line for block in blocks("podman") for line in block.splitlines() if line.startswith("debootstrap"))
-    command = command.replace(BASE, str(directory))
+    command = f"{command.replace(BASE, str(directory))} {_mirror()}"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr}"
+
+
+def _mirror() -> str:
+    """Empty: debootstrap's own choice."""
+    asked = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Codename: bookworm")
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return next(iter(done.stdout.split()), "")
 
 
 @dataclass
