@@ -54,7 +54,7 @@ def _exactly(draft: Draft, desired: Desired, limits: Limits, request: AssignRequ
     if limits.strict_affinity:
         return Refused(
             reason=f"{address} is in block {cidr} of node {block.node}, and "
-            + ("nothing is borrowed there" if pool.node is not None else "strict affinity is on (strictAffinity)")
+            + ("nothing is borrowed there" if limits.exclusive else "strict affinity is on (strictAffinity)")
         )
     return Take(cidr, Source.BORROW, pool.name, ordinal)
 

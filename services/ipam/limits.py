@@ -31,6 +31,8 @@ class Limits(NamedTuple):
     """How long a released address rests before it is given to whoever comes."""
     max_blocks_by: str = BY_SETTING
     """Who said `max_blocks_per_node`."""
+    exclusive: bool = False
+    """What is asked for is all one owner's own: nobody is there to borrow from, whatever strictAffinity says."""
 
     def configured(self, spec: IPAMConfigurationSpec | None) -> Limits:
         """With what the resource says; what it leaves open stays."""
@@ -54,7 +56,7 @@ class Limits(NamedTuple):
         if request.use == "warm":
             return self._replace(strict_affinity=True, reclaim_after_s=math.inf)
         if request.from_pod_cidr or request.use == "loadbalancer":
-            return self._replace(strict_affinity=True, max_blocks_per_node=0, auto_allocate_blocks=True)
+            return self._replace(strict_affinity=True, max_blocks_per_node=0, auto_allocate_blocks=True, exclusive=True)
         asked = request.max_blocks_per_node
         if asked is None or asked <= 0 or 0 < self.max_blocks_per_node <= asked:
             return self

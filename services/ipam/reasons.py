@@ -156,10 +156,11 @@ def _remedies(pools: Sequence[Pool], usages: Sequence[_Usage], limits: Limits) -
     why = ""
     advice: list[str] = []
     elsewhere = any(usage.elsewhere for usage in usages)
-    if pools[0].node is not None:
+    if limits.exclusive:
         if elsewhere:
-            why = "; nothing is borrowed in a node's own range"
-        advice.append("Give the node a larger podCIDR or one more")
+            why = "; nothing is borrowed there"
+        own = pools[0].node is not None
+        advice.append("Give the node a larger podCIDR or one more" if own else "Add an IPPool or a larger CIDR")
     else:
         if not limits.auto_allocate_blocks:
             why += f"; {NO_NEW_BLOCKS}"

@@ -253,7 +253,7 @@ def test_ranges_that_move_to_another_node() -> None:
     ipam.repair()
     assert owners(store) == {"10.8.1.0/30": "n1"}, "pods are there"
     text = no(ipam.answer(ask("c", "n2", from_pod_cidr=True))[0])
-    assert "2 free in blocks of other nodes (2 of n1); nothing is borrowed in a node's own range" in text
+    assert "2 free in blocks of other nodes (2 of n1); nothing is borrowed there" in text
     given(ipam, "d", from_pod_cidr=True)
     ipam.answer(give_back("a"), give_back("b"))
     ipam.repair()
