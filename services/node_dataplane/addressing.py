@@ -115,7 +115,7 @@ class Addressing:
     async def plugin(self, call: Call, pod: PodKey, stage: Stage) -> Plugin:
         """What is to be plugged in; noted, and not yet durable. Raises CniError, BusError."""
         known = self._store.get(pod)
-        if known is not None and (known.endpoint.floating or not known.also):
+        if known is not None and not known.awaits_floating:
             return known
         if (other := self._store.of_link(link_name(pod))) is not None and other.pod != pod:
             raise CniError(Code.INVALID_CONFIGURATION, f"the names of {pod} and {other.pod} give the same link name")

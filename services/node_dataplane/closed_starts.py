@@ -18,6 +18,7 @@ from typing import Protocol
 
 import msgspec
 
+from bus_schemas.codec import Malformed
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import PodKey
 from bus_schemas.resources import Namespace
@@ -119,7 +120,7 @@ class ClosedStarts:
             try:
                 resource = await self._resources.await_pod(plugin.pod, current(plugin.endpoint.uid))
                 namespace = await self._resources.read(Namespace, "", plugin.pod.namespace)
-            except BusError:
+            except (BusError, Malformed):
                 await asyncio.sleep(RETRY_S)
                 continue
             of_namespace = namespace.metadata.annotations if namespace is not None else {}

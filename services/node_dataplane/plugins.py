@@ -36,6 +36,11 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.endpoint.pod
 
     @property
+    def awaits_floating(self) -> bool:
+        """Its floating addresses are asked for and not there yet, so it is not announced."""
+        return bool(self.also) and not self.endpoint.floating
+
+    @property
     def owes(self) -> tuple[HandleId, ...]:
         """What must be given back when the pod goes."""
         own = () if self.unassigned else (self.handle,)

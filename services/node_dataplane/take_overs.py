@@ -17,7 +17,7 @@ import msgspec
 from bus_schemas.ids import NodeName, PodKey
 from bus_schemas.ipam import Assigned, AssignRequest, Busy, Held, PoolExhausted, Refused
 from bus_schemas.subjects import ASSIGN, Rpc
-from chassis.errors import Unavailable
+from chassis.errors import BusError
 from chassis.health import Health
 from services.node_dataplane.endpoint_store import EndpointStore, Plugin
 from services.node_dataplane.errors import StoreError
@@ -65,7 +65,7 @@ class TakeOvers:
         for plugin in self._store.all():
             if plugin.takes_over:
                 yield Held(handle=plugin.takes_over, addresses=plugin.endpoint.addresses, use="warm")
-            elif plugin.unread and not plugin.unassigned:
+            elif (plugin.unread or plugin.awaits_floating) and not plugin.unassigned:
                 yield Held(handle=plugin.handle, addresses=plugin.endpoint.addresses, use="workload")
 
     async def run(self, handles: KeyedLocks) -> None:
@@ -105,7 +105,7 @@ class TakeOvers:
             )
             try:
                 reply = await self._bus.request(ASSIGN, request, timeout_s=REQUEST_S)
-            except Unavailable as error:
+            except BusError as error:
                 return f"the address service does not answer ({error})"
             return await self._answered(pod, plugin, reply)
 

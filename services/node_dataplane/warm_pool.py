@@ -24,7 +24,7 @@ from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import Assigned, AssignRequest, Busy, Held, PoolExhausted, Refused
 from bus_schemas.resources import IPPool
 from bus_schemas.subjects import ASSIGN, Rpc
-from chassis.errors import Unavailable
+from chassis.errors import BusError
 from chassis.health import Health
 from services.node_dataplane import warm
 from services.node_dataplane.endpoint_store import EndpointStore, Warm
@@ -154,7 +154,10 @@ class WarmPool:
         retry_s = RETRY_S
         while True:
             await self._woken()
-            problem = await self._settle()
+            try:
+                problem = await self._settle()
+            except OSError as error:
+                problem = f"the kernel cannot be configured: {error}"
             self._health.note(CAUSE, problem or None)
             if problem:
                 await asyncio.sleep(retry_s)
@@ -209,7 +212,7 @@ class WarmPool:
         )
         try:
             reply = await self._bus.request(ASSIGN, request, timeout_s=REQUEST_S)
-        except Unavailable as error:
+        except BusError as error:
             return f"the address service does not answer ({error})"
         if kept not in self._store.warm:
             return ""  # A pod took it meanwhile.

@@ -87,6 +87,8 @@ def wishes(call: Call, pod: Annotations, namespace: Annotations, allowed: Allowe
         raise _wrong(FLOATING, 'the network configuration does not allow it ("feature_control": floating_ips)')
     if floating and not allowed.floating:
         raise _wrong(FLOATING, "FelixConfiguration does not allow it (spec.floatingIPs: Enabled)")
+    if floating and unassigned:
+        raise _wrong(FLOATING, f"they lead to addresses that are assigned, and {NO_IPAM} says that the pod's are not")
     if sources and not allowed.sources:
         raise _wrong(SOURCES, "FelixConfiguration does not allow it (spec.workloadSourceSpoofing: Any)")
     addresses = addresses or (() if unassigned else call.asked.addresses)

@@ -111,6 +111,8 @@ def test_what_is_not_allowed_says_what_would_allow_it(
 def test_one_way_of_asking_for_addresses() -> None:
     with pytest.raises(CniError, match="ipAddrsNoIpam"):
         asked(ipAddrs='["10.0.0.7"]', ipAddrsNoIpam='["10.0.0.8"]')
+    with pytest.raises(CniError, match=r"floatingIPs: .*ipAddrsNoIpam"):
+        asked(ipAddrsNoIpam='["10.0.0.7"]', floatingIPs='["10.9.0.1"]')
     host_local = {"ipam": {"type": "host-local", "subnet": "usePodCidr"}}
     for name, text in (("ipAddrs", '["10.0.0.7"]'), ("ipv4pools", '["a"]'), ("ipv6pools", '["a"]')):
         with pytest.raises(CniError, match=f"{name}: .*podCIDRs"):
