@@ -48,7 +48,7 @@ def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration
         log_prefix=fields.maybe("logPrefix", At.string),
         nat_outgoing_exclusions=fields.maybe("natOutgoingExclusions", lambda at: at.choice(_EXCLUSIONS, any_case=True)),
         workload_source_spoofing=fields.maybe("workloadSourceSpoofing", lambda at: at.choice(_SPOOFING, any_case=True)),
-        floating_ips=fields.maybe("floatingIPs", lambda at: at.choice(_FLOATING, any_case=True)),
+        floating_ips=fields.maybe("floatingIPs", lambda at: at.choice(_FLOATING)),
         allow_vxlan_packets_from_workloads=fields.maybe("allowVXLANPacketsFromWorkloads", At.boolean),
         route_refresh_interval=fields.maybe("routeRefreshInterval", duration),
         nftables_refresh_interval=fields.maybe("nftablesRefreshInterval", duration),
