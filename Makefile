@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 TORTIE := .venv/bin/tortie
 
-.PHONY: help demo test lint unit conformance scenarios benchmarks prepare prepare-dev clean
+.PHONY: help demo test lint unit conformance scenarios soak benchmarks prepare prepare-dev clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,10 @@ conformance: prepare-dev ## every case of other projects' suites, the truth tabl
 
 scenarios: prepare-dev ## the scenarios of ../shared/scenarios, and our own, with real packets
 	$(TORTIE) lab run ../shared/scenarios tests/system/scenarios
+
+DURATION ?= 600
+soak: prepare-dev ## pods come and go on 20 nodes while replicas, agents and the bus fail, for DURATION seconds; then the books
+	TORTIE_SOAK_S=$(DURATION) $(PY) -m pytest -s tests/system/test_ipam_soak.py
 
 benchmarks: prepare-dev ## every figure of benchmarks/RESULTS.md again
 	$(PY) benchmarks/all.py

@@ -27,10 +27,12 @@ from chassis.bus import Bus, Write
 from chassis.errors import BusError, Conflict, Unreadable
 from chassis.feed import Interest
 from services.ipam import metrics
-from services.ipam.cidr import Cidr
+from services.ipam.cidr import Cidr, parse_address
 from services.ipam.collect import World, give_back, is_listed, may_go, observe, surplus
 from services.ipam.core import Decision
+from services.ipam.draft import Write as DraftWrite
 from services.ipam.keeper import Allocator
+from services.ipam.mending import disagreeing, handle_by_blocks
 from services.ipam.release import Behind, release_all
 from services.ipam.settings import Settings
 from services.ipam.words import Words
@@ -54,6 +56,8 @@ class Collector:
         """Superfluous blocks as the last look found them, by sequence."""
         self._left: set[NodeName] = set()
         """Deleted nodes whose remains the last look found."""
+        self._apart: set[HandleId] = set()
+        """Handles that the last look found to disagree with their blocks."""
         self._soon = asyncio.Event()
 
     def look_soon(self) -> None:
@@ -94,6 +98,7 @@ class Collector:
         candidates = {name: one for name, one in found.candidates.items() if name not in collected}
         await self._show(known, candidates)
         leaving = await self._bury(words, world)
+        await self._mend()
         await self._give_back_blocks()
         return leaving or any(one.node in world.gone for one in candidates.values())
 
@@ -237,6 +242,25 @@ class Collector:
                 )
             )
         metrics.CANDIDATES.set(len(wanted))
+
+    # --- half of a batch
+
+    async def _mend(self) -> None:
+        """A handle is what the blocks say, where the two were seen to disagree twice and still do when they are read
+        again. Nothing is freed by it: what nobody uses looks forgotten from then on."""
+        ledger = self._core.ledger
+        before, self._apart = self._apart, disagreeing(ledger)
+        for name in before & self._apart:
+            concerned = [c for c, block in ledger.blocks.items() if any(a.handle == name for a in block.allocations)]
+            held = ledger.handles.get(name)
+            addresses = map(parse_address, held.addresses if held is not None else ())
+            blocks = [*concerned, *map(ledger.block_at, addresses)]
+            await self._allocator.read_what_is_behind([Behind(name, "", cidr) for cidr in blocks])
+            known = ledger.fact(HANDLE, (name,))
+            told = handle_by_blocks(ledger, name, known.value)
+            if told != known.value:
+                write = DraftWrite(HANDLE, (name,), told, known.sequence)
+                await self._allocator.commit(Decision(writes=(write,)))
 
     # --- blocks
 

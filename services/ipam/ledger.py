@@ -67,6 +67,10 @@ class Ledger:
     def fact(self, family: Family[Any], key: Key) -> Fact:
         return self._facts.get((family, key)) or Fact(family, key, None, 0)
 
+    def knows(self, family: Family[Any], key: Key) -> bool:
+        """Whether anything was told of the key, be it that there is nothing."""
+        return (family, key) in self._facts
+
     def block_at(self, address: Address) -> Cidr | None:
         """The block that holds an address."""
         spans = self._spans[address.family]

@@ -40,12 +40,28 @@ def mended(ledger: Ledger, desired: Desired, now: float) -> list[Write]:
     return writes
 
 
+def disagreeing(ledger: Ledger) -> set[HandleId]:
+    """Handles whose records and blocks do not say the same: a server that was killed in the middle of a batch stored
+    the first of its messages only. To a ledger that lags behind they seem to disagree, too: look twice, and read them
+    again."""
+    by_handle: dict[tuple[HandleId, str], int] = {}
+    for cidr, block in ledger.blocks.items():
+        for allocation in block.allocations:
+            by_handle[allocation.handle, str(cidr.address(allocation.ordinal))] = allocation.sequence
+    recorded = {
+        (held.handle, address): sequence
+        for held in ledger.handles.values()
+        for address, sequence in zip(held.addresses, held.sequences, strict=True)
+    }
+    return {handle for (handle, _), _ in by_handle.items() ^ recorded.items()}
+
+
 def _mend(ledger: Ledger, desired: Desired, where: Where, remembered: Any, now: float) -> Write | None:
     """None: it cannot be told what the record was."""
     family, key = where
     message: Message | None
     if family is HANDLE:
-        message = _handle(ledger, HandleId(key[0]), remembered)
+        message = handle_by_blocks(ledger, HandleId(key[0]), remembered)
     else:
         try:
             cidr = parse(key[-1])
@@ -127,7 +143,8 @@ def _affinity(ledger: Ledger, node: NodeName, cidr: Cidr) -> Affinity | None:
     return Affinity(node=node, cidr=cidr.text, state=AffinityState.CONFIRMED)
 
 
-def _handle(ledger: Ledger, name: HandleId, remembered: Handle | None) -> Handle | None:
+def handle_by_blocks(ledger: Ledger, name: HandleId, remembered: Handle | None) -> Handle | None:
+    """The record as the blocks have it; None: they have nothing of it."""
     held = {}
     for cidr, block in ledger.blocks.items():
         for allocation in block.allocations:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import AffinityState, Handle, Holding
+from bus_schemas.subjects import HANDLE
 from services.ipam.block import BLOCK_PREFIXES
 from services.ipam.cidr import Address, Cidr, parse, parse_address
 from services.ipam.desired import Desired
@@ -185,6 +186,9 @@ class Recovery:
             return True
         other = self._draft.handle(holder.handle)
         if other is None:  # the handle's own record was lost: this is all that is left of it
+            if not self._draft.ledger.knows(HANDLE, (holder.handle,)):
+                self.behind.append(Behind(holder.handle, str(address), cidr))
+                return False
             self._draft.open(cidr).release(holder.ordinal, holder.handle, holder.sequence)
             return True
         return self._evict(other) and self._draft.block(cidr) is not None

@@ -45,6 +45,8 @@ class FakeAgent:
         self.holding = HoldingReport(node, bus, self.announcements, self.asking, (self._beside,))
         self.debts = Debts(node, self.store, self.announcements, bus, self.health)
         self.handles = KeyedLocks()
+        self.killed = False
+        """A process that was killed notes nothing more."""
         for plugin in self.store.all():
             self.announcements.announce(plugin.endpoint)
 
@@ -70,6 +72,8 @@ class FakeAgent:
                 reply = await self.ask(request)
             except BusError:
                 reply = None
+            if self.killed:
+                return None
             if not isinstance(reply, Assigned):
                 self.store.owe(handle)  # it may have been given all the same
                 self.debts.mark()
@@ -91,18 +95,20 @@ class FakeAgent:
 
     async def delete(self, name: str) -> None:
         plugin = self.store.get(PodKey("default", name))
-        if plugin is not None:
+        if plugin is not None and not self.killed:
             self.announcements.withdraw(plugin.pod)
             self.store.remove(plugin.pod)
             self.store.owe(plugin.handle)
             self.debts.mark()
             await self.store.save()
 
-    def forget(self, name: str) -> None:
+    async def forget(self, name: str) -> None:
         """The pod is gone and nobody gives its address back: a leak."""
-        pod = PodKey("default", name)
-        self.announcements.withdraw(pod)
-        self.store.remove(pod)
+        if not self.killed:
+            pod = PodKey("default", name)
+            self.announcements.withdraw(pod)
+            self.store.remove(pod)
+            await self.store.save()
 
     async def run(self) -> None:
         self.announcements.complete()
@@ -125,4 +131,5 @@ async def agent(url: str, node: str, directory: Path) -> AsyncIterator[FakeAgent
             try:
                 yield made
             finally:
+                made.killed = True
                 running.cancel()

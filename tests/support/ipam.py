@@ -216,7 +216,9 @@ def check_invariants(blocks: Iterable[Block], handles: Iterable[Handle]) -> dict
             assert str(parse_address(address)) == address
             assert address not in held, f"{address} is held twice: {held[address]}, {handle.handle}"
             held[address] = (handle.handle, sequence)
-    assert given == held
+    apart = {address: (given.get(address), held.get(address)) for address in given.keys() | held.keys()}
+    apart = {address: both for address, both in apart.items() if both[0] != both[1]}
+    assert not apart, f"blocks and handles do not agree: {apart}"
     return {address: handle for address, (handle, _) in held.items()}
 
 

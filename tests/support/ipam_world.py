@@ -18,6 +18,8 @@ from typing import Any
 
 from bus_schemas.ids import NodeName, PodKey
 from bus_schemas.ipam import Assigned
+from bus_schemas.ipam_check import Records, check
+from bus_schemas.ipam_check.records import FAMILIES
 from bus_schemas.resources import Metadata, Node
 from bus_schemas.status import STATUS_TTL_S, Status
 from bus_schemas.subjects import (
@@ -208,6 +210,21 @@ class IpamWorld:
         faults += [f"endpoint {key} is missing" for key in sorted(known - found)]
         faults += [f"endpoint {key} is nobody's" for key in sorted(found - known)]
         return faults
+
+    async def check_finds_nothing(self, *, within_s: float = PATIENCE_S) -> None:
+        """As `tortie ipam check`."""
+
+        async def clean() -> bool:
+            try:
+                found = await self.snapshot(*FAMILIES)
+            except (BusError, TimeoutError) as error:
+                raise AssertionError(str(error)) from error
+            facts = (Fact(family, key, value, 1) for family, some in found.items() for key, value in some.items())
+            report = check(Records.of(facts), time.time())
+            assert report.problems == (), "\n  ".join(["the check:", *map(str, report.problems)])
+            return True
+
+        await within(clean, "the check finds nothing", within_s)
 
     def _pods(self) -> Iterable[tuple[str, PodKey]]:
         return ((name, plugin.pod) for name, made in self.agents.items() for plugin in made.store.all())

@@ -44,7 +44,7 @@ async def test_a_leak_is_shown_and_comes_back_and_nothing_else_does(tmp_path: Pa
         # given, and its answer lost: nobody ever heard of it
         lost = await made.ask(ask("net.lost", "n0", families=(4,)))
         assert isinstance(lost, Assigned)
-        made.forget("leaks")
+        await made.forget("leaks")
         one = await candidate(world, "net.leaks")
         assert one.addresses == (leaked,)
         assert one.pod == "leaks"

@@ -1,0 +1,33 @@
+"""A short sample of the soak, which `make soak` runs for ten minutes (DURATION=seconds, TORTIE_SOAK_SEED=n)."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+from tests.support.ipam_soak import Soak
+from tests.support.ipam_world import ipam_world
+
+SAMPLE_S = 12.0
+SETTINGS = {
+    "leak_grace_s": "3",
+    "collect_interval_s": "1",
+    "ip_cooldown_s": "1",
+    "recovery_settle_s": "6",
+    "log_level": "warning",
+}
+
+
+async def test_pods_come_and_go_while_everything_fails(tmp_path: Path) -> None:
+    long = float(os.environ.get("TORTIE_SOAK_S", "0"))
+    seed = os.environ.get("TORTIE_SOAK_SEED", "" if long else "a sample") or str(random.getrandbits(32))
+    nodes, replicas = (20, 3) if long else (6, 2)
+    print(f"seed {seed}, {nodes} nodes, {replicas} replicas, {long or SAMPLE_S:g} s")
+    async with ipam_world(tmp_path, replicas=replicas, **SETTINGS) as world:
+        soak = Soak(world, random.Random(seed), nodes=nodes, replicas=replicas, fault_s=8.0 if long else 2.5)
+        try:
+            await soak.run(long or SAMPLE_S)
+        finally:
+            print(", ".join(f"{what} {n}" for what, n in sorted(soak.counts.items())))
+        assert soak.counts["added"] > 0
