@@ -207,6 +207,7 @@ class VerbsNode:
     told: list[tuple[str, str, str]] = field(default_factory=list)
     """Events: what, object, message."""
     warm_addresses: int = 0
+    warm_idle_s: float = math.inf
     outage_add: OutageAdd = "start-closed"
     obstacle: str = ""
     deadline_s: float = 10.0
@@ -246,7 +247,7 @@ class VerbsNode:
             self.routes,
             self.health,
             count=self.warm_addresses,
-            idle_s=math.inf,
+            idle_s=self.warm_idle_s,
             forget=connections.forget,
             debts=lambda: None,
             changed=lambda: None,

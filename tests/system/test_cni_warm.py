@@ -182,6 +182,19 @@ async def test_exhausted_pools_get_their_warm_addresses_back(spaces: tuple[Names
         assert "warm addresses" not in node.health.notes
 
 
+async def test_an_idle_node_keeps_none_and_begins_anew_with_the_next_pod(
+    spaces: tuple[Namespace, ...], tmp_path: Path
+) -> None:
+    async with warmed(VerbsNode(tmp_path, warm_idle_s=0.5)) as node:
+        before = {kept.handle for kept in node.store.warm}
+        await eventually(lambda: before <= set(node.store.owed))
+        assert node.store.warm == ()
+        await eventually(lambda: blackholes(spaces[0]) == [])
+        assert (await node.call("ADD", "c1", spaces[1]))[0] == 0
+        assert node.ipam.requests[-1].takes_over is None
+        await eventually(lambda: node.warm_pool.ready == 2)
+
+
 async def test_one_that_was_released_by_hand_is_replaced(
     spaces: tuple[Namespace, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
