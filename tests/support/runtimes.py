@@ -104,7 +104,7 @@ class Host:
 
     def podman(self) -> None:
         """The page's configuration and image."""
-        configuration, image, _ = blocks("podman")
+        configuration, image = blocks("podman")[:2]
         self.machine.shell(configuration)
         self.machine.shell("\n".join(line for line in image.splitlines() if not line.startswith("debootstrap")))
 

@@ -31,8 +31,10 @@ def test_the_page_from_top_to_bottom(base_image: Path, tmp_path: Path) -> None:
         assert json.loads(machine.run("cat", "/etc/cni/net.d/10-tortie.conflist")) == json.loads(shown)
 
         host.podman()
-        (container,) = blocks("podman")[2:]
-        assert machine.shell(container).endswith("hello\nhello\n")
+        container, clients = blocks("podman")[2:]
+        machine.shell(container)
+        host.until(lambda: host.hears(host.address("web"), 80), "it serves")
+        assert machine.shell(clients) == "hello\nhello\n"
         assert host.outside_hears(runtimes.NODE, 8080)
 
         (pod,) = blocks("Which pod a container is")
