@@ -104,6 +104,13 @@ async def test_what_is_not_there_is_1(tortie: Tortie) -> None:
     assert "there is no kind 'deployments'" in err
 
 
+@pytest.mark.parametrize("report", ["endpoints", "ipam", "status"])
+async def test_a_report_is_no_kind(tortie: Tortie, report: str) -> None:
+    code, _, err = await tortie(f"get {report} -A")
+    assert code == 2
+    assert f"{report}: no kind of object" in err
+
+
 async def test_delete_by_manifest(tortie: Tortie) -> None:
     file = tortie.file(CALICO_POLICY, KUBERNETES_POLICY)
     await tortie("apply -f", file)

@@ -56,7 +56,10 @@ def _get(client: Client, target: Target, selector: str) -> list[Manifest]:
     if target.name:
         return [client.get(object_path(target.kind, target.name, target.namespace))]
     query = {"namespace": target.namespace or None, "labelSelector": selector or None}
-    items: list[Manifest] = client.get(f"/v1/{segment(target.kind)}", query)["items"]
+    answer = client.get(f"/v1/{segment(target.kind)}", query)
+    if answer.get("kind") != "List":
+        raise Misused(f"{target.kind}: no kind of object, but a report of the api; `tortie --help` names its command")
+    items: list[Manifest] = answer["items"]
     return items
 
 
