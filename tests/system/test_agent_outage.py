@@ -16,6 +16,7 @@ from bus_schemas.resources.metadata import Metadata
 from bus_schemas.subjects import ENDPOINT, HANDLE, HOLDING
 from tests.support.netns import namespaces, ping
 from tests.support.two_nodes import Cluster, Spaces, cluster_of, two_nodes, until
+from tests.support.waiting import within
 
 pytestmark = pytest.mark.root
 
@@ -83,8 +84,12 @@ async def test_pods_start_in_an_outage_and_nobody_else_notices(cluster: Cluster)
     assert endpoint.addresses == (late,)
     assert (await cluster.bus.get(HANDLE, (endpoint.handle,))).value.addresses == (late,)
     await until(lambda: warm(cluster) == 4, "what was taken is replaced")
-    held = (await cluster.bus.get(HOLDING, ("node1",))).value.held
-    assert not any(late in one.addresses for one in held)
+
+    async def let_go() -> bool:
+        held = (await cluster.bus.get(HOLDING, ("node1",))).value.held
+        return len(held) == 4 and not any(late in one.addresses for one in held)
+
+    await within(let_go, "the node lists what it keeps, and no longer what became the pod's")
 
 
 async def test_a_restart_in_the_middle_forgets_nothing(cluster: Cluster) -> None:
