@@ -35,7 +35,7 @@ from chassis.health import Health
 from chassis.jetstream import MAX_BATCH, Outgoing
 from chassis.logs import logger
 from chassis.metrics import CONFLICTS, CONNECTED, EVENTS_DROPPED, RECONNECTS, WIPED
-from chassis.micro import MicroService
+from chassis.micro import CONCURRENT, WAITING, MicroService
 from chassis.parked import Parked
 from chassis.session import Session
 from chassis.settings import ServiceSettings
@@ -281,7 +281,7 @@ class Bus:
     ) -> list[Outgoing]:
         """The messages with the same meaning and other sequences, where only tombstones came or went between.
 
-        Raises the Conflict of the first key that really is not as expected.
+        Raises the Conflict of the first key that really is not as expected, with the names of all others that are not.
         """
         now: dict[str, jetstream.Stored] = {}
         subjects = [m.subject for m in messages if m.expected is not None]
@@ -289,6 +289,7 @@ class Bus:
             chunk = subjects[i : i + DIRECT_SUBJECTS]
             now |= {found.subject: found for found in await jetstream.last_of_each(session, stream, chunk)}
         result = []
+        conflicting: list[tuple[Outgoing, int]] = []
         for message in messages:
             found = now.get(message.subject)
             actual = found.sequence if found else 0
@@ -298,8 +299,16 @@ class Bus:
             absent = found is None or not found.payload
             believed_absent = message.expected == 0 or self.tombstones.known(message.subject, message.expected)
             if not (absent and believed_absent):
-                raise Conflict(message.subject, expected=message.expected, actual=actual) from conflict
+                conflicting.append((message, actual))
             result.append(message._replace(expected=actual))
+        if conflicting:
+            (first, actual), *others = conflicting
+            raise Conflict(
+                first.subject,
+                expected=first.expected or 0,
+                actual=actual,
+                others=[other.subject for other, _ in others],
+            ) from conflict
         return result
 
     async def _publish(self, session: Session, message: Outgoing) -> int:
@@ -386,9 +395,16 @@ class Bus:
             raise RequestFailed(f"{rpc.name}: the answer cannot be read: {fault}") from fault
 
     @asynccontextmanager
-    async def serve(self, handlers: Mapping[Rpc, Callable[[Any], Awaitable[Any]]]) -> AsyncIterator[None]:
-        """Answers requests while it is open, on every session. The queue group is the service's name."""
-        service = MicroService(self.name, VERSION, handlers, self.spawn)
+    async def serve(
+        self,
+        handlers: Mapping[Rpc, Callable[[Any], Awaitable[Any]]],
+        *,
+        concurrent: int = CONCURRENT,
+        waiting: int = WAITING,
+    ) -> AsyncIterator[None]:
+        """Answers requests while it is open, on every session. The queue group is the service's name. `concurrent`
+        handlers run at a time, `waiting` more requests wait for one; others are told that there are too many."""
+        service = MicroService(self.name, VERSION, handlers, self.spawn, concurrent=concurrent, waiting=waiting)
         task = self.spawn(self._serve(service), "serve")
         try:
             yield

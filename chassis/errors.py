@@ -16,6 +16,8 @@ SettingsError are ours or the operator's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bus_schemas.codec import Malformed
 
 
@@ -34,8 +36,10 @@ class RequestFailed(Unavailable):
 class Conflict(BusError):
     """The key's last sequence is `actual`, not `expected`. Nothing was written, not even the rest of a batch."""
 
-    def __init__(self, subject: str, *, expected: int, actual: int | None) -> None:
+    def __init__(self, subject: str, *, expected: int, actual: int | None, others: Iterable[str] = ()) -> None:
         self.subject = subject
+        self.subjects = frozenset((subject, *others))
+        """All keys of a batch that are not as expected, as far as that is known."""
         self.expected = expected
         self.actual = actual
         """The key's last sequence when the server said so; 0 when it holds nothing; None when it did not say."""

@@ -43,14 +43,24 @@ class _Stats:
 class MicroService:
     """The endpoints of one service, over any number of sessions one after another."""
 
-    def __init__(self, name: str, version: str, handlers: Mapping[Rpc, Handler], spawn: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        handlers: Mapping[Rpc, Handler],
+        spawn: Callable[..., Any],
+        *,
+        concurrent: int = CONCURRENT,
+        waiting: int = WAITING,
+    ) -> None:
         self._name = name
         self._version = version
         self._id = uuid4().hex
         self._handlers = handlers
         self._spawn = spawn
         self._stats = {rpc.name: _Stats() for rpc in handlers}
-        self._free = asyncio.Semaphore(CONCURRENT)
+        self._free = asyncio.Semaphore(concurrent)
+        self._most = concurrent + waiting
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -95,7 +105,7 @@ class MicroService:
 
     def _endpoint(self, session: Session, rpc: Rpc, handler: Handler) -> Callable[[Delivery], None]:
         def on_request(delivery: Delivery) -> None:
-            if self._open >= CONCURRENT + WAITING:
+            if self._open >= self._most:
                 self._spawn(self._refuse(session, rpc, delivery, "503", "busy: too many requests are waiting"), "busy")
                 return
             self._open += 1

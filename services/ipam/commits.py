@@ -7,7 +7,8 @@ on its size. So while one batch is on its way all that comes meanwhile is gather
     worker n2 --+--> waiting --> one batch, <= MAX_WRITES +-- Conflict ---> n2, whose key it was; the others try again
     worker n3 --+                                        +-- sequences --> n3
 
-Every change is still all or nothing, and a conflict is only for the change whose key conflicted.
+Every change is still all or nothing, and a conflict is only for the changes whose keys conflicted. All of them are told
+at once: in a storm over several replicas, a batch would otherwise be sent as often as it holds a conflict.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from chassis.bus import Bus, Write
 from chassis.errors import BusError, Conflict, Rejected
@@ -25,14 +25,11 @@ MAX_WRITES = 1000
 """What an atomic batch holds."""
 
 
-@dataclass(eq=False)
 class _Change:
-    writes: Sequence[Write]
-    sequences: asyncio.Future[list[int]]
-
-    @property
-    def subjects(self) -> set[str]:
-        return {write.family.subject(*write.key) for write in self.writes}
+    def __init__(self, writes: Sequence[Write], sequences: asyncio.Future[list[int]]) -> None:
+        self.writes = writes
+        self.sequences = sequences
+        self.subjects = {write.family.subject(*write.key) for write in writes}
 
 
 class Commits:
@@ -89,12 +86,13 @@ class Commits:
                 return
 
     async def _without_the_guilty(self, changes: list[_Change], error: Conflict | Rejected) -> list[_Change]:
-        """Tells the change at fault, and returns the others to be tried again; where it is not known which one it is,
+        """Tells the changes at fault, and returns the others to be tried again; where it is not known which they are,
         each is tried alone."""
         guilty = changes
-        if len(changes) > 1 and isinstance(error, Conflict):
-            guilty = [change for change in changes if error.subject in change.subjects]
-        if len(changes) > 1 and (not guilty or len(guilty) == len(changes)):
+        if len(changes) > 1:
+            named = error.subjects if isinstance(error, Conflict) else frozenset()
+            guilty = [change for change in changes if not named.isdisjoint(change.subjects)]
+        if not guilty:
             for change in changes:
                 await self._write([change])
             return []

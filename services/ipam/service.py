@@ -34,6 +34,7 @@ from services.ipam.core import READS, WRITES, Core, Decision, Memory, Reply, Req
 from services.ipam.duties import Duties, Duty
 from services.ipam.limits import Limits
 from services.ipam.load_balancer import LoadBalancer
+from services.ipam.reads import Reads
 from services.ipam.release import Behind
 from services.ipam.settings import Settings
 from services.ipam.steward import Steward
@@ -43,6 +44,10 @@ REQUESTS_AT_ONCE = 256
 """Requests that one decision answers at most: a batch holds up to 1,000 writes."""
 MAX_WAITING = 10_000
 """Requests that may wait for one node; more are told that it is busy."""
+MAX_OPEN = 30_000
+"""Requests that may be open at once, of all nodes. What waits here costs a few kilobytes and goes in large batches;
+what is turned away comes again and again, and a storm of that is more work than the addresses (see
+benchmarks/RESULTS.md, "Storms")."""
 FAULTS_SHOWN = 5
 SOON_S = 0.05
 LOOK_S = 1.0
@@ -90,6 +95,7 @@ class Allocator:
         self._meter = Meter()
         self._queues: dict[NodeName, deque[_Waiting]] = {}
         self._commits = Commits(bus, tasks)
+        self._reads = Reads(bus, tasks)
         self._tending = Pacer(min_s=0.05, max_s=1.0, retry_s=1.0)
         self._alarm: asyncio.TimerHandle | None = None
         self.load_balancer = LoadBalancer(bus, self.core, self.answer, grace_s=settings.leak_grace_s, now=now)
@@ -293,7 +299,7 @@ class Allocator:
         if not any(replies):
             return replies
         rests_on = [(index, fact) for index, facts in decision.rests_on.items() for fact in facts]
-        epoch, *facts = await self._bus.get_many(
+        epoch, *facts = await self._reads.get_many(
             [(EPOCH, ()), *((fact.family, fact.key) for _, fact in rests_on)],
         )
         self.core.life.heard(Fact(EPOCH, (), None, epoch.sequence) if isinstance(epoch, Unreadable) else epoch)
@@ -320,7 +326,7 @@ class Allocator:
 
     async def _read_again(self, keys: Sequence[tuple[Family[Any], Key]]) -> None:
         if keys:
-            for fact in await self._bus.get_many(keys):
+            for fact in await self._reads.get_many(keys):
                 if isinstance(fact, Unreadable):
                     self._cannot_read(fact)
                 else:
@@ -384,7 +390,8 @@ async def serve(context: Context[Settings]) -> None:
             tasks.create_task(duties.run(), name="ipam duties"),
         ]
         with metrics.shown(allocator.usage):
-            async with bus.serve({ASSIGN: allocator.answer, RELEASE: allocator.answer}):
+            handlers = {ASSIGN: allocator.answer, RELEASE: allocator.answer}
+            async with bus.serve(handlers, concurrent=MAX_OPEN, waiting=0):
                 await context.stopping.wait()
         for task in standing:
             task.cancel()
