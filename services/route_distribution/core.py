@@ -311,7 +311,7 @@ class Core:
         return min(self._vteps.get((node, family), ()), key=ip_address, default="")
 
     def _pool_of(self, known: _Block) -> _Pool | None:
-        """The pool that the block names; where that is gone or is elsewhere now, the narrowest one around it. A block of
+        """The pool that the block names; where that is gone or elsewhere now, the narrowest one around it. A block of
         a node's own pod CIDR names none: an IPPool around it says how it is reached (as in Calico), and where there is
         none it is routed plainly, which is what whoever gave the nodes their ranges sees to."""
         named = self._pools.get(known.block.pool)
