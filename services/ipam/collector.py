@@ -251,16 +251,32 @@ class Collector:
         ledger = self._core.ledger
         before, self._apart = self._apart, disagreeing(ledger)
         for name in before & self._apart:
-            concerned = [c for c, block in ledger.blocks.items() if any(a.handle == name for a in block.allocations)]
-            held = ledger.handles.get(name)
-            addresses = map(parse_address, held.addresses if held is not None else ())
-            blocks = [*concerned, *map(ledger.block_at, addresses)]
-            await self._allocator.read_what_is_behind([Behind(name, "", cidr) for cidr in blocks])
+            await self._allocator.read_what_is_behind([Behind(name, "", None)])
             known = ledger.fact(HANDLE, (name,))
+            blocks = self._blocks_of(name)
+            if blocks is None:
+                continue
+            await self._allocator.read_what_is_behind([Behind(name, "", cidr) for cidr in blocks])
             told = handle_by_blocks(ledger, name, known.value)
-            if told != known.value:
+            # what changes a handle's part of a block changes the handle: as long as it stands, the blocks are its own
+            if told != known.value and ledger.fact(HANDLE, (name,)).sequence == known.sequence:
                 write = DraftWrite(HANDLE, (name,), told, known.sequence)
                 await self._allocator.commit(Decision(writes=(write,)))
+
+    def _blocks_of(self, name: HandleId) -> list[Cidr] | None:
+        """The blocks that have or should have something of the handle; None: it is not known which these are."""
+        ledger = self._core.ledger
+        blocks = [c for c, block in ledger.blocks.items() if any(a.handle == name for a in block.allocations)]
+        held = ledger.handles.get(name)
+        for address in map(parse_address, held.addresses if held is not None else ()):
+            cidr = ledger.block_at(address)
+            if cidr is None:
+                pool = self._core.desired.pool_of(address)
+                if pool is None:
+                    return None
+                cidr = pool.cidr.around(address, pool.block_prefix)
+            blocks.append(cidr)
+        return blocks
 
     # --- blocks
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import NodeName, PodKey
 from bus_schemas.subjects import ENDPOINT
@@ -14,14 +16,26 @@ class Announcements:
         self._node = node
         self._publication = publication
         self._pacer = Pacer(0.0, 0.0, retry_s)
+        self._said: dict[PodKey, Endpoint] = {}
+        self.changed: Callable[[], None] = lambda: None
+        """Called whenever something else is said."""
+
+    def covers(self, endpoint: Endpoint) -> bool:
+        """Whether all of its addresses are announced."""
+        said = self._said.get(endpoint.pod)
+        return said is not None and (said.addresses, said.floating) == (endpoint.addresses, endpoint.floating)
 
     def announce(self, endpoint: Endpoint) -> None:
         self._publication.want(ENDPOINT, (self._node, endpoint.namespace, endpoint.name), endpoint)
+        self._said[endpoint.pod] = endpoint
         self._pacer.mark()
+        self.changed()
 
     def withdraw(self, pod: PodKey) -> None:
         self._publication.want(ENDPOINT, (self._node, pod.namespace, pod.name), None)
+        self._said.pop(pod, None)
         self._pacer.mark()
+        self.changed()
 
     def complete(self) -> None:
         """Everything that was plugged in when the agent started has been announced."""

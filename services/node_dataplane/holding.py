@@ -19,10 +19,10 @@ follows its predecessor under the same epoch needs no 4: that the swap succeeds 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-from bus_schemas.ids import BlockCidr, NodeName
+from bus_schemas.ids import BlockCidr, HandleId, NodeName
 from bus_schemas.ipam import Epoch, Held, Holding
 from bus_schemas.subjects import AFFINITY, EPOCH, HOLDING, Rpc
 from chassis.bus import Bus
@@ -30,6 +30,7 @@ from chassis.errors import BusError, Conflict, Unavailable
 from chassis.feed import Batch, Interest
 from chassis.pacing import Pacer
 from services.node_dataplane.announcements import Announcements
+from services.node_dataplane.endpoint_store import Plugin
 
 TOGETHER_S = 0.05
 """Changes that come within this of each other are one word."""
@@ -66,6 +67,18 @@ class Asking:
         while before & self._under_way:
             self._one_ended.clear()
             await self._one_ended.wait()
+
+
+def unannounced(plugins: Iterable[Plugin], announcements: Announcements) -> Iterator[Held]:
+    """What pods have already that the bus is not told of yet: they are still being plugged in."""
+    for plugin in plugins:
+        endpoint = plugin.endpoint
+        if announcements.covers(endpoint) or not endpoint.handle:
+            continue
+        yield Held(handle=endpoint.handle, addresses=endpoint.addresses, use="workload")
+        if endpoint.floating:
+            floating = tuple(address for address, _ in endpoint.floating)
+            yield Held(handle=HandleId(f"{endpoint.handle}.floating"), addresses=floating, use="floating")
 
 
 class HoldingReport:

@@ -54,7 +54,7 @@ from services.node_dataplane.enforcement import Enforcement
 from services.node_dataplane.errors import NodeError
 from services.node_dataplane.fabric import Fabric
 from services.node_dataplane.hits import HitCounters
-from services.node_dataplane.holding import Asking, HoldingReport
+from services.node_dataplane.holding import Asking, HoldingReport, unannounced
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.monitor import Monitor
 from services.node_dataplane.nft.driver import NftDriver
@@ -106,6 +106,7 @@ class Agent:
         self.publication = Publication(bus, [Interest(ENDPOINT, (node,))], independent=True)
         self.announcements = Announcements(node, self.publication)
         self.holding = HoldingReport(node, bus, self.announcements, self.asking, (self._held,))
+        self.announcements.changed = self.holding.mark
         self.reaper = Reaper(self.links)
         self.debts = Debts(node, self.store, self.announcements, bus, health)
         self.warm_pool = WarmPool(
@@ -314,6 +315,7 @@ class Agent:
         yield from self.tunnel_address.held()
         yield from self.warm_pool.held()
         yield from self.take_overs.held()
+        yield from unannounced(self.store.all(), self.announcements)
 
     def _tell(self, told: Told) -> None:
         """An event about policy."""

@@ -121,12 +121,15 @@ class IpamWorld:
 
     async def kill_ipam(self, name: str) -> None:
         process = self.replicas.pop(name)
+        assert process.returncode is None, f"{name} ended by itself: {process.returncode}"
         process.kill()
         await process.wait()
 
     async def close(self) -> None:
-        for name in list(self.replicas):
-            await self.kill_ipam(name)
+        for process in self.replicas.values():
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         for stack in self._lives.values():
             await stack.aclose()
 
@@ -163,6 +166,8 @@ class IpamWorld:
         """Addresses are given."""
 
         async def ready() -> bool:
+            for name, process in self.replicas.items():
+                assert process.returncode is None, f"{name} ended by itself: {process.returncode}"
             epoch = await self.epoch()
             return epoch is not None and epoch.state == "ready"
 

@@ -210,6 +210,35 @@ class Lives(RuleBasedStateMachine):
         self.running = [one for one in self.running if one.replica != replica]
         self.replicas[replica].restart()
 
+    # --- much at once, undisturbed: what comes between matters only where there is something
+
+    @rule(name=NODE, replica=REPLICA, families=st.sampled_from([(4,), (6,), (4, 6)]), spoken=st.booleans())
+    def add(self, name: str, replica: int, families: tuple[int, ...], spoken: bool) -> None:
+        if self._alive(name):
+            self.replicas[replica].hear()
+            self.ask_for(name, replica, families)
+            self._finish(self.running[-1])
+            self.agents[name].hear(self.agents[name].asks[-1])
+            if spoken:
+                self.agents[name].speak(self.store)
+
+    @rule(replica=REPLICA)
+    def recover(self, replica: int) -> None:
+        for name in self.agents:
+            self.speak(name)
+        for _ in range(4):
+            self.replicas[replica].hear()
+            self.tend(replica, True)
+        self.replicas[replica].hear()
+
+    @rule(replica=REPLICA)
+    def collect(self, replica: int) -> None:
+        for _ in range(2):
+            self.replicas[replica].hear()
+            self.look(replica, True)
+            self.pass_long_time()
+        self.look(replica, False)
+
     # --- the world
 
     @rule(made_anew=st.booleans())
