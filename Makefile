@@ -37,7 +37,7 @@ scenarios: prepare-dev ## the scenarios of ../shared/scenarios, and our own, wit
 
 DURATION ?= 600
 soak: prepare-dev ## pods come and go on 20 nodes while replicas, agents and the bus fail, for DURATION seconds; then the books
-	TORTIE_SOAK_S=$(DURATION) $(PY) -m pytest -s tests/system/test_ipam_soak.py
+	SOAK_S=$(DURATION) $(PY) -m pytest -s tests/system/test_ipam_soak.py
 
 benchmarks: prepare-dev ## every figure of benchmarks/RESULTS.md again
 	$(PY) benchmarks/all.py

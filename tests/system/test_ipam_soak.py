@@ -1,4 +1,4 @@
-"""A short sample of the soak, which `make soak` runs for ten minutes (DURATION=seconds, TORTIE_SOAK_SEED=n)."""
+"""A short sample of the soak, which `make soak` runs for ten minutes (DURATION=seconds, SOAK_SEED=n)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SETTINGS = {
 
 
 async def test_pods_come_and_go_while_everything_fails(tmp_path: Path) -> None:
-    long = float(os.environ.get("TORTIE_SOAK_S", "0"))
-    seed = os.environ.get("TORTIE_SOAK_SEED", "" if long else "a sample") or str(random.getrandbits(32))
+    long = float(os.environ.get("SOAK_S", "0"))
+    seed = os.environ.get("SOAK_SEED", "" if long else "a sample") or str(random.getrandbits(32))
     nodes, replicas = (20, 3) if long else (6, 2)
     print(f"seed {seed}, {nodes} nodes, {replicas} replicas, {long or SAMPLE_S:g} s")
     async with ipam_world(tmp_path, replicas=replicas, **SETTINGS) as world:
