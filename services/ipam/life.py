@@ -29,15 +29,21 @@ class Life:
         """Of the epoch's key."""
         self.ours = ""
         """The life that our ledger was read in; empty: none yet."""
+        self._known: set[str] = set()
+        """Every life that was ever heard of."""
 
     def heard(self, fact: Fact) -> None:
-        """From the feed or a direct read, in any order. Nothing there at all: it was lost."""
+        """From the feed or a direct read, in any order. Nothing there at all: it was lost.
+
+        Sequences tell old from new within one life of the stream. One that was made anew counts from 1 again, so a life
+        of the records that was never heard of is news whatever its sequence."""
         if fact.value is None and not fact.sequence:
             self.epoch, self.sequence = None, 0
-        elif fact.sequence >= self.sequence:
+        elif fact.sequence >= self.sequence or (fact.value is not None and fact.value.id not in self._known):
             self.epoch, self.sequence = fact.value, fact.sequence
-            if fact.value is not None and not self.ours:
-                self.ours = fact.value.id
+            if fact.value is not None:
+                self._known.add(fact.value.id)
+                self.ours = self.ours or fact.value.id
 
     def begin_anew(self) -> None:
         """The ledger is empty, and is read in the present life."""
