@@ -95,6 +95,9 @@ def test_a_lab_from_up_to_down(lab: str, file: Path) -> None:
     assert "10.0.0.16/24" in ok("lab", "exec", "--lab", lab, "n2", "--", "ip", "-br", "addr")
     assert "n1" in ok("get", "nodes", TORTIE_API=ownership.api_address(lab))
 
+    status = ok("lab", "status", lab)
+    assert "default/a" in status
+
     again = tortie("lab", "up", lab, "-f", str(file))
     assert again.returncode == 1
     assert f"`tortie lab down {lab}` ends it" in again.stderr
@@ -102,6 +105,28 @@ def test_a_lab_from_up_to_down(lab: str, file: Path) -> None:
     assert ok("lab", "down", lab) == f"the lab {lab} is gone\n"
     assert traces(lab) == []
     assert tortie("lab", "down", lab).returncode == 1
+
+
+def test_pods_come_and_go_and_processes_die_in_a_lab_that_is_up(lab: str, file: Path) -> None:
+    ok("lab", "up", lab, "-f", str(file))
+    told = ok("lab", "start", "--lab", lab, "shop/c", "--node", "n2", "--label", "app=c", "--listen", "tcp/80")
+    assert "shop/c runs on n2 with 10." in told
+    assert "answered" in ok("lab", "probe", "--lab", lab, "default/a", "shop/c", "tcp/80")
+    twice = tortie("lab", "start", "--lab", lab, "shop/c", "--node", "n2")
+    assert (twice.returncode, "`tortie lab stop shop/c` ends it" in twice.stderr) == (1, True)
+    nowhere = tortie("lab", "start", "--lab", lab, "shop/d", "--node", "n9")
+    assert (nowhere.returncode, nowhere.stderr) == (1, "tortie: there is no node n9\n")
+    unfit = ("lab", "start", "--lab", lab, "shop/d", "--node", "n1", "--annotation")
+    refused = tortie(*unfit, 'cni.projectcalico.org/ipv4pools=["none"]')
+    assert (refused.returncode, "CNI ADD of shop/d on n1" in refused.stderr) == (1, True)
+    assert "shop/d" not in ok("lab", "status", lab)
+    assert tortie(*unfit, "cni.projectcalico.org/ipv4pools").returncode == 2
+    assert "shop/c is gone, it had 10." in ok("lab", "stop", "--lab", lab, "shop/c")
+
+    assert "`tortie lab revive ipam` starts it again" in ok("lab", "kill", "--lab", lab, "ipam")
+    assert "ipam" in ok("lab", "revive", "--lab", lab, "ipam", "--set", "TORTIE_LEAK_GRACE_S=5")
+    assert "`tortie lab kill ipam` first" in tortie("lab", "revive", "--lab", lab, "ipam").stderr
+    assert "there is no process bird here" in tortie("lab", "kill", "--lab", lab, "bird").stderr
 
 
 def test_a_failing_scenario_says_so_and_is_gone(file: Path) -> None:

@@ -81,13 +81,74 @@ def down(
 
 
 @app.command()
-def status(lab: LabOption = "") -> None:
+def status(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="The same as --lab.", show_default=False)] = "",
+    lab: LabOption = "",
+) -> None:
     """Show the nodes, pods and processes of a lab."""
-    labs = [lab] if lab else [name for name in ownership.labs() if ownership.owner(name)]
+    labs = [name or lab] if name or lab else [name for name in ownership.labs() if ownership.owner(name)]
     if not labs:
         print("no lab is up: `tortie lab up` starts one")
     for name in labs:
         _show(Console(highlight=False), _run(control.request(name, do="status")))
+
+
+@app.command()
+def start(
+    pod: Annotated[str, typer.Argument(metavar="NAMESPACE/POD", show_default=False)],
+    node: Annotated[str, typer.Option("--node", metavar="NODE", help="Where it runs.", show_default=False)],
+    labels: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeatable.")] = None,
+    annotations: Annotated[
+        list[str] | None, typer.Option("--annotation", metavar="KEY=VALUE", help="Repeatable.")
+    ] = None,
+    listen: Annotated[
+        list[str] | None, typer.Option("--listen", metavar="PROTO/PORT", help="A port that answers. Repeatable.")
+    ] = None,
+    lab: LabOption = "",
+) -> None:
+    """Start a pod: its resource, then CNI ADD as a container runtime calls it."""
+    spec = {
+        "node": node,
+        "labels": _pairs("--label", labels),
+        "annotations": _pairs("--annotation", annotations),
+        "listen": listen or [],
+    }
+    addresses = _run(control.request(_only(lab), do="start", pod=pod, spec=spec))
+    print(f"{pod} runs on {node} with {', '.join(addresses)}")
+
+
+@app.command()
+def stop(
+    pods: Annotated[list[str], typer.Argument(metavar="NAMESPACE/POD...", show_default=False)], lab: LabOption = ""
+) -> None:
+    """Stop pods: CNI DEL, then the resource."""
+    for pod in pods:
+        addresses = _run(control.request(_only(lab), do="stop", pod=pod))
+        print(f"{pod} is gone, it had {', '.join(addresses) or 'no address'}")
+
+
+@app.command()
+def kill(
+    process: Annotated[str, typer.Argument(metavar="PROCESS", help="nats, ipam, agent-node1 ...", show_default=False)],
+    lab: LabOption = "",
+) -> None:
+    """Kill a process of a lab (by SIGKILL), to see what happens; `revive` starts it again."""
+    pid = _run(control.request(_only(lab), do="kill", process=process))
+    print(f"{process} ({pid}) is killed: `tortie lab revive {process}` starts it again")
+
+
+@app.command()
+def revive(
+    process: Annotated[str, typer.Argument(metavar="PROCESS", show_default=False)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="TORTIE_X=VALUE", help="A setting beside those of the lab. Repeatable."),
+    ] = None,
+    lab: LabOption = "",
+) -> None:
+    """Start a killed process again, with what it left."""
+    pid = _run(control.request(_only(lab), do="revive", process=process, set=_pairs("--set", settings)))
+    print(f"{process} ({pid}) is started")
 
 
 @app.command("exec", context_settings={"ignore_unknown_options": True})
@@ -270,6 +331,17 @@ async def _sweep() -> None:
     for lab in ownership.labs():
         if not ownership.owner(lab):
             await ownership.erase_ownerless(lab)
+
+
+def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
+    """`KEY=VALUE`, several. Raises Misused."""
+    pairs = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise Misused(f"{option} is written KEY=VALUE, not {text!r}")
+        pairs[key] = value
+    return pairs
 
 
 # --- showing and failing

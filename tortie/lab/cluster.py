@@ -53,6 +53,7 @@ class Cluster:
         self._nodes = dict(nodes)
         self._client = Client(ownership.api_address(name))
         self._namespaces: set[str] = set()
+        self._settings: dict[str, dict[str, str]] = {}
         self._outside = Listeners(self.topology.outside.netns)
         self._node_listeners: dict[str, Listeners] = {}
 
@@ -124,9 +125,25 @@ class Cluster:
         else:
             await self.start_agent(name.removeprefix(_agent("")))
 
-    async def kill_process(self, name: str) -> None:
-        """kill -9; nobody starts it again but `start_process`."""
-        await self.processes[name].kill()
+    async def kill_process(self, name: str) -> int:
+        """kill -9; nobody starts it again but `start_process`. Its process id. Raises CannotDo."""
+        process = self._process(name)
+        await process.kill()
+        return process.pid
+
+    async def revive_process(self, name: str, settings: Mapping[str, str]) -> int:
+        """Starts what was killed, with other settings beside those that the lab gives it. Raises CannotDo."""
+        if self._process(name).alive:
+            raise CannotDo(f"{name} runs: `tortie lab kill {name}` first")
+        self._settings[name] = dict(settings)
+        await self.start_process(name)
+        return self.processes[name].pid
+
+    def _process(self, name: str) -> Process:
+        try:
+            return self.processes[name]
+        except KeyError:
+            raise CannotDo(f"there is no process {name} here, but {', '.join(sorted(self.processes))}") from None
 
     async def _serve(self, service: str, arguments: tuple[str, ...] = ()) -> None:
         settings = {"TORTIE_NATS_URL": _NATS_URL, "TORTIE_INSTANCE": service, "TORTIE_LOG_FORMAT": "console"}
@@ -137,7 +154,7 @@ class Cluster:
             name=service,
             namespace=self.topology.control.netns,
             log=self.directory / "log" / f"{service}.log",
-            settings=settings,
+            settings=settings | self._settings.get(service, {}),
             arguments=arguments,
             health=None if service == BUS else self.directory / "health" / service,
         )
@@ -156,7 +173,8 @@ class Cluster:
                 "TORTIE_NODE": node,
                 "TORTIE_STATE_DIR": str(self.directory / "node" / node),
                 "TORTIE_CNI_SOCKET": str(self._cni_socket(node)),
-            },
+            }
+            | self._settings.get(_agent(node), {}),
             health=self.directory / "health" / node,
         )
 

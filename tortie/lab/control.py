@@ -3,6 +3,10 @@
 {"do": "probe", "traffic": "a/x -> b/y tcp/80"}      -> {"ok": "answered", "text": "answered after 1.2 ms ..."}
 {"do": "seen-from", "from": "a/x", "to": "ip:..."}   -> {"ok": "10.0.0.15"}
 {"do": "status"}                                     -> {"ok": {nodes, pods, processes ...}}
+{"do": "start", "pod": "a/x", "spec": {"node": ...}} -> {"ok": ["10.0.0.1"]}, the keys of a scenario's pod
+{"do": "stop", "pod": "a/x"}                         -> {"ok": ["10.0.0.1"]}
+{"do": "kill", "process": "ipam"}                    -> {"ok": 4711}, its process id
+{"do": "revive", "process": "ipam", "set": {...}}    -> {"ok": 4712}, with these settings beside its own
 {"do": "down"}                                       -> {"ok": "going down"}
 anything that cannot be done                         -> {"error": "one sentence"}
 """
@@ -14,6 +18,8 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+
+import msgspec
 
 from tortie.lab import ownership, probes, scenario
 from tortie.lab.checks import ask
@@ -84,6 +90,17 @@ async def _answer(cluster: Cluster, request: Request, down: asyncio.Event | None
                 return {"error": f"{way}: {outcome}"}
             case {"do": "status"}:
                 return {"ok": status(cluster)}
+            case {"do": "start", "pod": str(text), "spec": dict(fields)}:
+                return {"ok": await _start(cluster, text, fields)}
+            case {"do": "stop", "pod": str(text)}:
+                key = scenario.pod_key(text)
+                addresses = cluster.pod(key).addresses
+                await cluster.stop([key])
+                return {"ok": addresses}
+            case {"do": "kill", "process": str(name)}:
+                return {"ok": await cluster.kill_process(name)}
+            case {"do": "revive", "process": str(name), "set": dict(settings)}:
+                return {"ok": await cluster.revive_process(name, settings)}
             case {"do": "down"} if down is not None:
                 down.set()
                 return {"ok": "going down"}
@@ -92,6 +109,30 @@ async def _answer(cluster: Cluster, request: Request, down: asyncio.Event | None
         return {"error": f"not understood: {request}"}
     except LabError as error:
         return {"error": str(error)}
+
+
+async def _start(cluster: Cluster, text: str, fields: dict[str, Any]) -> tuple[str, ...]:
+    """The addresses of a new pod. One that cannot start leaves nothing: no kubelet is here that would try again."""
+    try:
+        spec = msgspec.convert(fields, scenario.PodSpec)
+    except msgspec.ValidationError as error:
+        raise CannotDo(f"pod {text}: {error}") from error
+    for service in (*spec.listen, *spec.ports.values()):
+        scenario.port(service)
+    key = scenario.pod_key(text)
+    if key in cluster.pods:
+        raise CannotDo(f"there is a pod {key} already: `tortie lab stop {key}` ends it")
+    cluster.netns(Place("node", spec.node))
+    try:
+        await cluster.start({key: spec})
+    except LabError as error:
+        if key in cluster.pods:
+            try:
+                await cluster.stop([key])
+            except LabError as another:
+                raise CannotDo(f"{error}\n  what is left of it: {another}") from error
+        raise
+    return cluster.pod(key).addresses
 
 
 async def _any_service(cluster: Cluster, source: Place, destination: Place) -> Traffic:

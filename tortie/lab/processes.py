@@ -38,6 +38,10 @@ class Process:
         return self._child.pid
 
     @property
+    def alive(self) -> bool:
+        return self._child.returncode is None
+
+    @property
     def fate(self) -> str:
         """Empty while it runs or was told to stop; else how it ended."""
         code = self._child.returncode
