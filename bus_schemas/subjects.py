@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
+from zlib import crc32
 
 from bus_schemas import endpoints, events, ipam, policy, routes, status
 from bus_schemas.codec import Message
@@ -281,14 +282,27 @@ class Rpc:
     request: Any = field(compare=False)
     reply: Any = field(compare=False)
     """The union of possible answers."""
+    by: str = field(compare=False, default="")
+    """A field of the request: those that say the same there go to the same replica, as long as it is there. Empty:
+    any request goes to any replica."""
 
     @property
     def subject(self) -> str:
         return f"{PREFIX}rpc.{self.service}.{self.name}"
 
+    def part(self, number: int) -> str:
+        """The subject of a part of the requests."""
+        return f"{self.subject}.{number}"
 
-ASSIGN = Rpc("ipam", "assign", ipam.AssignRequest, ipam.AssignReply)
-RELEASE = Rpc("ipam", "release", ipam.ReleaseRequest, ipam.ReleaseReply)
+    def part_of(self, message: Message) -> int | None:
+        """Of a request, one of RPC_PARTS; None: it belongs to none."""
+        word = getattr(message, self.by, None) if self.by else None
+        return crc32(word.encode()) % RPC_PARTS if word else None
+
+
+RPC_PARTS = 64
+ASSIGN = Rpc("ipam", "assign", ipam.AssignRequest, ipam.AssignReply, by="node")
+RELEASE = Rpc("ipam", "release", ipam.ReleaseRequest, ipam.ReleaseReply, by="node")
 RPCS: tuple[Rpc, ...] = (ASSIGN, RELEASE)
 
 

@@ -29,6 +29,7 @@ from bus_schemas.events import Event
 from bus_schemas.ids import escape
 from bus_schemas.subjects import EVENT, TOMBSTONE_TTL_S, Fact, Family, Key, Rpc, Stream
 from chassis import jetstream, streams
+from chassis.delivery import Delivery
 from chassis.errors import Conflict, Rejected, RequestFailed, Unavailable, Unreadable, Unusable
 from chassis.feed import Feed, Interest
 from chassis.health import Health
@@ -36,8 +37,9 @@ from chassis.jetstream import MAX_BATCH, Outgoing
 from chassis.logs import logger
 from chassis.metrics import CONFLICTS, CONNECTED, EVENTS_DROPPED, RECONNECTS, WIPED
 from chassis.micro import CONCURRENT, WAITING, MicroService
+from chassis.nearness import stay_near
 from chassis.parked import Parked
-from chassis.session import Session
+from chassis.session import NobodyAnswers, Session
 from chassis.settings import ServiceSettings
 from chassis.tombstones import Tombstones
 
@@ -46,6 +48,8 @@ RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 1.5
 EVENT_BUFFER = 1000
 SWAP_ATTEMPTS = 4
+SILENT_S = 20.0
+"""So long a part of the requests whose replica did not answer goes to all replicas."""
 DIRECT_SUBJECTS = 500
 """Subjects of one direct get."""
 
@@ -94,6 +98,8 @@ class Bus:
         self._emitted = asyncio.Event()
         self._log = logger(name)
         self._feeds = 0
+        self._silent: dict[tuple[Rpc, int], float] = {}
+        """Parts of requests that were not answered, and until when they go to all replicas."""
         self._repairing = asyncio.Lock()
 
     @staticmethod
@@ -381,11 +387,11 @@ class Bus:
     # --- requests
 
     async def request(self, rpc: Rpc, message: Message, *, timeout_s: float) -> Any:
-        """The answer of whichever replica took it. Raises Unavailable (RequestFailed when the handler failed)."""
+        """The answer of whichever replica took it, of the near one if there is one (see `nearness`). Raises Unavailable
+        (RequestFailed when the handler failed)."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         session = await self._usable_within(timeout_s)
-        remaining = max(0.001, deadline - asyncio.get_running_loop().time())
-        answer = await session.request(rpc.subject, encode(message), timeout_s=remaining)
+        answer = await self._ask(session, rpc, message, deadline)
         error = answer.headers.get("Nats-Service-Error-Code")
         if error:
             raise RequestFailed(f"{rpc.name}: {answer.headers.get('Nats-Service-Error', error)}")
@@ -393,6 +399,21 @@ class Bus:
             return decode(answer.payload, rpc.reply)
         except Malformed as fault:
             raise RequestFailed(f"{rpc.name}: the answer cannot be read: {fault}") from fault
+
+    async def _ask(self, session: Session, rpc: Rpc, message: Message, deadline: float) -> Delivery:
+        loop = asyncio.get_running_loop()
+        payload = encode(message)
+        part = rpc.part_of(message)
+        if part is not None and self._silent.get((rpc, part), 0.0) <= loop.time():
+            near = rpc.part(part)
+            try:
+                return await session.request(near, payload, timeout_s=max(0.001, deadline - loop.time()))
+            except NobodyAnswers:
+                pass  # then any will do
+            except Unavailable:
+                self._silent[rpc, part] = loop.time() + SILENT_S
+                raise
+        return await session.request(rpc.subject, payload, timeout_s=max(0.001, deadline - loop.time()))
 
     @asynccontextmanager
     async def serve(
@@ -405,12 +426,15 @@ class Bus:
         """Answers requests while it is open, on every session. The queue group is the service's name. `concurrent`
         handlers run at a time, `waiting` more requests wait for one; others are told that there are too many."""
         service = MicroService(self.name, VERSION, handlers, self.spawn, concurrent=concurrent, waiting=waiting)
-        task = self.spawn(self._serve(service), "serve")
+        running = [self.spawn(self._serve(service), "serve")]
+        if any(rpc.by for rpc in handlers):
+            running.append(self.spawn(stay_near(self, service), "nearness"))
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
             await service.stop()
 
     async def _serve(self, service: MicroService) -> None:

@@ -67,6 +67,9 @@ class MicroService:
         self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         self._session: Session | None = None
         self._subscribed: list[Subscribed] = []
+        self._parts: frozenset[int] = frozenset()
+        self._near: dict[tuple[Rpc, int], Subscribed] = {}
+        self._turn = asyncio.Lock()
         self._log = logger(name)
 
     async def start(self, session: Session) -> None:
@@ -79,12 +82,42 @@ class MicroService:
         for rpc, handler in self._handlers.items():
             callback = self._endpoint(session, rpc, handler)
             self._subscribed.append(await session.subscribe(rpc.subject, callback, queue=self._name))
+        async with self._turn:
+            self._near = {}
+            await self._listen_near(session)
+
+    async def take(self, parts: frozenset[int]) -> None:
+        """From now on these parts of the requests come here first, see `nearness`."""
+        self._parts = parts
+        async with self._turn:
+            session = self._session
+            if session is None or session.ended.is_set():
+                return  # the next one begins with them
+            try:
+                await self._listen_near(session)
+            except Unavailable as error:
+                self._log.info("the bus was gone before the parts were taken", reason=str(error))
+
+    async def _listen_near(self, session: Session) -> None:
+        wanted = {(rpc, part) for rpc in self._handlers if rpc.by for part in self._parts}
+        for rpc, part in sorted(wanted - self._near.keys(), key=lambda each: each[1]):
+            callback = self._endpoint(session, rpc, self._handlers[rpc])
+            self._near[rpc, part] = await session.subscribe(rpc.part(part), callback, queue=self._name)
+        gone = [self._near.pop(each) for each in self._near.keys() - wanted]
+        for subscribed in gone:
+            await subscribed.leave()
+        if gone:
+            await session.echo(DRAIN_S)  # what was on its way is answered
+        for subscribed in gone:
+            await subscribed.unsubscribe()
 
     async def stop(self) -> None:
         """Takes no more requests and waits, a bounded time, for those that run.
 
         A request that the server had already handed to this replica is still answered: to drop it would cost its sender
         a whole time-out."""
+        self._subscribed += self._near.values()
+        self._near = {}
         for subscribed in self._subscribed:
             await subscribed.leave()
         if self._subscribed and self._session is not None and not self._session.ended.is_set():

@@ -108,9 +108,7 @@ async def test_what_is_no_request_is_answered_too(nats: Nats) -> None:
         assert answer.headers["Nats-Service-Error-Code"] == "400"
 
 
-async def test_handlers_run_concurrently_and_bounded(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(micro, "CONCURRENT", 4)
-    monkeypatch.setattr(micro, "WAITING", 2)
+async def test_handlers_run_concurrently_and_bounded(nats: Nats) -> None:
     gate = asyncio.Event()
     running = 0
     most = 0
@@ -123,7 +121,11 @@ async def test_handlers_run_concurrently_and_bounded(nats: Nats, monkeypatch: py
         running -= 1
         return Assigned(addresses=())
 
-    async with nats.bus("ipam") as server, nats.bus("agent") as agent, server.serve({ASSIGN: slow}):
+    async with (
+        nats.bus("ipam") as server,
+        nats.bus("agent") as agent,
+        server.serve({ASSIGN: slow}, concurrent=4, waiting=2),
+    ):
         await until(lambda: listening(agent), "it listens")
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(outcome(agent)) for _ in range(10)]
