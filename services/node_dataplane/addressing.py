@@ -34,8 +34,9 @@ from services.node_dataplane.outage import Reach
 from services.node_dataplane.warm import Labels
 from services.node_dataplane.wishes import Allowed, Wishes, floating_request, request, translated, wishes
 
-RETRY_S = 0.2
-"""Between requests to an address service that is busy or away, while a CNI call still has time."""
+RETRY_S, LONGEST_RETRY_S = 0.2, 2.0
+"""Between requests to an address service that is busy or away, while a CNI call still has time. It may be so for long,
+and all nodes ask for all their pods."""
 REQUEST_S = 5.0
 
 OutageAdd = Literal["start-closed", "refuse"]
@@ -230,6 +231,7 @@ class Addressing:
     # --- the address service
 
     async def _assign(self, request: AssignRequest, stage: Stage) -> tuple[str, ...]:
+        retry_s = RETRY_S
         while True:
             try:
                 reply = await self._bus.request(ASSIGN, request, timeout_s=REQUEST_S)
@@ -244,4 +246,5 @@ class Addressing:
                     raise CniError(Code.INVALID_CONFIGURATION, f"the address service refuses: {reason}")
                 case Busy(reason=reason):
                     stage.text = f"asking for an address: {reason}"
-                    await asyncio.sleep(RETRY_S)
+                    await asyncio.sleep(retry_s)
+                    retry_s = min(2 * retry_s, LONGEST_RETRY_S)

@@ -18,7 +18,8 @@ from services.node_dataplane.endpoint_store import EndpointStore
 from services.node_dataplane.errors import StoreError
 from services.node_dataplane.locks import KeyedLocks
 
-RETRY_S = 1.0
+RETRY_S, LONGEST_RETRY_S = 1.0, 5.0
+"""An address service that is busy may be so for long, and every node asks."""
 REQUEST_S = 5.0
 
 
@@ -40,7 +41,6 @@ class Debts:
         self._announcements = announcements
         self._bus = bus
         self._health = health
-        self._handles: KeyedLocks | None = None
         self._wake = asyncio.Event()
         self._wake.set()
 
@@ -50,6 +50,7 @@ class Debts:
 
     async def run(self, handles: KeyedLocks) -> None:
         """For ever. `handles` are held while one is being given back, so that no ADD takes it up meanwhile."""
+        retry_s = RETRY_S
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -64,13 +65,16 @@ class Debts:
                 left = str(error)
             if self._store.owed and left:
                 self._health.note("addresses to give back", f"{len(self._store.owed)} handles, last: {left}")
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, LONGEST_RETRY_S)
                 self._wake.set()
             else:
+                retry_s = RETRY_S
                 self._health.note("addresses to give back", None)
 
     async def _give_back(self, handle: HandleId) -> str:
-        """Why it is still owed, or empty. Raises BusError."""
+        """Why it is still owed, or empty. Raises BusError, StoreError."""
+        await self._store.save()  # Who is killed now and does not remember that the pod is gone takes it to be there.
         reply = await self._bus.request(RELEASE, ReleaseRequest(handle=handle, node=self._node), timeout_s=REQUEST_S)
         match reply:
             case Released():

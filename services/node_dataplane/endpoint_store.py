@@ -82,9 +82,10 @@ class EndpointStore:
         return [self._plugins[pod] for pod in sorted(self._plugins)]
 
     def put(self, plugin: Plugin) -> None:
-        """The handle is in use again, so it is no longer owed."""
+        """What it asks for is in use again, so it is no longer owed."""
         self._plugins[plugin.pod] = plugin
-        self._owed.pop(plugin.handle, None)
+        for handle in plugin.asks:
+            self._owed.pop(handle, None)
         self._changes += 1
 
     def remove(self, pod: PodKey) -> None:

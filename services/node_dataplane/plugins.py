@@ -41,6 +41,13 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return bool(self.also) and not self.endpoint.floating
 
     @property
+    def asks(self) -> tuple[HandleId, ...]:
+        """The handles under which it has its addresses, or asks for them. Not its own as long as it has a warm one:
+        what the address service may still know under it was that of an earlier life of the container."""
+        own = () if self.unassigned or self.takes_over else (self.handle,)
+        return (*own, *self.also)
+
+    @property
     def owes(self) -> tuple[HandleId, ...]:
         """What must be given back when the pod goes."""
         own = () if self.unassigned else (self.handle,)

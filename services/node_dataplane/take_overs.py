@@ -95,6 +95,12 @@ class TakeOvers:
             plugin = self._store.get(pod)
             if plugin is None or not plugin.takes_over:
                 return ""  # It went meanwhile.
+            if plugin.handle in self._store.owed:
+                return f"what the handle {plugin.handle} held before is still to be given back"
+            try:
+                await self._store.save()  # Who takes over what he does not remember would give it to another pod, too.
+            except StoreError as error:
+                return str(error)
             request = AssignRequest(
                 node=self._node,
                 handle=plugin.handle,

@@ -85,7 +85,8 @@ class WarmPool:
         self._scarce: dict[Families, float] = {}
         self._taken = 0.0
         """When one was last taken."""
-        self._refreshed = 0.0
+        self._refreshed: float | None = None
+        """None: not in this life. Whose node was away for long may have lost them."""
         self._wake = asyncio.Event()
 
     # --- what others ask and say
@@ -191,7 +192,7 @@ class WarmPool:
             for families in plan.ask:
                 self._store.keep_warm(Warm(handle=warm.handle(self._node, self._name()), families=families))
             await self._store.save()
-            again = now - self._refreshed >= REFRESH_S
+            again = self._refreshed is None or now - self._refreshed >= REFRESH_S
             self._refreshed = now if again else self._refreshed
             doubtful = [kept for kept in self._store.warm if again or not kept.addresses]
             problems = await asyncio.gather(*map(self._ask, doubtful))

@@ -15,6 +15,7 @@ from bus_schemas.ids import HandleId, PodKey
 from bus_schemas.resources import IPPool
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.resources.pools import IPPoolSpec
+from services.node_dataplane import warm_pool
 from tests.support.agent import VerbsNode
 from tests.support.netns import Namespace, links, namespaces, ping
 from tests.support.waiting import eventually
@@ -115,6 +116,22 @@ async def test_a_restart_finds_its_warm_addresses_and_what_is_to_be_told(
         await eventually(lambda: reborn.ipam.held.get("k8s-pod-network.c1") == ("10.244.0.2",))
         await eventually(lambda: len(reborn.store.warm) == 2 and all(kept.addresses for kept in reborn.store.warm))
         assert len(set(reborn.ipam.held.values())) == 3
+
+
+async def test_what_was_given_to_others_while_the_node_was_away_is_not_given_to_pods(
+    spaces: tuple[Namespace, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with warmed(VerbsNode(tmp_path)) as node:
+        kept = node.store.warm
+    monkeypatch.setattr(warm_pool, "REFRESH_S", 1e9)  # the machine was started just now
+    reborn = VerbsNode(tmp_path, warm_addresses=2)
+    reborn.ipam.held = {HandleId("other"): kept[0].addresses, HandleId("another"): kept[1].addresses}
+    async with reborn.running():
+        reborn.warm_pool.want((pool(),), {})
+        await eventually(lambda: reborn.warm_pool.ready == 2)
+        given = [address for held in reborn.ipam.held.values() for address in held]
+        assert sorted(set(given)) == sorted(given)
+        assert len(given) == 4
 
 
 @pytest.mark.parametrize(
