@@ -25,7 +25,7 @@ MAX_PODS = 12
 """On one node."""
 LEAKS = 0.05
 """The share of DELs that nobody gives back."""
-QUIET_S = 60.0
+QUIET_S = 120.0
 
 
 class Soak:

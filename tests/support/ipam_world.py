@@ -204,7 +204,11 @@ class IpamWorld:
                         faults.append(f"{address} is {wanted[address]}'s and {plugin.handle}'s")
                     wanted[address] = plugin.handle
         faults += [f"{address} of {wanted[address]} is lost" for address in sorted(wanted.keys() - given.keys())]
-        faults += [f"{address} is forgotten by {given[address]}" for address in sorted(given.keys() - wanted.keys())]
+        reasons = {handle: candidate.reason for (handle,), candidate in bus[CANDIDATE].items()}
+        faults += [
+            f"{address} is forgotten by {given[address]}: {reasons.get(given[address], 'it is no candidate')}"
+            for address in sorted(given.keys() - wanted.keys())
+        ]
         faults += [
             f"{address} is {given[address]}'s, not {wanted[address]}'s"
             for address in sorted(given.keys() & wanted.keys())
