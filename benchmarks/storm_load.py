@@ -22,7 +22,7 @@ from chassis.bus import Bus
 from chassis.errors import Unavailable
 from chassis.health import Health
 from chassis.settings import ServiceSettings
-from services.node_dataplane.addressing import REQUEST_S, RETRY_S
+from services.node_dataplane.patience import turns
 
 
 @dataclass
@@ -80,9 +80,9 @@ async def storm(buses: list[Bus], nodes: int, each: int, *, name: str) -> Storm:
 
 
 async def _until_answered(bus: Bus, message: AssignRequest, result: Storm) -> Assigned:
-    while True:
+    for turn in turns():
         try:
-            reply = await bus.request(ASSIGN, message, timeout_s=REQUEST_S)
+            reply = await bus.request(ASSIGN, message, timeout_s=turn.request_s)
         except Unavailable:
             result.failed += 1
         else:
@@ -90,4 +90,5 @@ async def _until_answered(bus: Bus, message: AssignRequest, result: Storm) -> As
                 return reply
             assert isinstance(reply, Busy), reply
             result.busy += 1
-        await asyncio.sleep(RETRY_S)
+        await asyncio.sleep(turn.pause_s)
+    raise AssertionError("the turns have no end")

@@ -109,6 +109,12 @@ class Draft:
         cidrs |= {cidr for cidr, opened in self._open.items() if opened is not None and opened.node == node}
         return sorted(cidrs)
 
+    def ownerless(self) -> list[Cidr]:
+        """The blocks that are nobody's, in order."""
+        cidrs = {cidr for cidr in self.ledger.ownerless if cidr not in self._open}
+        cidrs |= {cidr for cidr, opened in self._open.items() if opened is not None and opened.node is None}
+        return sorted(cidrs)
+
     def blocks_within(self, cidr: Cidr) -> Iterator[tuple[Cidr, Block]]:
         """The sound blocks of a network that are there already."""
         for inside in self.ledger.within(cidr):

@@ -41,6 +41,8 @@ class Ledger:
         self.handles: dict[HandleId, Handle] = {}
         self.owned: defaultdict[NodeName, set[Cidr]] = defaultdict(set)
         """Blocks by the node that they say is theirs."""
+        self.ownerless: set[Cidr] = set()
+        """Blocks that are nobody's."""
         self.claims: defaultdict[NodeName, set[Cidr]] = defaultdict(set)
         """Affinities by node."""
         self.claimants: defaultdict[Cidr, set[NodeName]] = defaultdict(set)
@@ -176,6 +178,8 @@ class Ledger:
         self.used[block.pool] += len(block.allocations)
         if block.node is not None:
             self.owned[block.node].add(cidr)
+        else:
+            self.ownerless.add(cidr)
 
     def _set_aside(self, fact: Fact, reason: str) -> None:
         if fact.value is not None:
@@ -192,6 +196,7 @@ class Ledger:
         self.used[old.pool] -= len(old.allocations)
         if not self.used[old.pool]:
             del self.used[old.pool]
+        self.ownerless.discard(cidr)
         if old.node is not None:
             _discard(self.owned, old.node, cidr)
 

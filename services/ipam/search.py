@@ -115,9 +115,11 @@ class Search:
         return self._adoptable(lambda block: True)
 
     def _adoptable(self, suits: Callable[[Block], bool]) -> Take | None:
+        ownerless = self._draft.ownerless()
         for pool in self._pools:
-            for cidr, block in self._draft.blocks_within(pool.cidr):
-                if block.node is None and self._draft.free(cidr) and suits(block):
+            for cidr in ownerless:
+                block = self._draft.block(cidr) if pool.cidr.holds(cidr) else None
+                if block is not None and self._draft.free(cidr) and suits(block):
                     return Take(cidr, Source.ADOPT, pool.name)
         return None
 

@@ -31,13 +31,9 @@ from services.node_dataplane.endpoint_store import EndpointStore, Plugin, Warm
 from services.node_dataplane.links import link_name
 from services.node_dataplane.locks import KeyedLocks
 from services.node_dataplane.outage import Reach
+from services.node_dataplane.patience import turns
 from services.node_dataplane.warm import Labels
 from services.node_dataplane.wishes import Allowed, Wishes, floating_request, request, translated, wishes
-
-RETRY_S, LONGEST_RETRY_S = 0.2, 2.0
-"""Between requests to an address service that is busy or away, while a CNI call still has time. It may be so for long,
-and all nodes ask for all their pods."""
-REQUEST_S = 5.0
 
 OutageAdd = Literal["start-closed", "refuse"]
 
@@ -231,10 +227,9 @@ class Addressing:
     # --- the address service
 
     async def _assign(self, request: AssignRequest, stage: Stage) -> tuple[str, ...]:
-        retry_s = RETRY_S
-        while True:
+        for turn in turns():
             try:
-                reply = await self._bus.request(ASSIGN, request, timeout_s=REQUEST_S)
+                reply = await self._bus.request(ASSIGN, request, timeout_s=turn.request_s)
             except Unavailable as error:
                 reply = Busy(reason=f"the address service does not answer ({error})")
             match reply:
@@ -246,5 +241,5 @@ class Addressing:
                     raise CniError(Code.INVALID_CONFIGURATION, f"the address service refuses: {reason}")
                 case Busy(reason=reason):
                     stage.text = f"asking for an address: {reason}"
-                    await asyncio.sleep(retry_s)
-                    retry_s = min(2 * retry_s, LONGEST_RETRY_S)
+                    await asyncio.sleep(turn.pause_s)
+        raise AssertionError("the turns have no end")
