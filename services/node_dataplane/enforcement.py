@@ -10,8 +10,7 @@ A flush waits until every wanted interest has had its snapshot: what the kernel 
 whose policy is still being read is dropped by default, so to wait is always safe. The first flush waits for the node's
 own rules, too.
 
-A restarted agent adopts the table that it finds when it is the one that it would write. Even an atomic replacement can
-cost a packet: one that is between two chains of the old table finds the old map already emptied.
+A restarted agent adopts the table that it finds when it is the one that it would write.
 """
 
 from __future__ import annotations

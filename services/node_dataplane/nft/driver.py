@@ -2,7 +2,8 @@
 
 Elements alone (a member came or went, a pod joined a rule group that exists) go as a hand-packed batch on one socket
 that stays open: 0.2 ms whatever the table holds, and no grace period is waited for. Everything else is the text of the
-transaction itself, through a libnftables context that stays open too.
+transaction itself, through a libnftables context that stays open too; a whole table in the place of another one is
+several steps (`replacement`).
 
 The self-check reads the whole table, which takes seconds when it is large, while commits go on: the socket is taken
 from it for one set at a time. What was committed meanwhile makes the reading worthless, and it says so.
@@ -18,7 +19,7 @@ from typing import Self
 import msgspec
 
 from services.node_dataplane.netlink.wire import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
-from services.node_dataplane.nft import encode, verify
+from services.node_dataplane.nft import encode, replacement, verify
 from services.node_dataplane.nft.errors import NftError, NftUnavailable
 from services.node_dataplane.nft.libnftables import Libnftables
 from services.node_dataplane.nft.names import TABLE
@@ -71,7 +72,7 @@ class NftDriver:
         try:
             self._commit(transaction)
         except NftError:
-            if not (transaction.ahead or transaction.behind):
+            if not (transaction.ahead or transaction.behind or transaction.whole):
                 self._begun = self.revision  # Refused as a whole: nothing happened.
             raise
         self.revision = transaction.revision
@@ -84,8 +85,9 @@ class NftDriver:
     def _commit(self, transaction: Transaction) -> None:
         elements = transaction.elements
         if elements is None:
+            replaced = transaction.whole and self.exists()
             with self._text_lock:
-                for script in transaction.scripts():
+                for script in replacement.scripts(transaction.commands) if replaced else transaction.scripts():
                     self._text.run(script)
             self.by_text += 1
             return
@@ -99,9 +101,12 @@ class NftDriver:
 
     def exists(self) -> bool:
         """Whether the table is there at all: one cheap question."""
+        return self._has(TABLE)
+
+    def _has(self, table: str) -> bool:
         with self._netlink_lock:
             try:
-                return self._netlink.get(encode.get_table()) is not None
+                return self._netlink.get(encode.get_table(table)) is not None
             except OSError as error:
                 raise NftError(f"cannot ask for the table: {error}") from error
 
@@ -113,6 +118,9 @@ class NftDriver:
         """
         if not self.exists():
             return [f"the table inet {TABLE} is gone"]
+        if self._has(replacement.MEANWHILE):
+            broken_off = f"the table inet {replacement.MEANWHILE} is there, of a replacement that was broken off"
+            return None if self._moved(expected) else [broken_off]
         elements: dict[str, dict[bytes, str] | None] = {}
         try:
             with self._text_lock:

@@ -115,11 +115,9 @@ def _element(key: bytes, verdict: str) -> bytes:
     return attribute(_LIST_ELEM | NLA_F_NESTED, body)
 
 
-def get_table() -> bytes:
-    return message((SUBSYSTEM << 8) | GETTABLE, NLM_F_REQUEST, _INET_HEADER + attribute(_TABLE_NAME, _TABLE_TEXT))
-
-
-_TABLE_TEXT = TABLE.encode() + b"\0"
+def get_table(name: str = TABLE) -> bytes:
+    body = _INET_HEADER + attribute(_TABLE_NAME, name.encode() + b"\0")
+    return message((SUBSYSTEM << 8) | GETTABLE, NLM_F_REQUEST, body)
 
 
 def probe_destroy() -> list[bytes]:
