@@ -1,4 +1,4 @@
-"""A whole table takes the place of another one while packets pass: what is denied stays denied, what is allowed arrives.
+"""A whole table takes the place of another one: what is denied stays denied, what is allowed arrives.
 
 pod a --- tora [ node ] torb --- pod b
 """

@@ -1,6 +1,6 @@
 """How a whole table takes the place of another one, while packets pass. Pure.
 
-    add       tortie_meanwhile     all of it under another name: packets meet both tables, so what either denies is denied
+    add       tortie_meanwhile     all of it under another name: packets meet both tables, either denies
     flush     tortie               no rules, but its maps: a packet on its way through the old rules finds them filled
     replace   tortie               the kernel fills maps with intervals last, a moment after the rules lead there
     flush     tortie_meanwhile
