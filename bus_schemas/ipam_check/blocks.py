@@ -67,7 +67,7 @@ def check(records: Records, grounds: Grounds) -> Iterator[Finding]:
 
 
 def _place(block: Block, network: Network, grounds: Grounds) -> Iterator[Finding]:
-    ground = grounds.around(network.version, int(network.network_address), int(network.broadcast_address))
+    ground = grounds.of_block(block.pool, network)
     if ground is None:
         text = f"block {block.cidr} (cut from pool {block.pool}) is outside of every pool: {_used(block)}"
         yield Finding(kind=Kind.BLOCK_OUTSIDE, object=block.cidr, text=text)

@@ -1,8 +1,12 @@
-"""Where addresses may come from: the pools, and the nodes' own ranges, which are pools of that node alone."""
+"""Where addresses may come from: the pools, and the nodes' own ranges, which are pools of that node alone.
+
+Kubernetes gives every node a range, whether or not anybody takes addresses from it; often they are parts of a pool that
+serves all nodes. So a block is of a node's range only if it was cut from it, and of the pool around it otherwise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import NamedTuple
 
@@ -15,7 +19,8 @@ from bus_schemas.reserved import Reserved
 Network = IPv4Network | IPv6Network
 
 POD_CIDR_BLOCK = {4: 26, 6: 122}
-"""Prefix length of the blocks of a node's own range; a smaller range is one block."""
+"""Prefix length of the blocks of a node's own range, unless a pool lies there, too: then they are as large as that
+pool's. A smaller range is one block."""
 
 
 class Ground(NamedTuple):
@@ -32,18 +37,20 @@ class Grounds:
         self.reserved = Reserved(records.reservations.values())
         for fault in self.reserved.faults:
             self.findings.append(Finding(kind=Kind.UNREADABLE, object=fault.partition(":")[0], text=fault))
-        found = list(self._pools(records))
+        found = list(self._read_pools(records))
         self.findings += _overlaps(found)
-        for name, node in records.nodes.items():
-            found += _pod_cidrs(NodeName(name), node.spec.pod_cidrs)
-        self._by_prefix: dict[tuple[int, int], dict[int, Ground]] = {}
-        """By family and prefix length, then by first address."""
-        for ground in found:
-            network = ground.network
-            at = self._by_prefix.setdefault((network.version, network.prefixlen), {})
-            at.setdefault(int(network.network_address), ground)
+        self._pools = _Index(found)
+        own = [
+            ground
+            for name, node in records.nodes.items()
+            for ground in _pod_cidrs(NodeName(name), node.spec.pod_cidrs, found)
+        ]
+        self._own = _Index(own)
+        self._own_by_name: dict[str, list[Ground]] = {}
+        for ground in own:
+            self._own_by_name.setdefault(ground.name, []).append(ground)
 
-    def _pools(self, records: Records) -> Iterator[Ground]:
+    def _read_pools(self, records: Records) -> Iterator[Ground]:
         for name, pool in records.pools.items():
             try:
                 yield Ground(name, ip_network(pool.spec.cidr), pool.block_size)
@@ -52,7 +59,28 @@ class Grounds:
                 self.findings.append(Finding(kind=Kind.UNREADABLE, object=name, text=text))
 
     def around(self, family: int, first: int, last: int) -> Ground | None:
-        """The narrowest range that holds all addresses from `first` to `last`."""
+        """The narrowest pool that holds all addresses from `first` to `last`; else the range of a node."""
+        return self._pools.around(family, first, last) or self._own.around(family, first, last)
+
+    def of_block(self, pool: str, network: Network) -> Ground | None:
+        """Where a block lies that names this pool."""
+        for own in self._own_by_name.get(pool, ()):
+            if _holds(own.network, network):
+                return own
+        return self.around(network.version, int(network.network_address), int(network.broadcast_address))
+
+
+class _Index:
+    def __init__(self, grounds: Iterable[Ground]) -> None:
+        self._by_prefix: dict[tuple[int, int], dict[int, Ground]] = {}
+        """By family and prefix length, then by first address."""
+        for ground in grounds:
+            network = ground.network
+            at = self._by_prefix.setdefault((network.version, network.prefixlen), {})
+            at.setdefault(int(network.network_address), ground)
+
+    def around(self, family: int, first: int, last: int) -> Ground | None:
+        """The narrowest one that holds all addresses from `first` to `last`."""
         width = 32 if family == 4 else 128
         best: Ground | None = None
         for (version, prefix), found in self._by_prefix.items():
@@ -64,13 +92,15 @@ class Grounds:
         return best
 
 
-def _pod_cidrs(node: NodeName, cidrs: tuple[str, ...]) -> Iterator[Ground]:
+def _pod_cidrs(node: NodeName, cidrs: tuple[str, ...], pools: Iterable[Ground]) -> Iterator[Ground]:
     for text in cidrs:
         try:
             network = ip_network(text)
         except ValueError:
             continue  # the api took it from Kubernetes, which knows what it means; no block can be cut from it
-        yield Ground(pod_cidr_pool(node), network, max(POD_CIDR_BLOCK[network.version], network.prefixlen))
+        there = (pool.block_prefix for pool in pools if pool.network.overlaps(network))
+        block_prefix = max(there, default=POD_CIDR_BLOCK[network.version])
+        yield Ground(pod_cidr_pool(node), network, max(block_prefix, network.prefixlen))
 
 
 def _overlaps(pools: list[Ground]) -> Iterator[Finding]:

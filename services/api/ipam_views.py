@@ -325,8 +325,7 @@ def _in_order(blocks: Iterable[Block]) -> list[Block]:
 
 
 def _ground_of(block: Block, grounds: Grounds) -> Ground | None:
-    network = _network(block.cidr)
-    return grounds.around(network.version, int(network.network_address), int(network.broadcast_address))
+    return grounds.of_block(block.pool, _network(block.cidr))
 
 
 def _block_of(core: Core, family: int, number: int) -> Block | None:

@@ -90,6 +90,11 @@ def test_a_nodes_own_range_is_a_pool_once_it_is_used() -> None:
     ]
 
 
+def test_a_pool_counts_what_lies_in_ranges_of_nodes_too() -> None:
+    world = sound().put(node("node1", "10.244.0.0/24"))
+    assert {row["name"]: row["inUse"] for row in views.usage(core_of(world))["pools"]} == {"default": 2}
+
+
 def test_a_block_that_is_no_network_hides_no_other() -> None:
     core = core_of(sound())
     core.apply(Fact(BLOCK, ("garbage",), block("garbage"), 9))

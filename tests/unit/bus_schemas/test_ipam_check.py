@@ -202,6 +202,21 @@ def test_a_nodes_own_range_is_a_pool() -> None:
     assert checked(world).problems == checked(world).notes == ()
 
 
+def test_ranges_of_nodes_inside_a_pool_that_serves_all() -> None:
+    """As kubeadm has it: every node has a range of the cluster's network, and pods take addresses from the pool."""
+    world = sound().put(pool(block_size=28), node("node1", "10.244.0.0/24"), node("node2", "10.244.1.0/24"))
+    world.drop(BLOCK, "10.244.0.64/26").drop(AFFINITY, "node1", "10.244.0.64/26")
+    cut = block("10.244.0.64/28", size=16)
+    world.put(
+        with_address(with_address(cut, 0, "cni.a"), 7, "cni.b", borrower="node2"), affinity(cidr="10.244.0.64/28")
+    )
+    assert checked(world).problems == checked(world).notes == ()
+    world.put(with_address(block("10.244.1.0/28", "node2", size=16, pool="podcidr-node2"), 0, "cni.c"))
+    world.put(affinity("node2", "10.244.1.0/28"), handle("cni.c", "10.244.1.0", node="node2", pod="c"))
+    world.put(endpoint("c", "10.244.1.0", node="node2", handle="cni.c"))
+    assert checked(world).problems == checked(world).notes == ()
+
+
 def test_a_second_look_drops_what_was_under_way() -> None:
     first, second = checked(sound().drop(HANDLE, "cni.a")), checked(sound().drop(ENDPOINT, "node1", "default", "a"))
     assert first.confirmed_by(second).clean
