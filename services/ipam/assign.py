@@ -93,9 +93,10 @@ def _any(draft: Draft, desired: Desired, limits: Limits, request: AssignRequest)
     """One plan for each family."""
     if not set(request.families) <= {4, 6}:
         return [Refused(reason=f"families {request.families} are not among 4 and 6")]
-    pools: list[Pool] = list(desired.pod_cidrs(request.node))
     unnamed: list[Pool] = []
-    if not request.from_pod_cidr:
+    if request.from_pod_cidr:
+        pools = list(desired.pod_cidrs(request.node))
+    else:
         pools, unknown = wanted(desired.pools, request.pools)
         if unknown:
             return [Refused(reason=reasons.unknown_pools(unknown, desired))]

@@ -58,7 +58,9 @@ class Desired:
         return max(holders, key=lambda pool: (pool.cidr.prefix, pool.name), default=None)
 
     def pod_cidrs(self, node: NodeName) -> tuple[Pool, ...]:
-        return self._pod_cidrs.get(pod_cidr_pool(node), ())
+        """The node's own ranges. Where an IPPool lies, too, they are cut as that is: two blocks of different sizes have
+        different keys, so no compare-and-swap would keep one from overlapping the other."""
+        return tuple(own.cut_as(self.pools.values()) for own in self._pod_cidrs.get(pod_cidr_pool(node), ()))
 
     def pool_of_block(self, cidr: Cidr, block: Block | None) -> Pool | None:
         """Whose part a block is now: of the pod CIDR that it was cut from while there is one, else of an IPPool."""

@@ -8,8 +8,8 @@ A pool without a mistake becomes a `Pool`; one with a mistake stays out and is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from bus_schemas import selectors
 from bus_schemas.ids import NodeName
@@ -59,6 +59,8 @@ class Pool:
     namespace_selector: Selector = ALL
     node: NodeName | None = None
     """Whose pod CIDR it is; None: it is an IPPool."""
+    misfit: str = ""
+    """Why no block can be cut from it although it is a network."""
 
     @property
     def family(self) -> int:
@@ -72,6 +74,17 @@ class Pool:
     def block_at(self, index: int) -> Cidr:
         size = self.cidr.size // self.blocks
         return Cidr(self.family, self.cidr.first + index * size, self.block_prefix)
+
+    def cut_as(self, pools: Iterable[Pool]) -> Pool:
+        """With blocks as large as those of the pools that it overlaps."""
+        there = [pool for pool in pools if pool.cidr.holds(self.cidr) or self.cidr.holds(pool.cidr)]
+        if not there:
+            return self
+        finest = max(there, key=lambda pool: (pool.block_prefix, pool.name))
+        misfit = ""
+        if finest.block_prefix < self.cidr.prefix:
+            misfit = f"is smaller than one block of {finest}, which is a /{finest.block_prefix}"
+        return replace(self, block_prefix=max(finest.block_prefix, self.cidr.prefix), misfit=misfit)
 
     def __str__(self) -> str:
         if self.node is not None:
@@ -124,7 +137,8 @@ def read_pod_cidrs(resource: Node) -> tuple[Pool, ...]:
 
 
 POD_CIDR_BLOCKS = {4: 26, 6: 122}
-"""By family, the prefix length of the blocks that a pod CIDR is cut into; a smaller one is a block by itself."""
+"""By family, the prefix length of the blocks that a pod CIDR is cut into where there is no IPPool; a smaller one is a
+block by itself."""
 
 
 def denial(pool: Pool, request: AssignRequest, *, node: Labels, namespace: Labels | None) -> str | None:
@@ -135,6 +149,8 @@ def denial(pool: Pool, request: AssignRequest, *, node: Labels, namespace: Label
     """
     if pool.disabled:
         return "is disabled"
+    if pool.misfit:
+        return pool.misfit
     if ALLOWED_USE[request.use] not in pool.uses:
         if pool.node is not None:
             return f"is for pods, not for the use {request.use}"

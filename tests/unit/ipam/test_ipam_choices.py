@@ -21,6 +21,7 @@ from services.ipam.core import Reply
 from services.ipam.limits import Limits
 from services.ipam.settings import Settings
 from tests.support.ipam import (
+    START,
     Replica,
     Store,
     affinities,
@@ -272,6 +273,25 @@ def test_a_range_inside_a_pool() -> None:
     ipam.repair()
     assert [block.pool for block in store.values(BLOCK)] == ["all"], "the range is gone, its addresses are used"
     assert "10.8.1." in next(iter(check_store(store)))
+
+
+def test_a_range_inside_a_pool_is_cut_as_the_pool_is() -> None:
+    """Of blocks of different sizes one could come to lie in the other, while both nodes ask at once."""
+    store, [one, two] = cluster(pool("all", "10.8.1.0/26", block_size=28), ranged("n1", "10.8.1.0/26"), N2, replicas=2)
+    asked = [(one, ask("a", "n1", from_pod_cidr=True)), (two, ask("b", "n2")), (one, ask("c", "n2"))]
+    for _ in range(5):
+        for replica, decision in [(r, r.core.decide([q], START)) for r, q in asked]:
+            replica.commit(decision)
+    assert set(check_store(store).values()) == {"a", "b", "c"}
+    assert {cidr.split("/")[1] for cidr in owners(store)} == {"28"}
+
+
+def test_a_range_smaller_than_a_block_of_the_pool_around_it_is_not_used() -> None:
+    _, [ipam] = cluster(pool("all", "10.8.0.0/16"), ranged("n1", "10.8.1.0/28"))
+    assert (
+        "pod CIDR 10.8.1.0/28 of node n1 is smaller than one block of IPPool all (10.8.0.0/16), which is a /26"
+        in no(ipam.answer(ask("a", from_pod_cidr=True))[0])
+    )
 
 
 def test_a_range_that_is_none_is_named() -> None:
