@@ -15,7 +15,7 @@ speaks, or its Node is deleted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 from uuid import uuid4
 
@@ -175,15 +175,17 @@ class Keeper:
         memory = self._allocator.memory
         collected = records(words, memory.handles)
         owned = owners(words.holdings, memory.owners)
+        read: Sequence[Behind] = ()
         while True:
             draft = self._core.draft(self._now())
-            recovery = Recovery(draft, self._core.desired, words, owned)
+            recovery = Recovery(draft, self._core.desired, words, owned, read)
             recovery.take_in(collected.records)
             writes = tuple(draft.writes())
             if not writes and not recovery.behind:
                 break
             await self._allocator.commit(Decision(writes=writes))
             await self._allocator.read_what_is_behind(recovery.behind)
+            read = recovery.behind
         problems = [*collected.conflicts, *recovery.problems]
         for problem in problems:
             self._tell("conflict", problem)

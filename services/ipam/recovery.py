@@ -12,13 +12,13 @@ named; nothing is taken from either.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import AffinityState, Handle, Holding
-from bus_schemas.subjects import HANDLE
+from bus_schemas.subjects import BLOCK, HANDLE
 from services.ipam.block import BLOCK_PREFIXES
 from services.ipam.cidr import Address, Cidr, parse, parse_address
 from services.ipam.desired import Desired
@@ -92,7 +92,17 @@ def owners(holdings: Mapping[NodeName, Holding], remembered: Mapping[Cidr, NodeN
 class Recovery:
     """One pass over the records that are not on the bus yet."""
 
-    def __init__(self, draft: Draft, desired: Desired, words: Words, owned: Mapping[Cidr, NodeName]) -> None:
+    def __init__(
+        self,
+        draft: Draft,
+        desired: Desired,
+        words: Words,
+        owned: Mapping[Cidr, NodeName],
+        read: Collection[Behind] = (),
+    ) -> None:
+        """`read`: what the ledger was behind on and has been read since. Where it is behind on that all the same, the
+        bus has half of a batch."""
+        self._read = read
         self._draft = draft
         self._desired = desired
         self._words = words
@@ -194,10 +204,23 @@ class Recovery:
         return self._evict(other) and self._draft.block(cidr) is not None
 
     def _evict(self, held: Handle) -> bool:
-        outcome = release_all(self._draft, held)
-        if isinstance(outcome, Behind):
+        """The handle holds nothing now. False: not yet, or not at all."""
+        draft = self._draft
+        blocks = [(text, draft.block_at(parse_address(text))) for text in held.addresses]
+        for text, cidr in blocks:
+            if cidr is not None and (BLOCK, (cidr.text,)) in draft.ledger.faults:
+                self.problems.append(f"{text} of {held.handle} is in the block {cidr}, which cannot be worked with")
+                return False
+        outcome = release_all(draft, held)
+        if not isinstance(outcome, Behind):
+            return True
+        if outcome not in self._read:
             self.behind.append(outcome)
             return False
+        for (text, cidr), sequence in zip(blocks, held.sequences, strict=True):
+            if cidr is not None and draft.block(cidr) is not None:
+                draft.open(cidr).release(parse_address(text).number - cidr.first, held.handle, sequence)
+        draft.set_handle(held.handle, None)
         return True
 
     def _take(self, record: Record, cidr: Cidr, address: Address) -> int:

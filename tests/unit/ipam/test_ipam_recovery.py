@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import Held, Holding
-from bus_schemas.subjects import ENDPOINT, HANDLE, HOLDING, Fact
+from bus_schemas.subjects import BLOCK, ENDPOINT, HANDLE, HOLDING, Fact
 from services.ipam.block import Withholding
 from services.ipam.core import Decision
 from services.ipam.draft import Draft
 from services.ipam.recovery import Recovery, older, owners, records
+from services.ipam.release import Behind
 from services.ipam.words import Words
 from tests.support.ipam import START, Replica, affinities, ask, check_store, cluster, node, pool
 from tests.support.ipam import owners as owned_by
@@ -47,14 +50,17 @@ def recover(replica: Replica, words: Words, memory: Any = (), remembered: Any = 
     """As the keeper of the epoch does, to the end; the problems."""
     collected = records(words, memory)
     problems = list(collected.conflicts)
+    read: list[Behind] = []
     for _ in range(50):
         draft = Draft(replica.core.ledger, Withholding(START))
-        recovery = Recovery(draft, replica.core.desired, words, owners(words.holdings, remembered or {}))
+        recovery = Recovery(draft, replica.core.desired, words, owners(words.holdings, remembered or {}), read)
         recovery.take_in(collected.records)
-        writes = tuple(draft.writes())
-        if not writes:
+        decision = Decision(writes=tuple(draft.writes()), behind=tuple(recovery.behind))
+        if not decision.writes and not decision.behind:
             return problems + recovery.problems
-        replica.commit(Decision(writes=writes))
+        replica.commit(decision)
+        replica.look_again(decision)
+        read = recovery.behind
     raise AssertionError("it does not come to an end")
 
 
@@ -138,6 +144,28 @@ def test_what_is_left_of_a_lost_handle_is_the_nodes_own_again_or_somebody_elses(
     written = {write.key: write.message for write in draft.writes() if write.message is not None}
     assert {a.handle for a in written["10.0.0.0/28",].allocations} == {"net.a", "net.b"}  # type: ignore[attr-defined]
     assert {("net.a",), ("net.b",)} <= written.keys()
+
+
+def test_half_of_a_batch_is_no_reason_to_recover_for_ever() -> None:
+    """A record names an address that its block knows nothing of, and the node says that it holds another."""
+    store, [ipam] = cluster(POOL, node("n1"))
+    ipam.answer(ask("net.a", addresses=("10.0.0.9",)))
+    [block] = store.values(BLOCK)
+    empty = msgspec.structs.replace(block, allocations=(), free=tuple(range(16)), sequence=block.sequence + 1)
+    store.put(Fact(BLOCK, (block.cidr,), empty, 0))
+    ipam.catch_up()
+    assert not recover(ipam, Words([endpoint("n1", "a", "10.0.0.1"), holding("n1")]))
+    assert check_store(store) == {"10.0.0.1": "net.a"}
+
+
+def test_what_lies_in_a_block_that_cannot_be_read_stays_there() -> None:
+    store, [ipam] = cluster(POOL, node("n1"))
+    ipam.answer(ask("net.a", addresses=("10.0.0.20",)))
+    [block] = store.values(BLOCK)
+    ipam.core.cannot_read(BLOCK, (block.cidr,), 99, "no msgpack")
+    problems = recover(ipam, Words([endpoint("n1", "a", "10.0.0.1"), holding("n1")]))
+    assert problems == ["10.0.0.20 of net.a is in the block 10.0.0.16/28, which cannot be worked with"]
+    assert check_store(store) == {"10.0.0.20": "net.a"}
 
 
 def test_an_address_of_two_nodes_is_named_and_stays_taken() -> None:
