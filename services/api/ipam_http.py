@@ -86,9 +86,9 @@ class IpamRest:
         stale = self._store.readable()
         ip = request.query.get("ip")
         if ip is None:
-            return json(ipam_views.usage(self._store.core), stale)
+            return json(ipam_views.usage(self._store.core, time.time()), stale)
         try:
-            return json({"address": ipam_views.address(self._store.core, ip)}, stale)
+            return json({"address": ipam_views.address(self._store.core, ip, time.time())}, stale)
         except ValueError as error:
             raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
 
@@ -142,7 +142,7 @@ class IpamRest:
         return json({"results": [await self._release(asked, body.force) for asked in body.addresses]}, "")
 
     async def _release(self, asked: Asked, force: bool) -> Outcome:
-        request = ask(self._store.core, asked, force=force)
+        request = ask(self._store.core, asked, time.time(), force=force)
         if isinstance(request, Outcome):
             return request
         assert request.address is not None

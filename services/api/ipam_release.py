@@ -38,9 +38,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def ask(core: Core, asked: Asked, *, force: bool) -> ReleaseRequest | Outcome:
+def ask(core: Core, asked: Asked, now: float, *, force: bool) -> ReleaseRequest | Outcome:
     try:
-        found = ipam_views.address(core, asked.ip)
+        found = ipam_views.address(core, asked.ip, now)
     except ValueError as error:
         return Outcome(ip=asked.ip, outcome="refused", reason=str(error))
     ip = str(ip_address(asked.ip))

@@ -2,7 +2,8 @@
 
 Sizes and counts are exact integers whatever the family; shares are left to whoever prints them. Of each pool and block
 `total = inUse + reserved + free`: `reserved` counts what an IPReservation keeps back and nobody uses. Among the free
-are those that rest after their release (`cooling`) and those that a node keeps ready for its next pod (`warm`).
+are those that still rest after their release (`cooling`; a block remembers them for longer) and those that a node keeps
+ready for its next pod (`warm`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from math import inf
 from typing import Any
 
-from bus_schemas.ipam import Allocation, Block, Candidate
+from bus_schemas.ipam import Allocation, Block, Candidate, Cooling
 from bus_schemas.ipam_check import Records
 from bus_schemas.ipam_check.grounds import Ground, Grounds
 from bus_schemas.ipam_check.holders import Holders
@@ -27,18 +29,19 @@ Json = dict[str, Any]
 
 CONFIGURATION_DEFAULTS = {"strictAffinity": "false", "AutoAllocateBlocks": "true", "MaxBlocksPerHost": "20"}
 """What address management does where its replicas say nothing else in their status."""
+COOLDOWN = "IPCooldownSeconds"
 CONFIGURED = {
     "strictAffinity": "strict_affinity",
     "AutoAllocateBlocks": "auto_allocate_blocks",
     "MaxBlocksPerHost": "max_blocks_per_host",
-    "IPCooldownSeconds": "ip_cooldown_seconds",
+    COOLDOWN: "ip_cooldown_seconds",
 }
 """Property -> the field of IPAMConfiguration that decides it where it is given."""
 UNLIMITED = "unlimited"
 """What MaxBlocksPerHost 0 means."""
 
 
-def usage(core: Core) -> Json:
+def usage(core: Core, now: float) -> Json:
     """`{configuration, epoch, pools, orphans}`; a pool is `{name, cidr, total, inUse, reserved, free, cooling, warm,
     borrowed, blocks}`, a block the same with its `node`. A block counts for the pool that it lies in; those that lie in
     none are `orphans`. A node's own range (`spec.podCIDRs`) is a pool as soon as a block was cut from it."""
@@ -46,7 +49,7 @@ def usage(core: Core) -> Json:
     inside: dict[str, list[Block]] = {stored.resource.metadata.name: [] for stored in core.resources(IPPool)}
     cidrs = {name: str(_pool(core, name).spec.cidr) for name in inside}
     orphans: list[Block] = []
-    count = _Count(core, grounds)
+    count = _Count(core, grounds, now)
     for block in _sound(core):
         ground = _ground_of(block, grounds)
         if ground is None:
@@ -62,7 +65,7 @@ def usage(core: Core) -> Json:
     }
 
 
-def address(core: Core, text: str) -> Json:
+def address(core: Core, text: str, now: float) -> Json:
     """Who holds one address: `{ip, assigned, state, pool, block, owner, handle, node, namespace, pod, use, sequence,
     assignedAt, holders, reservedBy, releasedAt, candidate}`; what does not apply is empty. `state` is `in use`, `warm`
     (kept ready), `cooling`, `free` (in a block), `unclaimed` (in a pool) or `unmanaged`. Raises ValueError when the
@@ -89,7 +92,7 @@ def address(core: Core, text: str) -> Json:
     ordinal = int(ip) - int(_network(block.cidr).network_address)
     report |= {"state": "free", "pool": report["pool"] or block.pool, "block": block.cidr, "owner": block.node or ""}
     resting = next((c for c in block.cooling if c.ordinal == ordinal), None)
-    if resting is not None:
+    if resting is not None and _Rest(core, now).lasts(resting):
         report |= {"state": "cooling", "releasedAt": resting.released}
     allocation = next((a for a in block.allocations if a.ordinal == ordinal), None)
     if allocation is not None:
@@ -257,11 +260,36 @@ def _counted_pool(name: str, cidr: str, blocks: list[Json], count: _Count) -> Js
     return {"name": name, "cidr": cidr, **counts, **summed, "blocks": blocks}
 
 
+def _cooldown_s(core: Core) -> float:
+    """How long released addresses rest; the longest, where the replicas differ; without end, where nobody says."""
+    stored = core.resource(IPAMConfiguration, ("", IPAM_CONFIGURATION))
+    if stored is not None:
+        assert isinstance(stored.resource, IPAMConfiguration)
+        if stored.resource.spec.ip_cooldown_seconds is not None:
+            return stored.resource.spec.ip_cooldown_seconds
+    told = []
+    for status in core.statuses.values():
+        with suppress(KeyError, ValueError):
+            told.append(float(status.detail[COOLDOWN]))
+    return max(told, default=inf)
+
+
+class _Rest:
+    """How long released addresses rest, by what is in force."""
+
+    def __init__(self, core: Core, now: float) -> None:
+        self._since = now - _cooldown_s(core)
+
+    def lasts(self, released: Cooling) -> bool:
+        return released.released > self._since
+
+
 class _Count:
     """Counts blocks."""
 
-    def __init__(self, core: Core, grounds: Grounds) -> None:
+    def __init__(self, core: Core, grounds: Grounds, now: float) -> None:
         self.reserved = grounds.reserved
+        self._rest = _Rest(core, now)
         self._core = core
         self._warm = {handle.handle for handle in core.handles.values() if handle.use == "warm"}
 
@@ -279,7 +307,7 @@ class _Count:
             "cidr": block.cidr,
             "node": block.node or "",
             **_counts(network.num_addresses, used, kept - given_though_reserved),
-            "cooling": len(block.cooling),
+            "cooling": sum(map(self._rest.lasts, block.cooling)),
             "warm": warm,
             "borrowed": sum(_is_borrowed(block, allocation) for allocation in block.allocations),
             "reservedInUse": given_though_reserved,

@@ -37,7 +37,7 @@ def plain(value: Any) -> Any:
 
 def test_totals() -> None:
     world = sound().put(reservation("10.244.0.0/26"), block("10.9.0.0/26", node=None, pool="gone"))
-    report = plain(views.usage(core_of(world)))
+    report = plain(views.usage(core_of(world), NOW))
     assert ipam_show.usage(report, show_blocks=False).splitlines() == [
         "GROUPING   CIDR            IPS TOTAL   IPS IN USE   IPS RESERVED   IPS FREE",
         "IP Pool    10.244.0.0/16   65536       2 (0%)       64 (0%)        65470 (100%)",
@@ -68,7 +68,7 @@ def test_very_many_addresses() -> None:
 
 
 def shown(world: World, ip: str) -> list[str]:
-    return ipam_show.owner(plain(views.address(core_of(world), ip))).splitlines()
+    return ipam_show.owner(plain(views.address(core_of(world), ip, NOW))).splitlines()
 
 
 def test_whose_an_address_is() -> None:
