@@ -22,7 +22,7 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from typing import NamedTuple
 
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import Candidate, Handle
+from bus_schemas.ipam import LOAD_BALANCER, Candidate, Handle
 from services.ipam.cidr import Cidr
 from services.ipam.draft import Draft
 from services.ipam.words import Words
@@ -130,18 +130,20 @@ def _candidate(held: Handle, known: Candidate | None, world: World, waits: str) 
     )
 
 
-def surplus(draft: Draft, seen: Mapping[Cidr, int]) -> tuple[dict[Cidr, int], list[Cidr]]:
+def surplus(draft: Draft, seen: Mapping[Cidr, int], nodes: Collection[NodeName]) -> tuple[dict[Cidr, int], list[Cidr]]:
     """Empty blocks beyond the one that a node keeps of each pool: all of them by their sequence, and those that were
-    seen so before and have not changed since."""
+    seen so before and have not changed since. One that has no resource (`nodes` have) keeps none: it was deleted when
+    nobody was there to hear of it."""
     spare: dict[Cidr, int] = {}
     ledger = draft.ledger
-    for owned in ledger.owned.values():
+    for node, owned in ledger.owned.items():
+        leaves = bool(nodes) and node not in nodes and node != LOAD_BALANCER
         by_pool: dict[str, list[Cidr]] = {}
         for cidr in sorted(owned):
             by_pool.setdefault(ledger.blocks[cidr].pool, []).append(cidr)
         for cidrs in by_pool.values():
             empty = [cidr for cidr in cidrs if draft.unused(cidr)]
-            keep = 0 if len(empty) < len(cidrs) else 1
+            keep = 0 if leaves or len(empty) < len(cidrs) else 1
             spare.update((cidr, ledger.blocks[cidr].sequence) for cidr in empty[keep:])
     return spare, [cidr for cidr, sequence in spare.items() if seen.get(cidr) == sequence]
 

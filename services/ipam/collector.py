@@ -281,7 +281,7 @@ class Collector:
     # --- blocks
 
     async def _give_back_blocks(self) -> None:
-        self._spare, due = surplus(self._core.draft(self._now()), self._spare)
+        self._spare, due = surplus(self._core.draft(self._now()), self._spare, self._core.desired.nodes.keys())
         for cidr in due:
             draft = self._core.draft(self._now())
             give_back(draft, cidr)

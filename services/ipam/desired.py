@@ -7,6 +7,7 @@ nobody spoke of may merely not have been heard of yet, and nothing is taken from
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from bus_schemas.ids import NodeName
 from bus_schemas.ipam import LOAD_BALANCER, Block, of_pod_cidr, pod_cidr_pool
@@ -24,18 +25,24 @@ NODE = DESIRED[Node]
 NAMESPACE = DESIRED[Namespace]
 
 
+Name = TypeVar("Name", bound=str)
+
+REMEMBERED = 1 << 14
+"""So many names of what was deleted are remembered. What a node held that left before is as that of one unheard of."""
+
+
 class Desired:
     def __init__(self) -> None:
         self.pools: dict[str, Pool] = {}
         self.malformed_pools: dict[str, str] = {}
         """Name -> what is wrong; pod CIDRs by the name of their pool."""
-        self.gone_pools: set[str] = set()
+        self.gone_pools: dict[str, None] = {}
         self.configuration: IPAMConfigurationSpec | None = None
         self.nodes: dict[NodeName, Mapping[str, str]] = {}
         """Labels by name."""
         self.created: dict[NodeName, str] = {}
         """When a node's resource was made (RFC 3339), as far as it says so."""
-        self.gone_nodes: set[NodeName] = set()
+        self.gone_nodes: dict[NodeName, None] = {}
         self._pod_cidrs: dict[str, tuple[Pool, ...]] = {}
         """By the name that all of a node's have."""
         self._namespaces: dict[str, Mapping[str, str]] = {}
@@ -90,9 +97,9 @@ class Desired:
         name = fact.key[1]
         self.pools.pop(name, None)
         self.malformed_pools.pop(name, None)
-        self.gone_pools.discard(name)
+        self.gone_pools.pop(name, None)
         if fact.value is None:
-            self.gone_pools.add(name)
+            _remember(self.gone_pools, name)
             return
         try:
             self.pools[name] = read(fact.value)
@@ -117,11 +124,12 @@ class Desired:
         if fact.value is None:
             self.nodes.pop(name, None)
             self.created.pop(name, None)
-            self.gone_nodes.add(name)
+            self.gone_nodes.pop(name, None)
+            _remember(self.gone_nodes, name)
             return
         self.nodes[name] = fact.value.metadata.labels
         self.created[name] = fact.value.metadata.creation_timestamp
-        self.gone_nodes.discard(name)
+        self.gone_nodes.pop(name, None)
         try:
             if ranges := read_pod_cidrs(fact.value):
                 self._pod_cidrs[pool] = ranges
@@ -135,3 +143,9 @@ class Desired:
         else:
             implied = {"kubernetes.io/metadata.name": name, "projectcalico.org/name": name}
             self._namespaces[name] = implied | fact.value.metadata.labels
+
+
+def _remember(gone: dict[Name, None], name: Name) -> None:
+    gone[name] = None
+    if len(gone) > REMEMBERED:
+        del gone[next(iter(gone))]

@@ -8,7 +8,7 @@ an address knows whose it was, and a pod that comes back under its fixed address
 from __future__ import annotations
 
 from bus_schemas.ids import HandleId
-from bus_schemas.ipam import AssignRequest, Refused
+from bus_schemas.ipam import AssignRequest, Busy, Refused
 from services.ipam import reasons
 from services.ipam.cidr import Address, parse_address
 from services.ipam.desired import Desired
@@ -41,8 +41,10 @@ def _exactly(draft: Draft, desired: Desired, limits: Limits, request: AssignRequ
     if cidr is None:
         return _of_new_block(draft, limits, request, pool, address)
     block = draft.block(cidr)
+    if block is None and draft.changed(cidr):
+        return Busy(reason=f"block {cidr} of {address} is being given back: ask again")
     if block is None:
-        return Refused(reason=f"block {cidr} of {address} is going, or cannot be worked with")
+        return Refused(reason=f"block {cidr} of {address} cannot be worked with: see `tortie ipam check`")
     ordinal = address.number - cidr.first
     holder = draft.open(cidr).at(ordinal)
     if holder is not None:

@@ -29,7 +29,7 @@ from services.ipam import block as blocks
 from services.ipam.cidr import WIDTH, Address, Cidr, parse, parse_address
 
 TOMBSTONES = 1 << 14
-"""How many tombstones of handles are remembered. Without one, a handle that comes again costs a conflict."""
+"""How many tombstones are remembered. Without one, a key that comes again costs a conflict."""
 
 Where = tuple[Family[Any], Key]
 
@@ -59,8 +59,8 @@ class Ledger:
         self.lost: set[Where] = set()
         """Keys that the bus no longer holds, and nobody deleted."""
         self._facts: dict[Where, Fact] = {}
-        self._buried: dict[Key, None] = {}
-        """Handles of which only the tombstone is known, oldest first."""
+        self._buried: dict[Where, None] = {}
+        """Keys of which only the tombstone is known, oldest first."""
         self._spans: dict[int, list[Cidr]] = {4: [], 6: []}
         """Every block by first address, also those that are at fault."""
 
@@ -132,7 +132,7 @@ class Ledger:
             return
         remembered = self.unreadable.get(where, known.value)
         self._set(Fact(family, key, None, sequence))
-        self._buried.pop(key, None)
+        self._buried.pop(where, None)
         self.unreadable[where] = remembered
         self.faults[where] = f"it cannot be read: {reason}"
         if family is BLOCK:
@@ -156,6 +156,16 @@ class Ledger:
         else:
             assert fact.family is HANDLE, fact.family
             self._set_handle(fact)
+        self._buried.pop(where, None)
+        if fact.value is None:
+            self._bury(where)
+
+    def _bury(self, where: Where) -> None:
+        self._buried[where] = None
+        if len(self._buried) > TOMBSTONES:
+            oldest = next(iter(self._buried))
+            del self._buried[oldest]
+            del self._facts[oldest]
 
     def _set_block(self, fact: Fact) -> None:
         try:
@@ -217,7 +227,6 @@ class Ledger:
 
     def _set_handle(self, fact: Fact) -> None:
         handle = HandleId(fact.key[0])
-        self._buried.pop(fact.key, None)
         self.handles.pop(handle, None)
         self.load_balanced.discard(handle)
         if fact.value is not None:
@@ -228,12 +237,6 @@ class Ledger:
                     self.load_balanced.add(handle)
             else:
                 self.faults[fact.family, fact.key] = fault
-            return
-        self._buried[fact.key] = None
-        if len(self._buried) > TOMBSTONES:
-            oldest = next(iter(self._buried))
-            del self._buried[oldest]
-            del self._facts[HANDLE, oldest]
 
 
 def _discard(index: defaultdict[Any, set[Any]], key: Any, member: Any) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import Candidate, Handle, Held, Holding
+from bus_schemas.ipam import LOAD_BALANCER, Candidate, Handle, Held, Holding
 from bus_schemas.subjects import CANDIDATE, HANDLE, HOLDING, Fact
 from services.ipam.collect import OBSERVATIONS, World, give_back, may_go, observe, surplus
 from services.ipam.core import Decision
@@ -164,7 +164,7 @@ def test_empty_blocks_beyond_one_of_each_pool() -> None:
     replica.catch_up()
 
     def look(seen: dict[Any, int]) -> tuple[dict[Any, int], list[Any]]:
-        return surplus(replica.core.draft(START), seen)
+        return surplus(replica.core.draft(START), seen, replica.core.desired.nodes.keys())
 
     seen, due = look({})
     assert len(seen) == 2, "one of a's, which has others in use; one of b's two"
@@ -187,7 +187,20 @@ def test_a_block_that_was_used_meanwhile_is_not_superfluous() -> None:
     for i in range(5):
         replica.answer(ask(f"h{i}"))
     replica.answer(*(release(f"h{i}") for i in range(5)))
-    seen, _ = surplus(replica.core.draft(START), {})
+    seen, _ = surplus(replica.core.draft(START), {}, replica.core.desired.nodes.keys())
     replica.answer(*(ask(f"x{i}") for i in range(5)))
     replica.answer(*(release(f"x{i}") for i in range(5)))
-    assert surplus(replica.core.draft(START), seen)[1] == []
+    assert surplus(replica.core.draft(START), seen, replica.core.desired.nodes.keys())[1] == []
+
+
+def test_a_node_that_was_deleted_while_nobody_listened_keeps_no_block() -> None:
+    store, [replica] = cluster(pool("a", "10.0.0.0/28", block_size=30), node("n1"), node("n2"))
+    replica.answer(ask("a", "n1"), ask("lb", LOAD_BALANCER, use="workload"), ask("b", "n2"))
+    replica.answer(release("a"), release("lb"), release("b"))
+    draft = replica.core.draft(START)
+    lost, _ = surplus(draft, {}, [])
+    assert not lost, "no resource is there at all: they may come back"
+    spare, _ = surplus(draft, {}, [N1])
+    assert [replica.core.ledger.blocks[cidr].node for cidr in spare] == ["n2"]
+    assert set(surplus(draft, spare, [N1])[1]) == set(spare)
+    assert len(owners(store)) == 3

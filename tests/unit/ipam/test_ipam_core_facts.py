@@ -10,6 +10,7 @@ import pytest
 from bus_schemas.ids import BlockCidr
 from bus_schemas.ipam import Assigned
 from bus_schemas.subjects import BLOCK, Fact
+from services.ipam import desired, ledger
 from services.ipam.core import Core, Request
 from services.ipam.limits import Limits
 from tests.support.expanders import EXPANDERS, Batches, Expander, World, world
@@ -124,3 +125,21 @@ def test_a_restarted_replica_knows_what_the_first_knew() -> None:
     ipam.answer(*(ask(f"h{i}") for i in range(6)))
     again = Replica(store, LIMITS)
     assert answers(again.core) == answers(ipam.core)
+
+
+def test_what_is_gone_is_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "TOMBSTONES", 5)
+    monkeypatch.setattr(desired, "REMEMBERED", 5)
+    store, [ipam] = cluster(pool("all", "10.2.0.0/24", block_size=28))
+    for i in range(20):
+        store.put(node(f"gone-{i}"))
+        ipam.catch_up()
+        assert isinstance(ipam.answer(ask("h", f"gone-{i}"))[0], Assigned)
+        ipam.answer(give_back("h"))
+        store.put(without(node(f"gone-{i}")))
+        ipam.catch_up()
+        ipam.repair()
+    known = {where for where in ((f.family, f.key) for f in store.log) if ipam.core.ledger.knows(*where)}
+    assert len(known) == 5
+    assert list(ipam.core.desired.gone_nodes) == [f"gone-{i}" for i in range(15, 20)]
+    assert not store.values(BLOCK)

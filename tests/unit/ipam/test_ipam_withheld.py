@@ -226,6 +226,17 @@ def test_the_last_address_of_nobodys_block_rests_too() -> None:
     assert owners(store) == {}
 
 
+def test_who_names_an_address_of_a_block_that_goes_at_this_moment_asks_again() -> None:
+    store, [ipam] = cluster(ONE_BLOCK, N1, N2)
+    given(ipam, "a")
+    store.put(without(N1))
+    ipam.catch_up()
+    ipam.repair()
+    replies = ipam.answer(give_back("a"), ask("b", "n2", addresses=("10.0.0.1",)))
+    assert isinstance(replies[1], Busy)
+    assert isinstance(ipam.answer(ask("b", "n2", addresses=("10.0.0.1",)))[0], Assigned)
+
+
 def test_a_shorter_rest_counts_at_once() -> None:
     store, [ipam] = cluster(ONE_BLOCK, N1, limits=RESTS)
     given(ipam, "a", "b", "c", "d")
