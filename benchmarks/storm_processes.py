@@ -19,6 +19,7 @@ from bus_schemas.subjects import ASSIGN
 from chassis.embedded import EmbeddedNats, die_with_parent
 from chassis.runner import Context
 from chassis.settings import ServiceSettings
+from services.ipam.service import MAX_OPEN
 
 READY_S = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -105,7 +106,7 @@ async def serve_echo(context: Context[ServiceSettings]) -> None:
     async def answer(request: AssignRequest) -> Assigned:
         return Assigned(addresses=(request.handle,))
 
-    async with context.bus.serve({ASSIGN: answer}):
+    async with context.bus.serve({ASSIGN: answer}, concurrent=MAX_OPEN, waiting=0):
         await context.stopping.wait()
 
 

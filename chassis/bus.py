@@ -49,7 +49,7 @@ RETRY_MAX_S = 1.5
 EVENT_BUFFER = 1000
 SWAP_ATTEMPTS = 4
 SILENT_S = 20.0
-"""So long a part of the requests whose replica did not answer goes to all replicas."""
+"""So long a part of the requests whose replica does not answer at all goes to all replicas."""
 DIRECT_SUBJECTS = 500
 """Subjects of one direct get."""
 
@@ -99,7 +99,8 @@ class Bus:
         self._log = logger(name)
         self._feeds = 0
         self._silent: dict[tuple[Rpc, int], float] = {}
-        """Parts of requests that were not answered, and until when they go to all replicas."""
+        """Parts of requests whose replica is away, and until when they go to all replicas."""
+        self._looking: set[tuple[Rpc, int]] = set()
         self._repairing = asyncio.Lock()
 
     @staticmethod
@@ -406,14 +407,27 @@ class Bus:
         part = rpc.part_of(message)
         if part is not None and self._silent.get((rpc, part), 0.0) <= loop.time():
             near = rpc.part(part)
+            half = (deadline - loop.time()) / 2
+            late = loop.call_later(half, lambda: self.spawn(self._look(session, rpc, part, half), f"near {near}"))
             try:
                 return await session.request(near, payload, timeout_s=max(0.001, deadline - loop.time()))
             except NobodyAnswers:
                 pass  # then any will do
-            except Unavailable:
-                self._silent[rpc, part] = loop.time() + SILENT_S
-                raise
+            finally:
+                late.cancel()
         return await session.request(rpc.subject, payload, timeout_s=max(0.001, deadline - loop.time()))
+
+    async def _look(self, session: Session, rpc: Rpc, part: int, within_s: float) -> None:
+        """Is the near replica away, or only busy? Who asks a busy one's fellows instead makes them collide with it."""
+        if (rpc, part) in self._looking:
+            return
+        self._looking.add((rpc, part))
+        try:
+            await session.request(rpc.part(part), b"", timeout_s=within_s)
+        except Unavailable:
+            self._silent[rpc, part] = asyncio.get_running_loop().time() + SILENT_S
+        finally:
+            self._looking.discard((rpc, part))
 
     @asynccontextmanager
     async def serve(

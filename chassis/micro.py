@@ -101,7 +101,7 @@ class MicroService:
     async def _listen_near(self, session: Session) -> None:
         wanted = {(rpc, part) for rpc in self._handlers if rpc.by for part in self._parts}
         for rpc, part in sorted(wanted - self._near.keys(), key=lambda each: each[1]):
-            callback = self._endpoint(session, rpc, self._handlers[rpc])
+            callback = self._near_endpoint(session, rpc)
             self._near[rpc, part] = await session.subscribe(rpc.part(part), callback, queue=self._name)
         gone = [self._near.pop(each) for each in self._near.keys() - wanted]
         for subscribed in gone:
@@ -135,6 +135,18 @@ class MicroService:
             self._log.warning("requests were still running at the end", requests=self._open)
 
     # --- requests
+
+    def _near_endpoint(self, session: Session, rpc: Rpc) -> Callable[[Delivery], None]:
+        """As `_endpoint`; one that asks nothing wants to know whether anybody is there."""
+        on_request = self._endpoint(session, rpc, self._handlers[rpc])
+
+        def on_near_request(delivery: Delivery) -> None:
+            if delivery.payload:
+                on_request(delivery)
+            else:
+                self._spawn(self._respond(session, delivery, b""), f"near {rpc.name}")
+
+        return on_near_request
 
     def _endpoint(self, session: Session, rpc: Rpc, handler: Handler) -> Callable[[Delivery], None]:
         def on_request(delivery: Delivery) -> None:

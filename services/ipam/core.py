@@ -13,8 +13,9 @@ without a reply are asked again after the commit: they wait for the second phase
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ import msgspec
 from bus_schemas.events import Event
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import (
+    Affinity,
+    AffinityState,
     Assigned,
     AssignReply,
     AssignRequest,
@@ -101,6 +104,8 @@ class Core:
         """Handles that look forgotten."""
         self._unsettled: set[Cidr] = set()
         """Blocks and claims to look after; they stay until nothing is left to do."""
+        self._under_way: Counter[Cidr] = Counter()
+        """Blocks that decisions claim which are being written."""
         self._departed: set[NodeName] = set()
         """Nodes that left and may still have tunnel addresses."""
         self._later: dict[Cidr, float] = {}
@@ -283,7 +288,25 @@ class Core:
 
     def draft(self, now: float) -> Draft:
         """A change of the ledger in the making."""
-        return Draft(self.ledger, Withholding(now, self.limits.cooldown_s, self.desired.reserved))
+        return Draft(self.ledger, Withholding(now, self.limits.cooldown_s, self.desired.reserved), self._under_way)
+
+    @contextmanager
+    def under_way(self, decision: Decision) -> Iterator[None]:
+        """While a decision is being written, others keep off the blocks that it claims: nodes that begin at the same
+        moment, and whose order of blocks begins at the same place, would make each other's decisions void."""
+        claimed = [
+            parse(write.key[1])
+            for write in decision.writes
+            if isinstance(write.message, Affinity) and write.message.state is AffinityState.PENDING
+        ]
+        self._under_way.update(claimed)
+        try:
+            yield
+        finally:
+            self._under_way.subtract(claimed)
+            for cidr in claimed:
+                if not self._under_way[cidr]:
+                    del self._under_way[cidr]
 
     def _restored(self) -> tuple[Write, ...]:
         order = [family.name for family in WRITES]

@@ -10,7 +10,7 @@ answers. So a decision made on a stale ledger cannot take effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 from bus_schemas.codec import Message
@@ -40,9 +40,13 @@ class Promise(NamedTuple):
 
 
 class Draft:
-    def __init__(self, ledger: Ledger, withholding: Withholding = NOTHING_WITHHELD) -> None:
+    def __init__(
+        self, ledger: Ledger, withholding: Withholding = NOTHING_WITHHELD, under_way: Container[Cidr] = ()
+    ) -> None:
         self.ledger = ledger
         self.withholding = withholding
+        self.under_way = under_way
+        """Blocks that others are about to claim."""
         self.now = withholding.now
         """Unix time in seconds."""
         self.promises: dict[Cidr, Promise] = {}

@@ -135,7 +135,7 @@ class Search:
             for cidr in candidates(pool, self._node, self._reserved):
                 if self._draft.occupied(cidr) or cidr in self._draft.promises:
                     continue
-                if ledger.claimants.get(cidr, set()) <= {self._node}:
+                if cidr not in self._draft.under_way and ledger.claimants.get(cidr, set()) <= {self._node}:
                     return Claim(cidr)
                 contested = contested or cidr
             if contested is not None:

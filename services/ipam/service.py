@@ -281,7 +281,8 @@ class Allocator:
         if decision.writes:
             writes = [Write(w.family, w.key, w.message, w.expected) for w in decision.writes]
             try:
-                sequences = await self._commits.commit(writes)
+                with self.core.under_way(decision):
+                    sequences = await self._commits.commit(writes)
             except (Conflict, Unavailable) as error:
                 if isinstance(error, Conflict):
                     metrics.CONFLICTS.inc()
