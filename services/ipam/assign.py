@@ -32,12 +32,18 @@ from services.ipam.search import Search
 from services.ipam.takeover import handle_for, still_unknown, take_over
 
 
+MAX_HANDLE = 512
+"""Bytes of a handle: it is part of a subject, and a server hangs up on whoever writes to one that is too long."""
+
+
 class Waiting(NamedTuple):
     """No answer yet: the draft's writes come first."""
 
 
 def assign(draft: Draft, desired: Desired, limits: Limits, request: AssignRequest) -> AssignReply | Waiting | Behind:
     """Answers a request in the draft, as far as it can."""
+    if not 0 < len(request.handle.encode()) <= MAX_HANDLE:
+        return Refused(reason=f"a handle has 1 to {MAX_HANDLE} bytes, not {len(request.handle.encode())}")
     held = draft.handle(request.handle)
     if held is not None:
         return _repeated(held, request)

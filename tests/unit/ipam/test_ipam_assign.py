@@ -401,3 +401,9 @@ def test_more_addresses_than_a_request_may_name() -> None:
     _, [ipam] = cluster(FOUR, N1)
     (reply,) = ipam.answer(ask("h", addresses=tuple(f"10.0.0.{i}" for i in range(33))))
     assert "33 addresses are asked for, at most 32" in reason(reply)
+
+
+@pytest.mark.parametrize("handle", ["", "x" * 513, "é" * 257])
+def test_a_handle_that_makes_no_subject_is_refused(handle: str) -> None:
+    _, [ipam] = cluster(FOUR, N1)
+    assert "a handle has 1 to 512 bytes" in reason(ipam.answer(ask(handle))[0])
