@@ -6,8 +6,8 @@
     then what goes, the other way round: rules, sets, chains, counters
 
 Where a new map with intervals is among it, or a new chain to which an old map leads, all that nobody leads to yet goes
-ahead, in a transaction of its own; and where maps go, all that nobody leads to any more goes behind in another: see
-`transaction`.
+ahead, in a transaction of its own; and where maps go, all that nobody leads to any more goes behind in another, and so
+does what a map denied while rules change: see `transaction`.
 
 `script` is the whole of it, in place of whatever is there.
 """
@@ -23,7 +23,7 @@ from services.node_dataplane.nft.journal import Journal
 from services.node_dataplane.nft.names import LIMIT, TABLE
 from services.node_dataplane.nft.references import References
 from services.node_dataplane.nft.render import comment
-from services.node_dataplane.nft.sets import SetKind, SetSpec
+from services.node_dataplane.nft.sets import DISPATCH, SetKind, SetSpec
 from services.node_dataplane.nft.transaction import Command, Elements, Statement
 
 GUARD = Counted("", "egress", "deny")
@@ -144,7 +144,7 @@ class Ruleset:
         sets = self._sets.settle()
         chains = self._chains.settle()
         counters = self._counters.settle()
-        changed, dispatch = self._element_changes({name for name, _, new in sets if new is None})
+        changed, dispatch, lifted = self._element_changes({name for name, _, new in sets if new is None})
         fresh = {name for name, old, _ in sets if old is None}
 
         main: list[Command] = []
@@ -173,7 +173,10 @@ class Ruleset:
         for name, commands in dispatch:
             (ahead if name in fresh else main).extend(commands)
         missed = any(new is None and old is not None and old.kind.mapped for _, old, new in sets)
-        behind: list[Command] = [] if missed else main
+        rewritten = any(before is not None and after is not None for _, before, after in chains)
+        apart = missed or (rewritten and bool(lifted))
+        behind: list[Command] = [] if apart else main
+        behind.extend(lifted)
         gone = [(name, before) for name, before, after in chains if before is not None and after is None]
         for name, before in gone:
             (main if before.hook else behind).append(Statement(f"flush chain inet {TABLE} {name}"))
@@ -185,12 +188,13 @@ class Ruleset:
         for name, _, counting in counters:
             if counting is None:
                 behind.append(Statement(f"delete counter inet {TABLE} {name}"))
-        return Differences(tuple(main), tuple(ahead) if slow else (), tuple(behind) if missed else ())
+        return Differences(tuple(main), tuple(ahead) if slow else (), tuple(behind) if apart else ())
 
-    def _element_changes(self, gone: set[str]) -> tuple[_Changes, _Changes]:
-        """(elements of sets, elements of maps), by name."""
+    def _element_changes(self, gone: set[str]) -> tuple[_Changes, _Changes, list[Command]]:
+        """(elements of sets, elements of maps), by name; and of the latter apart, what a map no longer denies."""
         changed: _Changes = []
         dispatch: _Changes = []
+        lifted: list[Command] = []
         for name in sorted(self._touched):
             if name in gone:
                 del self._elements[name]
@@ -211,14 +215,19 @@ class Ruleset:
                 if rows:
                     commands.append(Elements("add", name, kind, rows))
                 continue
-            deleted = tuple((key, old) for key, old, _ in changes if old is not None)
+            removed = [(key, old, new) for key, old, new in changes if old is not None]
+            denying = kind.verdicts and kind is not DISPATCH
+            undenied = tuple((key, old) for key, old, new in removed if denying and new is None)
+            deleted = tuple((key, old) for key, old, new in removed if not denying or new is not None)
             added = tuple((key, new) for key, _, new in changes if new is not None)
             if deleted:
                 commands.append(Elements("delete", name, kind, deleted))
             if added:
                 commands.append(Elements("add", name, kind, added))
+            if undenied:
+                lifted.append(Elements("delete", name, kind, undenied))
         self._touched.clear()
-        return changed, dispatch
+        return changed, dispatch, lifted
 
     def script(self, *, with_elements: bool) -> Iterator[Command]:
         """The whole table; without `with_elements` those of hash sets are left out."""

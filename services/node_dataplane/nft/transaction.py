@@ -60,7 +60,8 @@ class Transaction:
     would get through. So maps and chains go ahead, with whatever they need, and nobody is led to them yet."""
     behind: tuple[Command, ...] = ()
     """To leave the kernel after the commands are in it. A packet on its way through the old rules finds a map that went
-    in the same transaction emptied."""
+    in the same transaction emptied, and the others with their new elements: what one no longer denies may be for a new
+    rule to deny."""
 
     @cached_property
     def elements(self) -> Sequence[Elements] | None:
