@@ -31,7 +31,6 @@ from services.ipam.release import Behind
 from services.ipam.search import Search
 from services.ipam.takeover import handle_for, still_unknown, take_over
 
-
 MAX_HANDLE = 512
 """Bytes of a handle: it is part of a subject, and a server hangs up on whoever writes to one that is too long."""
 

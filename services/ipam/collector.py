@@ -66,6 +66,12 @@ class Collector:
 
     async def run(self, words: Words, ready: Callable[[], bool]) -> None:
         """For ever. `words` are complete while `ready`."""
+        try:
+            await self._run(words, ready)
+        finally:
+            metrics.CANDIDATES.set(0)  # whoever collects from now on shows them
+
+    async def _run(self, words: Words, ready: Callable[[], bool]) -> None:
         wait = self._settings.collect_interval_s
         while True:
             try:

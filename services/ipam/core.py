@@ -270,7 +270,9 @@ class Core:
             for held in tunnels if node in self._departed and steps < REPAIRS_AT_ONCE else ():
                 release_all(draft, held)
                 steps += 1
-        self._unsettled.update(cidr for cidr, due in self._later.items() if due <= now)
+        # what is due later than a rest lasts was put off by a clock that has been set back since
+        rest = draft.withholding.cooldown_s
+        self._unsettled.update(cidr for cidr, due in self._later.items() if not now < due <= now + rest)
         for cidr in sorted(self._unsettled):
             if steps >= REPAIRS_AT_ONCE:
                 break

@@ -97,6 +97,7 @@ class LoadBalancer:
                 said = _says(key, reason=outcome.reason) if isinstance(outcome, Busy) else outcome
                 publication.want(SERVICE_ADDRESSES, key, said)
                 (self._told.discard if said is None else self._told.add)(key)
+        self._services.forget_all_but(self._held_by_service())
         publication.complete()
         await publication.flush()
         if busy:

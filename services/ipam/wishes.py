@@ -13,6 +13,7 @@ after a bus was wiped the Services are yet to come, and their addresses must be 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -151,6 +152,11 @@ class Services:
             self.known[key] = fact.value
             self.gone.discard(key)
             self._silent.pop(key, None)
+
+    def forget_all_but(self, held: Container[ServiceKey]) -> None:
+        """Of Services that are gone only those matter that still have addresses."""
+        self.gone = {key for key in self.gone if key in held}
+        self._silent = {key: since for key, since in self._silent.items() if key in held}
 
     def step(self, key: ServiceKey, held: Handle | None, desired: Desired, now: float) -> Step:
         """`now`: Unix time in seconds."""

@@ -208,6 +208,17 @@ def test_what_goes_goes_when_its_addresses_have_rested(what: str) -> None:
     assert ipam.core.due is None
 
 
+def test_what_goes_goes_although_the_clock_was_set_back() -> None:
+    store, [ipam] = cluster(ONE_BLOCK, N1, limits=RESTS)
+    given(ipam, "a")
+    ipam.answer(give_back("a"))
+    store.put(without(N1))
+    ipam.catch_up()
+    ipam.repair(START + 10)
+    ipam.repair(START - 7200)
+    assert owners(store) == {}
+
+
 def test_the_last_address_of_nobodys_block_rests_too() -> None:
     store, [ipam] = cluster(ONE_BLOCK, N1, N2, limits=RESTS)
     given(ipam, "a")
