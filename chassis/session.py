@@ -178,8 +178,17 @@ class Session:
                 future.set_exception(Unavailable(reason))
         self._futures.clear()
         self._waiting.clear()
+        self._let_go()
         for callback in self._at_end:
             callback()
+
+    def _let_go(self) -> None:
+        """Whoever waits for the library to write goes on: its writing task ends without a word to those in its queue."""
+        queue = self.client._flush_queue
+        while queue is not None and not queue.empty():
+            written = queue.get_nowait()
+            if not written.done():
+                written.set_result(None)
 
     def when_ended(self, callback: Callable[[], None]) -> None:
         """`callback` runs once, when the session is over; at once when it is already."""
@@ -268,7 +277,7 @@ class Session:
 
         async def send() -> None:
             await self.client._send_command(b"".join(parts))
-            await self.client._flush_pending(force_flush=True)
+            await self.client._flush_pending()
 
         return await self._answer(send, messages[-1][0], future, token, timeout_s)
 
