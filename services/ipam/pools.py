@@ -154,7 +154,7 @@ def denial(pool: Pool, request: AssignRequest, *, node: Labels, namespace: Label
     if ALLOWED_USE[request.use] not in pool.uses:
         if pool.node is not None:
             return f"is for pods, not for the use {request.use}"
-        return f"allowedUses has no {ALLOWED_USE[request.use]}"
+        return f"has no {ALLOWED_USE[request.use]} in allowedUses"
     if request.pools or request.addresses:
         return None
     if not pool.automatic:

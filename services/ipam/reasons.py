@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from bus_schemas.ids import NodeName
-from bus_schemas.ipam import AssignRequest, Busy, PoolExhausted
+from bus_schemas.ipam import LOAD_BALANCER, AssignRequest, Busy, PoolExhausted
 from services.ipam.cidr import Cidr
 from services.ipam.desired import Desired
 from services.ipam.draft import Draft
@@ -36,6 +36,10 @@ def unknown_pools(names: Iterable[str], desired: Desired) -> str:
     return f"no IPPool is called or covers exactly {', '.join(names)}; there are: {there}{''.join(malformed)}"
 
 
+def _whom(node: NodeName) -> str:
+    return "Services of type LoadBalancer" if node == LOAD_BALANCER else f"node {node}"
+
+
 def nobody_serves(
     request: AssignRequest, denials: Sequence[tuple[Pool, str | None]], family: int | None
 ) -> PoolExhausted:
@@ -43,18 +47,16 @@ def nobody_serves(
     kind = "" if family is None else f" IPv{family}"
     considered = [(pool, no) for pool, no in denials if family is None or pool.family == family]
     why = "; ".join(f"{pool} {no}" for pool, no in considered if no is not None)
-    what = f"no{kind} address for node {request.node}"
+    what = f"no{kind} address for {_whom(request.node)}"
     if request.from_pod_cidr:
         return PoolExhausted(
             pools=(),
             reason=f"{what}: {why or f'its spec.podCIDRs has no{kind} range'}. Have the cluster give the node one "
             "(kube-controller-manager --allocate-node-cidrs), or write it into the Node.",
         )
-    nothing = f"there is no{kind} IPPool"
-    return PoolExhausted(
-        pools=tuple(pool.name for pool, _ in considered),
-        reason=f"{what}: {why or nothing}. Add an IPPool that serves it, or change one of these.",
-    )
+    cure = "Add an IPPool that serves it, or change one of these."
+    told = f"{why}. {cure}" if why else f"there is no{kind} IPPool: add one."
+    return PoolExhausted(pools=tuple(pool.name for pool, _ in considered), reason=f"{what}: {told}")
 
 
 def exhausted(draft: Draft, node: NodeName, limits: Limits, pools: Sequence[Pool]) -> PoolExhausted | Busy:
@@ -62,11 +64,11 @@ def exhausted(draft: Draft, node: NodeName, limits: Limits, pools: Sequence[Pool
     usages = [_usage(draft, pool.cidr, node, strict=limits.strict_affinity) for pool in pools]
     used = "; ".join(_told(pool, usage, draft, limits) for pool, usage in zip(pools, usages, strict=True))
     if _soon([released for usage in usages for released in usage.coming], draft, limits):
-        return Busy(reason=f"no IPv{pools[0].family} address for node {node} yet: {used}")
+        return Busy(reason=f"no IPv{pools[0].family} address for {_whom(node)} yet: {used}")
     why, advice = _remedies(pools, usages, limits)
     return PoolExhausted(
         pools=tuple(pool.name for pool in pools),
-        reason=f"no IPv{pools[0].family} address for node {node}: {used}{why}. {'; '.join((*advice, USAGE))}.",
+        reason=f"no IPv{pools[0].family} address for {_whom(node)}: {used}{why}. {'; '.join((*advice, USAGE))}.",
     )
 
 
@@ -77,7 +79,7 @@ def limit_reached(draft: Draft, node: NodeName, limits: Limits, pools: Sequence[
     released = [when for cidr in own for when in draft.cooling(cidr)]
     cooling = _cooling(released, draft, limits)
     if _soon(released, draft, limits):
-        return Busy(reason=f"no IPv{pools[0].family} address for node {node} yet in {names}: {cooling}")
+        return Busy(reason=f"no IPv{pools[0].family} address for {_whom(node)} yet in {names}: {cooling}")
     rest = f" ({cooling})" if cooling else ""
     if limits.max_blocks_by == BY_REQUEST:
         advice = "Raise that limit where the request comes from (the CNI configuration)"
@@ -87,7 +89,7 @@ def limit_reached(draft: Draft, node: NodeName, limits: Limits, pools: Sequence[
         advice += " or that setting"
     return PoolExhausted(
         pools=tuple(pool.name for pool in pools),
-        reason=f"no IPv{pools[0].family} address for node {node} in {names}: it has {limit} blocks, the most that "
+        reason=f"no IPv{pools[0].family} address for {_whom(node)} in {names}: it has {limit} blocks, the most that "
         f"{limits.max_blocks_by}={limit} allows, and nothing is left in those of them that lie there{rest}. "
         f"{advice}, or use an IPPool with larger blocks (blockSize); {USAGE}.",
     )

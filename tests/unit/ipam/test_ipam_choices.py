@@ -163,7 +163,7 @@ def test_what_is_for_pods_comes_from_pools_for_pods(use: str) -> None:
     store, [ipam] = cluster(FOUR, pool("lb", "10.9.0.0/24", allowed_uses=("LoadBalancer",)), N1)
     assert given(ipam, "h", use=use, addresses=("10.0.0.7",)) == ["10.0.0.7"]
     assert store.get(HANDLE, ("h",)).value.use == use
-    assert "allowedUses has no Workload" in no(ipam.answer(ask("i", use=use, addresses=("10.9.0.7",)))[0])
+    assert "has no Workload in allowedUses" in no(ipam.answer(ask("i", use=use, addresses=("10.9.0.7",)))[0])
 
 
 def test_a_floating_address_has_a_name() -> None:
@@ -173,7 +173,7 @@ def test_a_floating_address_has_a_name() -> None:
 
 def test_a_pool_for_load_balancers_is_for_nobody_else() -> None:
     _, [ipam] = cluster(pool("lb", "10.9.0.0/24", allowed_uses=("LoadBalancer",)), N1)
-    assert "allowedUses has no Workload" in no(ipam.answer(ask("h"))[0])
+    assert "has no Workload in allowedUses" in no(ipam.answer(ask("h"))[0])
     handle = load_balancer_handle("web", "shop")
     assert given(ipam, handle, on=LOAD_BALANCER, use="loadbalancer")
 
