@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -53,6 +53,30 @@ async def test_server_gone_and_back(nats: Nats) -> None:
         await bus.put(ROUTE, ("b",), route("n2"))
         assert health.ready
         await eventually(lambda: seen.nodes == {"a": "n1", "b": "n2"})
+
+
+async def test_batches_that_wait_for_the_socket_when_the_server_dies_fail_at_once(nats: Nats) -> None:
+    """The library's writing task ends with the first of them, and tells nobody who stands behind it."""
+    large = b"x" * 1_000_000
+    async with nats.bus() as bus, asyncio.TaskGroup() as tasks:
+        session = await bus.session()
+        os.kill(nats.pid, signal.SIGSTOP)
+        batches = [
+            tasks.create_task(_unavailable(session.request_many([("somewhere", large, {})] * 10, timeout_s=60.0)))
+            for _ in range(4)
+        ]
+        await eventually(lambda: session.client._pending_data_size > 0)  # the first fills the socket
+        await nats.kill()
+        async with asyncio.timeout(5.0):  # the library's own patience is longer
+            assert all(await asyncio.gather(*batches))
+
+
+async def _unavailable(request: Awaitable[object]) -> bool:
+    try:
+        await request
+    except Unavailable:
+        return True
+    return False
 
 
 async def test_a_request_under_way_when_the_server_dies_fails_at_once(nats: Nats) -> None:
