@@ -11,6 +11,7 @@ import errno
 from services.node_dataplane.links import PREFIX
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
+from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK
 from services.node_dataplane.tunnel import DEVICES
 
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
@@ -52,6 +53,7 @@ class Monitor:
             if link.name in DEVICES.values():
                 self._tunnels.add(link.device)
                 return True
-            # A pod's link announces every step of its making; only its end is of interest.
-            return type_ == rtnl.RTM_DELLINK or not link.name.startswith(PREFIX)
+            # A pod's link announces every step of its making; only its end is of interest, and that it left its group.
+            left = link.group & LINK_GROUP_MASK != LINK_GROUP
+            return type_ == rtnl.RTM_DELLINK or left or not link.name.startswith(PREFIX)
         return False

@@ -259,6 +259,24 @@ def test_a_pod_cannot_speak_with_anothers_address(lab: Lab) -> None:
     assert udp(lab.a, receiver, B, 53, source="10.244.0.99") == "10.244.0.99"
 
 
+def test_a_pod_does_not_speak_with_its_floating_address(lab: Lab) -> None:
+    """What is denied to its own address would be allowed to the other."""
+    floating = "10.9.0.1"
+    lab.node.ip("route", "add", floating, "dev", link("a"))
+    lab.table.set_node(msgspec.structs.replace(SETTINGS, floating=True))
+    denied = Rule(action="deny", source=Match(groups=groups("s:a")))
+    tell(lab.table, rules("not a", ingress=[denied, Rule(action="allow")]), group("s:a", A))
+    lab.policy(b=("not a", ""))
+    plug(lab.table, "a", A, A6, floating=((floating, A),))
+    lab.settle()
+    at_a, at_b = lab.bind(lab.a, A, 53), lab.bind(lab.b, B, 53)
+    assert udp(lab.b, at_a, floating, 53) == B
+    assert udp(lab.a, at_a, floating, 53) == floating, "it reaches itself, by the node"
+    lab.a.ip("address", "add", f"{floating}/32", "dev", "eth0")
+    assert udp(lab.a, at_b, B, 53, source=floating, wait_s=REFUSED_S) is None
+    assert lab.dropped("spoofed") == 1
+
+
 def test_a_node_reaches_its_pods_and_pods_their_node_by_policy(lab: Lab) -> None:
     for namespace, address in ((lab.b, B), (lab.b, B6), (lab.node, NODE)):
         lab.listen(namespace, address, 80)

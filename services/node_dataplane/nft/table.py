@@ -735,8 +735,9 @@ class PolicyTable:
 
 
 def _sources(endpoint: _Endpoint) -> Iterator[tuple[str, bytes]]:
+    """Not its floating addresses: policy knows it by its own."""
     link = link_key(endpoint.link)
-    for address in (*endpoint.addresses, *(address for address, _ in endpoint.floating)):
+    for address in endpoint.addresses:
         key = address_key(address)
         yield (frame.POD_SOURCES4 if len(key) == 4 else frame.POD_SOURCES6), link + key
 

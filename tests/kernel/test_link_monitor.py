@@ -1,0 +1,28 @@
+"""What the monitor makes the agent look at: not every step of a pod's link, but that it left its group, and its end."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.node_dataplane.monitor import Monitor
+from services.node_dataplane.nft.names import LINK_GROUP
+from tests.support.netns import namespaces
+
+pytestmark = pytest.mark.root
+
+
+def test_a_pods_link_that_leaves_its_group_is_noticed() -> None:
+    with namespaces(1) as (node,):
+        monitor = node.call(Monitor)
+        node.ip("link", "add", "tora", "group", str(LINK_GROUP), "type", "veth", "peer", "name", "far")
+        node.ip("link", "set", "tora", "up")
+        monitor.drain()
+        node.ip("link", "set", "tora", "mtu", "1400")
+        assert not monitor.drain()
+        node.ip("link", "set", "tora", "group", "5")
+        assert monitor.drain()
+        node.ip("link", "set", "tora", "group", str(LINK_GROUP | 0x74))
+        assert not monitor.drain()
+        node.ip("link", "delete", "tora")
+        assert monitor.drain()
+        monitor.close()
