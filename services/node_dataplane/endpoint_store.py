@@ -39,6 +39,8 @@ class EndpointStore:
     def __init__(self, directory: Path) -> None:
         """Reads what an earlier life left. Raises StoreError."""
         self._path = directory / FILE
+        self.found = False
+        """Whether an earlier life left notes."""
         self._plugins: dict[PodKey, Plugin] = {}
         self._owed: dict[HandleId, None] = {}
         self._warm: dict[HandleId, Warm] = {}
@@ -59,10 +61,11 @@ class EndpointStore:
             file = msgspec.json.decode(data, type=_File)
         except msgspec.DecodeError as error:
             raise StoreError(
-                f"{self._path} is not readable ({error}); move it away to start without knowing this node's pods"
+                f"{self._path} is not readable ({error}); move it away to have this node's pods read back from the bus"
             ) from error
         if file.version != VERSION:
             raise StoreError(f"{self._path} has version {file.version}, this agent reads {VERSION}")
+        self.found = True
         self._plugins = {plugin.pod: plugin for plugin in file.endpoints}
         self._owed = dict.fromkeys(file.owed)
         self._warm = {warm.handle: warm for warm in file.warm}

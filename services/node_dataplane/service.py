@@ -70,6 +70,7 @@ from services.node_dataplane.node_rules import (
 from services.node_dataplane.outage import Reach
 from services.node_dataplane.pods import Pods
 from services.node_dataplane.reaper import Reaper
+from services.node_dataplane.recollection import recollect
 from services.node_dataplane.routes import Row, host
 from services.node_dataplane.selfcheck import SelfCheck
 from services.node_dataplane.settings import Settings
@@ -212,6 +213,10 @@ class Agent:
         self.links.close()
 
     # --- start
+
+    async def recollect(self) -> None:
+        """Know this node's pods though the notes of them are gone. Raises NodeError."""
+        await recollect(self.node, self.store, self.links, self._bus, self._health, self._report)
 
     def adopt(self) -> None:
         """Take up what an earlier life left: routes as they are, and the pods on disk. Programs no policy."""
@@ -363,6 +368,7 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
         stack.callback(made.close)
         await stack.enter_async_context(made.publication)
         with _fit():
+            await made.recollect()
             made.adopt()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = [

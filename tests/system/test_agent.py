@@ -78,6 +78,30 @@ async def test_a_tunnel_comes_moves_and_goes_live(cluster: Cluster) -> None:
     await cluster.reach(1, web)
 
 
+async def test_an_agent_that_lost_its_notes_reads_them_back_from_the_bus(cluster: Cluster) -> None:
+    web, client = await cluster.both()
+    agent = cluster.agents[0]
+    notes = cluster.directory / "node1" / "endpoints.json"
+    async with cluster.bus.follow(Interest(EVENT, ("node", "recollected"))) as events:
+        agent.kill()
+        notes.unlink()
+        agent.start()
+        async with asyncio.timeout(15):
+            told: list[Any] = []
+            while not told:
+                told += (await events.next()).facts
+    assert told[0].value.message == "The notes of this node were gone: 1 pods are known again."
+    again = await asyncio.to_thread(_answered, agent, cluster.pods[0])
+    assert again["ips"][0]["address"] == f"{web}/32"
+    await cluster.reach(1, web)
+    await cluster.reach(0, client)
+    fact = await cluster.bus.get(ENDPOINT, ("node1", *WEB))
+    assert fact.value.addresses == (web,)
+    code, answer = await asyncio.to_thread(agent.cni, "DEL", WEB.name, cluster.pods[0], WEB)
+    assert code == 0, answer
+    await until(lambda: not [name for name in links(cluster.nodes[0]) if name.startswith("tor")], "the link is gone")
+
+
 async def test_a_killed_agent_costs_no_packet_and_comes_back_to_its_pods(cluster: Cluster) -> None:
     web, client = await cluster.both()
     agent = cluster.agents[0]
