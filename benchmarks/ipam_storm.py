@@ -1,6 +1,6 @@
 """Address storms: 2,000 nodes ask for five addresses each at the same moment, one node for a hundred; ours and others.
 
-    python -m benchmarks.ipam_storm [--nodes 2000] [--only ours|peers] [--connections 20]
+    python -m benchmarks.ipam_storm [--nodes 2000] [--only control 1 3 etcd ...] [--patience 60]
 
 The bus, the replicas of ipam (processes as users run them) and the load (one process, all of the agents) share this
 machine. The peers get the same: `host-local` (see `storm_host_local`), and the same blocks and handles on etcd with one
@@ -21,7 +21,7 @@ import uvloop
 
 from benchmarks import storm_etcd, storm_host_local
 from benchmarks.figures import Row, machine, p50, p99, show
-from benchmarks.storm_load import Storm, connections, storm
+from benchmarks.storm_load import PATIENCE_S, Storm, connections, storm
 from benchmarks.storm_processes import Syncing, cpu_s, echo, replicas
 from bus_schemas.resources import IPPool, Metadata, Node
 from bus_schemas.resources.pools import IPPoolSpec
@@ -72,7 +72,9 @@ async def bus_of(server: EmbeddedNats, nodes: int, number: int) -> AsyncIterator
         yield buses
 
 
-async def ours(directory: Path, nodes: int, number: int, connected: int, *, sync: bool) -> tuple[list[Row], list[Row]]:
+async def ours(
+    directory: Path, nodes: int, number: int, connected: int, *, sync: bool, patience_s: float
+) -> tuple[list[Row], list[Row]]:
     """The storm, then one node's hundred."""
     server = (Syncing if sync else EmbeddedNats)(directory / "store")
     what = f"{number} ipam" + (", synced" if sync else "")
@@ -81,7 +83,7 @@ async def ours(directory: Path, nodes: int, number: int, connected: int, *, sync
         rows: list[list[Row]] = []
         for title, asking, each in (("storm", nodes, EACH), ("node", 1, ON_ONE_NODE)):
             counted, served, writes = await ipam.counted(), cpu_s(server.pid), await stored(buses[0])
-            result = await storm(buses, asking, each, name=title)
+            result = await storm(buses, asking, each, name=title, patience_s=patience_s)
             spent = await ipam.counted() - counted
             samples, asked = spent.samples, asking * each
             figures = row(what, result, asked) | {
@@ -149,7 +151,8 @@ async def run(arguments: argparse.Namespace) -> None:
             elif what == "host-local":
                 rows = await host_local(directory, nodes)
             else:
-                rows = await ours(directory, nodes, int(what.rstrip("s")), connected, sync=what.endswith("s"))
+                number, sync = int(what.rstrip("s")), what.endswith("s")
+                rows = await ours(directory, nodes, number, connected, sync=sync, patience_s=arguments.patience)
             for table, some in zip(tables, rows, strict=True):
                 table += some
             print(f"{what}: {time.monotonic() - began:.0f} s, {rows[0][-1]}", file=sys.stderr)
@@ -166,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=2000)
     parser.add_argument("--connections", type=int, default=20)
+    parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds; 0: that of agents")
     parser.add_argument("--only", nargs="+", help="control, 1, 3 (replicas), 1s, 3s (synced), etcd, host-local")
     logs.configure("auto", "error")
     uvloop.run(run(parser.parse_args()))

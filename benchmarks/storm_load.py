@@ -3,8 +3,9 @@
     connections --+-- node-0: five requests, each until it is answered
                   +-- node-1 ...
 
-A request is repeated as an agent does it (`services.node_dataplane.addressing`): it waits so long for an answer, pauses
-so long when the answer is `busy` or there is none.
+A request is repeated as an agent does it (`services.node_dataplane.patience`), but that every wait is at least
+`patience_s` long. All of the agents share one process here, and what they give up because that process did not come to
+read its answers says nothing about ipam: with real agents' patience (0) it measures how starved the machine is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from chassis.errors import Unavailable
 from chassis.health import Health
 from chassis.settings import ServiceSettings
 from services.node_dataplane.patience import turns
+
+PATIENCE_S = 60.0
 
 
 @dataclass
@@ -53,7 +56,7 @@ async def connections(url: str, number: int) -> AsyncIterator[list[Bus]]:
         yield buses
 
 
-async def storm(buses: list[Bus], nodes: int, each: int, *, name: str) -> Storm:
+async def storm(buses: list[Bus], nodes: int, each: int, *, name: str, patience_s: float = PATIENCE_S) -> Storm:
     """`name` makes the handles those of this storm."""
     result = Storm()
 
@@ -66,7 +69,7 @@ async def storm(buses: list[Bus], nodes: int, each: int, *, name: str) -> Storm:
             pod=f"pod-{node}-{number}",
         )
         started = time.perf_counter()
-        reply = await _until_answered(buses[node % len(buses)], message, result)
+        reply = await _until_answered(buses[node % len(buses)], message, result, patience_s)
         result.latencies_s.append(time.perf_counter() - started)
         result.addresses.update(reply.addresses)
 
@@ -79,10 +82,10 @@ async def storm(buses: list[Bus], nodes: int, each: int, *, name: str) -> Storm:
     return result
 
 
-async def _until_answered(bus: Bus, message: AssignRequest, result: Storm) -> Assigned:
+async def _until_answered(bus: Bus, message: AssignRequest, result: Storm, patience_s: float) -> Assigned:
     for turn in turns():
         try:
-            reply = await bus.request(ASSIGN, message, timeout_s=turn.request_s)
+            reply = await bus.request(ASSIGN, message, timeout_s=max(patience_s, turn.request_s))
         except Unavailable:
             result.failed += 1
         else:

@@ -44,6 +44,10 @@ REQUESTS_AT_ONCE = 256
 """Requests that one decision answers at most: a batch holds up to 1,000 writes."""
 MAX_WAITING = 10_000
 """Requests that may wait for one node; more are told that it is busy."""
+NODES_AT_ONCE = 256
+"""Nodes whose requests are being decided and written; the others wait for their turn. As many as fill a batch while
+another is on its way: with more of them all would be answered at the end of a storm, and most of them too late, rather
+than one after the other."""
 MAX_OPEN = 30_000
 """Requests that may be open at once, of all nodes. What waits here costs a few kilobytes and goes in large batches;
 what is turned away comes again and again, and a storm of that is more work than the addresses (see
@@ -94,6 +98,7 @@ class Allocator:
         """The ledger was that of a life in which addresses are given."""
         self._meter = Meter()
         self._queues: dict[NodeName, deque[_Waiting]] = {}
+        self._turns = asyncio.Semaphore(NODES_AT_ONCE)
         self._commits = Commits(bus, tasks)
         self._reads = Reads(bus, tasks)
         self._tending = Pacer(min_s=0.05, max_s=1.0, retry_s=1.0)
@@ -242,12 +247,13 @@ class Allocator:
     async def _work(self, node: NodeName, queue: deque[_Waiting]) -> None:
         """Until nothing waits for the node."""
         while queue:
-            taken = [queue.popleft() for _ in range(min(len(queue), REQUESTS_AT_ONCE))]
-            metrics.BATCHED.observe(len(taken))
-            try:
-                await self._settle(taken)
-            except (Unavailable, Rejected) as error:
-                self._reply_all(taken, Busy(reason=f"the bus does not take the change: {error}"))
+            async with self._turns:
+                taken = [queue.popleft() for _ in range(min(len(queue), REQUESTS_AT_ONCE))]
+                metrics.BATCHED.observe(len(taken))
+                try:
+                    await self._settle(taken)
+                except (Unavailable, Rejected) as error:
+                    self._reply_all(taken, Busy(reason=f"the bus does not take the change: {error}"))
         del self._queues[node]
 
     async def _settle(self, waiting: Sequence[_Waiting]) -> None:

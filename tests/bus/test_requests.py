@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
+from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import Assigned, AssignRequest, Refused
-from bus_schemas.subjects import ASSIGN, PREFIX
+from bus_schemas.status import Status
+from bus_schemas.subjects import ASSIGN, PREFIX, STATUS
 from chassis import micro
 from chassis.bus import Bus
 from chassis.errors import RequestFailed, Unavailable
 from chassis.metrics import RPC_ERRORS
 from tests.support.nats import Nats
-from tests.support.waiting import until
+from tests.support.waiting import until, within
 
 ASK = AssignRequest(node="n1", handle="h")  # type: ignore[arg-type]
 
@@ -225,3 +229,38 @@ async def test_a_replica_that_leaves_drops_no_request(nats: Nats) -> None:
                     asked += [tasks.create_task(outcome(agent)) for _ in range(50)]
                     await asyncio.sleep(0)  # they are on their way when the replica takes its leave
             assert {task.result() for task in asked} == {"answered"}
+
+
+async def test_requests_about_one_node_go_to_one_replica_until_it_is_away(nats: Nats) -> None:
+    """Each answer names who gave it."""
+
+    def answering_as(name: str) -> Callable[[AssignRequest], Awaitable[Assigned]]:
+        async def assign(_: AssignRequest) -> Assigned:
+            return Assigned(addresses=(name,))
+
+        return assign
+
+    async def who(agent: Bus, node: str) -> str:
+        request = AssignRequest(node=NodeName(node), handle=HandleId("h"))
+        reply: Assigned = await agent.request(ASSIGN, request, timeout_s=5)
+        return reply.addresses[0]
+
+    nodes = [f"node-{number}" for number in range(16)]
+    async with nats.bus("agent") as agent, AsyncExitStack() as replicas:
+        lives = []
+        for name in ("one", "two"):
+            life = await replicas.enter_async_context(AsyncExitStack())
+            bus = await life.enter_async_context(nats.bus("ipam", instance=name))
+            await life.enter_async_context(bus.serve({ASSIGN: answering_as(name)}))
+            await bus.connected()
+            status = Status(component="ipam", instance=name, started=0.0, ready=True)
+            await bus.put(STATUS, ("ipam", name), status)
+            lives.append(life)
+
+        async def settled() -> bool:
+            rounds = [[await who(agent, node) for node in nodes] for _ in range(4)]
+            return rounds[0] == rounds[1] == rounds[2] == rounds[3] and {*rounds[0]} == {"one", "two"}
+
+        await within(settled, "every node has its replica")
+        await lives[0].aclose()
+        assert {await who(agent, node) for node in nodes} == {"two"}, "nobody waits for one that is away"
