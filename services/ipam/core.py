@@ -106,6 +106,8 @@ class Core:
         """Blocks and claims to look after; they stay until nothing is left to do."""
         self._under_way: Counter[Cidr] = Counter()
         """Blocks that decisions claim which are being written."""
+        self._changed_pools: dict[str, set[Cidr]] = {}
+        """Pools that changed since the last look after blocks, and where they are and were."""
         self._departed: set[NodeName] = set()
         """Nodes that left and may still have tunnel addresses."""
         self._later: dict[Cidr, float] = {}
@@ -125,7 +127,8 @@ class Core:
             self.desired.apply_pool(fact)
             after = self.desired.pools.get(fact.key[1])
             if before != after or fact.value is None:
-                self._unsettle_pool(fact.key[1], [pool.cidr for pool in (before, after) if pool is not None])
+                cidrs = {pool.cidr for pool in (before, after) if pool is not None}
+                self._changed_pools.setdefault(fact.key[1], set()).update(cidrs)
         elif fact.family is RESERVATION:
             self.desired.apply_reservation(fact)
         elif fact.family is CONFIGURATION:
@@ -260,6 +263,8 @@ class Core:
             return Decision(writes=self._restored())
         if writes := mended(self.ledger, self.desired, now):
             return Decision(writes=tuple(writes[:REPAIRS_AT_ONCE]))
+        if self._changed_pools:
+            self._unsettle_pools()
         draft = self.draft(now)
         steps = 0
         for node in sorted(self._departed):
@@ -366,10 +371,16 @@ class Core:
         if node in self.desired.gone_nodes:
             self._departed.add(node)
 
-    def _unsettle_pool(self, name: str, cidrs: list[Cidr]) -> None:
-        known = {*self.ledger.blocks, *self.ledger.claimants}
-        self._unsettled |= {cidr for cidr in known if any(pool.holds(cidr) for pool in cidrs)}
-        self._unsettled |= {cidr for cidr, block in self.ledger.blocks.items() if block.pool == name}
+    def _unsettle_pools(self) -> None:
+        """What lies, or lay, in the pools that changed: one look at everything for all of them."""
+        names, cidrs = {*self._changed_pools}, {cidr for both in self._changed_pools.values() for cidr in both}
+        self._changed_pools.clear()
+        ledger = self.ledger
+        for pool in cidrs:
+            self._unsettled.update(ledger.within(pool))
+        claimed = [cidr for cidr in ledger.claimants if cidr not in ledger.blocks]
+        self._unsettled.update(cidr for cidr in claimed if any(pool.holds(cidr) for pool in cidrs))
+        self._unsettled.update(cidr for cidr, block in ledger.blocks.items() if block.pool in names)
 
 
 def _released_handle(draft: Draft, request: ReleaseRequest) -> HandleId | None:

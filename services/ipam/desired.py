@@ -15,7 +15,7 @@ from bus_schemas.reserved import Reserved
 from bus_schemas.resources import IPAMConfiguration, IPPool, IPReservation, Namespace, Node
 from bus_schemas.resources.pools import IPAM_CONFIGURATION, IPAMConfigurationSpec
 from bus_schemas.subjects import DESIRED, Fact
-from services.ipam.cidr import Address, Cidr
+from services.ipam.cidr import WIDTH, Address, Cidr
 from services.ipam.pools import MalformedPool, Pool, read, read_pod_cidrs
 
 POOL = DESIRED[IPPool]
@@ -31,12 +31,18 @@ REMEMBERED = 1 << 14
 """So many names of what was deleted are remembered. What a node held that left before is as that of one unheard of."""
 
 
+BySize = dict[tuple[int, int], dict[int, Pool]]
+"""Pools by (family, prefix length), the narrowest first, and by the bits of their addresses that this leaves."""
+
+
 class Desired:
     def __init__(self) -> None:
         self.pools: dict[str, Pool] = {}
         self.malformed_pools: dict[str, str] = {}
         """Name -> what is wrong; pod CIDRs by the name of their pool."""
         self.gone_pools: dict[str, None] = {}
+        self._by_size: BySize | None = None
+        """None: to be made anew when somebody asks."""
         self.configuration: IPAMConfigurationSpec | None = None
         self.nodes: dict[NodeName, Mapping[str, str]] = {}
         """Labels by name."""
@@ -61,8 +67,16 @@ class Desired:
 
     def pool_of(self, inside: Cidr | Address) -> Pool | None:
         """The IPPool that holds a block or an address; the narrowest, where pools overlap against the rules."""
-        holders = [pool for pool in self.pools.values() if pool.cidr.holds(inside)]
-        return max(holders, key=lambda pool: (pool.cidr.prefix, pool.name), default=None)
+        if self._by_size is None:
+            self._by_size = _by_size(self.pools)
+        if isinstance(inside, Address):
+            inside = Cidr(inside.family, inside.number, WIDTH[inside.family])
+        for (family, prefix), pools in self._by_size.items():
+            if family == inside.family and prefix <= inside.prefix:
+                pool = pools.get(inside.first >> (WIDTH[family] - prefix))
+                if pool is not None:
+                    return pool
+        return None
 
     def pod_cidrs(self, node: NodeName) -> tuple[Pool, ...]:
         """The node's own ranges. Where an IPPool lies, too, they are cut as that is: two blocks of different sizes have
@@ -98,6 +112,7 @@ class Desired:
         self.pools.pop(name, None)
         self.malformed_pools.pop(name, None)
         self.gone_pools.pop(name, None)
+        self._by_size = None
         if fact.value is None:
             _remember(self.gone_pools, name)
             return
@@ -143,6 +158,14 @@ class Desired:
         else:
             implied = {"kubernetes.io/metadata.name": name, "projectcalico.org/name": name}
             self._namespaces[name] = implied | fact.value.metadata.labels
+
+
+def _by_size(pools: Mapping[str, Pool]) -> BySize:
+    found: BySize = {}
+    for _, pool in sorted(pools.items(), key=lambda item: (-item[1].cidr.prefix, item[0])):
+        cidr = pool.cidr
+        found.setdefault((cidr.family, cidr.prefix), {})[cidr.first >> (WIDTH[cidr.family] - cidr.prefix)] = pool
+    return found
 
 
 def _remember(gone: dict[Name, None], name: Name) -> None:
