@@ -10,8 +10,9 @@ from bus_schemas.ids import HandleId
 from bus_schemas.ipam import LOAD_BALANCER, Assigned, Handle, PoolExhausted, ReleaseRequest, load_balancer_handle
 from bus_schemas.resources import Metadata, Service
 from bus_schemas.resources.services import ServiceSpec
+from bus_schemas.subjects import Fact
 from services.ipam.limits import Limits
-from services.ipam.wishes import Give, Keep, Leave, Services, Step, TakeBack, Unfit, next_step, wish_of
+from services.ipam.wishes import SERVICE, Give, Keep, Leave, Services, Step, TakeBack, Unfit, next_step, wish_of
 from tests.support.ipam import START, ask, cluster, desired, node, owners, pool, without
 
 LB = {"allowed_uses": ("LoadBalancer",), "block_size": 30}
@@ -135,7 +136,9 @@ def test_a_service_has_addresses_of_pools_for_load_balancers_alone() -> None:
 def test_no_pool_for_load_balancers() -> None:
     clerk = Clerk(PODS, node("n1"))
     clerk.tell(service())
-    assert "allowedUses has no LoadBalancer" in str(clerk.settle())
+    told = str(clerk.settle())
+    assert "for Services of type LoadBalancer: " in told
+    assert "has no LoadBalancer in allowedUses" in told
 
 
 def test_what_it_asks_for_changes() -> None:
@@ -178,6 +181,14 @@ def test_a_deleted_service_gives_back_at_once_and_one_that_nobody_speaks_of_afte
     assert clerk.settle(START) == kept
     assert clerk.settle(START + 899) == kept
     assert clerk.settle(START + 900) == Leave()
+
+
+def test_services_that_are_gone_and_hold_nothing_are_forgotten() -> None:
+    services = Services(grace_s=900)
+    services.apply(Fact(SERVICE, ("web", "internal"), None, 1))
+    services.apply(Fact(SERVICE, ("web", "shop"), None, 2))
+    services.forget_all_but({("web", "shop")})
+    assert services.gone == {("web", "shop")}
 
 
 def test_limits_are_for_nodes() -> None:
