@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "memory": (),
     "atomic_batch": (),
     "ipam": (),
+    "ipam_storm": ("--nodes", "200"),
     "bus": (),
     "hits": (),
     "cutting": (),
