@@ -1,4 +1,5 @@
-"""A short sample of the soak, which `make soak` runs for ten minutes (DURATION=seconds, SOAK_SEED=n)."""
+"""A short sample of the soak, which `make soak` runs for ten minutes (DURATION=seconds, SOAK_SEED=n,
+SOAK_FAULT_S=about so often something breaks)."""
 
 from __future__ import annotations
 
@@ -23,9 +24,10 @@ async def test_pods_come_and_go_while_everything_fails(tmp_path: Path) -> None:
     long = float(os.environ.get("SOAK_S", "0"))
     seed = os.environ.get("SOAK_SEED", "" if long else "a sample") or str(random.getrandbits(32))
     nodes, replicas = (20, 3) if long else (6, 2)
+    fault_s = float(os.environ.get("SOAK_FAULT_S", "8" if long else "2.5"))
     print(f"seed {seed}, {nodes} nodes, {replicas} replicas, {long or SAMPLE_S:g} s")
     async with ipam_world(tmp_path, replicas=replicas, **SETTINGS) as world:
-        soak = Soak(world, random.Random(seed), nodes=nodes, replicas=replicas, fault_s=8.0 if long else 2.5)
+        soak = Soak(world, random.Random(seed), nodes=nodes, replicas=replicas, fault_s=fault_s)
         try:
             await soak.run(long or SAMPLE_S)
         finally:
