@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from bus_schemas.events import Event
@@ -28,7 +28,7 @@ from chassis.errors import BusError, Conflict, Unreadable
 from chassis.feed import Interest
 from services.ipam import metrics
 from services.ipam.cidr import Cidr, parse_address
-from services.ipam.collect import World, give_back, is_listed, may_go, observe, surplus
+from services.ipam.collect import Findings, World, give_back, is_listed, may_go, observe, surplus
 from services.ipam.core import Decision
 from services.ipam.draft import Write as DraftWrite
 from services.ipam.keeper import Allocator
@@ -92,9 +92,12 @@ class Collector:
     async def look(self, words: Words) -> bool:
         """One look at everything. Whether to look again soon. Raises BusError."""
         world = await self._world(words)
-        handles = list(self._core.ledger.handles.values())
         known: dict[HandleId, Candidate] = {name: fact.value for name, fact in self._core.candidates.items()}
-        found = observe(handles, known, world)
+        found = Findings({}, [])
+        async for some in self._handles():
+            part = observe(some, known, world)
+            found.candidates.update(part.candidates)
+            found.due.extend(part.due)
         collected = set()
         by_node: dict[NodeName, list[HandleId]] = {}
         for name in found.due:
@@ -108,13 +111,21 @@ class Collector:
         await self._give_back_blocks()
         return leaving or any(one.node in world.gone for one in candidates.values())
 
+    async def _handles(self) -> AsyncIterator[Sequence[Handle]]:
+        """All of them, some at a time: who asks for an address need not wait for a look at a large cluster."""
+        handles = list(self._core.ledger.handles.values())
+        for at in range(0, len(handles), AT_ONCE):
+            yield handles[at : at + AT_ONCE]
+            await asyncio.sleep(0)
+
     async def _world(self, words: Words) -> World:
         """Who lives is asked of those only on whom something depends."""
         desired = self._core.desired
         asked = {node for node in words.nodes if node not in desired.nodes}
-        for held in self._core.ledger.handles.values():
-            if not any(words.users(address) & desired.nodes.keys() for address in held.addresses):
-                asked.add(held.node)
+        async for some in self._handles():
+            for held in some:
+                if not any(words.users(address) & desired.nodes.keys() for address in held.addresses):
+                    asked.add(held.node)
         token = self._core.life.token
         return World(
             words=words,
@@ -255,7 +266,8 @@ class Collector:
         """A handle is what the blocks say, where the two were seen to disagree twice and still do when they are read
         again. Nothing is freed by it: what nobody uses looks forgotten from then on."""
         ledger = self._core.ledger
-        before, self._apart = self._apart, disagreeing(ledger)
+        records = dict(ledger.blocks), list(ledger.handles.values())
+        before, self._apart = self._apart, await asyncio.to_thread(disagreeing, *records)
         for name in before & self._apart:
             await self._allocator.read_what_is_behind([Behind(name, "", None)])
             known = ledger.fact(HANDLE, (name,))

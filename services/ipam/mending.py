@@ -13,6 +13,7 @@ which some cannot be read either: an address that one of those holds would be gi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bus_schemas.codec import Message
@@ -40,17 +41,17 @@ def mended(ledger: Ledger, desired: Desired, now: float) -> list[Write]:
     return writes
 
 
-def disagreeing(ledger: Ledger) -> set[HandleId]:
+def disagreeing(blocks: Mapping[Cidr, Block], handles: Iterable[Handle]) -> set[HandleId]:
     """Handles whose records and blocks do not say the same: a server that was killed in the middle of a batch stored
     the first of its messages only. To a ledger that lags behind they seem to disagree, too: look twice, and read them
     again."""
     by_handle: dict[tuple[HandleId, str], int] = {}
-    for cidr, block in ledger.blocks.items():
+    for cidr, block in blocks.items():
         for allocation in block.allocations:
             by_handle[allocation.handle, str(cidr.address(allocation.ordinal))] = allocation.sequence
     recorded = {
         (held.handle, address): sequence
-        for held in ledger.handles.values()
+        for held in handles
         for address, sequence in zip(held.addresses, held.sequences, strict=True)
     }
     return {handle for (handle, _), _ in by_handle.items() ^ recorded.items()}
