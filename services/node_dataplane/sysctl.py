@@ -37,10 +37,11 @@ def of_pod_link(link: str, *, ipv6: bool) -> list[tuple[str, str]]:
         settings += [
             (f"ipv6/conf/{link}/disable_ipv6", "0"),
             (f"ipv6/conf/{link}/accept_dad", "0"),
-            (f"ipv6/conf/{link}/accept_ra", "0"),
             (f"ipv6/conf/{link}/forwarding", "1"),
             (f"ipv6/conf/{link}/proxy_ndp", "1"),
         ]
+    if ipv6 or os.path.exists("/proc/sys/net/ipv6"):
+        settings.append((f"ipv6/conf/{link}/accept_ra", "0"))  # A pod can speak IPv6 whether it has an address or not.
     return settings
 
 

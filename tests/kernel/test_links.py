@@ -117,6 +117,11 @@ def test_a_correct_link_is_adopted_untouched(node: Node) -> None:
     assert (second.device, second.mac) == (first.device, first.mac)
 
 
+def test_a_pod_without_ipv6_is_no_ipv6_router_of_its_node_either(node: Node) -> None:
+    node.ensure(replace(node.spec, addresses=("10.244.0.5",)))
+    assert node.node.run("cat", f"/proc/sys/net/ipv6/conf/{node.spec.name}/accept_ra") == "0\n"
+
+
 def test_a_link_is_born_in_the_group_of_pods_links_and_comes_back_to_it(node: Node) -> None:
     node.ensure()
 

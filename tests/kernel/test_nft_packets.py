@@ -18,7 +18,7 @@ import pytest
 from bus_schemas.policy import Direction, Icmp, Match, Rule
 from services.node_dataplane.nft.driver import NftDriver
 from services.node_dataplane.nft.table import NodeRules, PolicyTable
-from tests.support.netns import Namespace, bind_udp, connect, listen, namespaces, ping, tcp, udp, veth
+from tests.support.netns import Namespace, bind_udp, connect, listen, namespaces, ping, tcp, udp, veth, wait_for
 from tests.support.nft_evaluator import Nftables, Packet
 from tests.support.nft_worlds import (
     OPEN,
@@ -257,6 +257,22 @@ def test_a_pod_cannot_speak_with_anothers_address(lab: Lab) -> None:
     plug(lab.table, "a", A, A6, sources=("10.244.0.64/26",))
     lab.settle()
     assert udp(lab.a, receiver, B, 53, source="10.244.0.99") == "10.244.0.99"
+
+
+def test_a_pod_is_no_router_of_its_node(lab: Lab) -> None:
+    """Nobody's policy is against it, and the node would believe it."""
+    lab.policy()
+    lab.node.sysctl(f"net.ipv6.conf.{link('a')}.accept_ra", 2)
+    lab.a.sysctl("net.ipv6.conf.eth0.disable_ipv6", 0)
+    advertisement = bytes((134, 0, 0, 0, 64, 0)) + (1800).to_bytes(2, "big") + bytes(8)
+    with lab.a.inside():
+        router = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    with router:
+        router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        with lab.a.inside():
+            router.sendto(advertisement, ("ff02::1", 0, 0, socket.if_nametoindex("eth0")))
+    wait_for(lambda: lab.dropped("router_from_pod") == 1, "the advertisement arrives, and is dropped")
+    assert not lab.node.ip("-6", "route", "show", "default")
 
 
 def test_a_pod_does_not_speak_with_its_floating_address(lab: Lab) -> None:

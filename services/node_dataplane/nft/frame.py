@@ -76,7 +76,9 @@ _NOT_IN_GROUP = f"& 0x{LINK_GROUP_MASK:08x} != 0x{LINK_GROUP:08x}"
 FROM_POD, TO_POD = f"iifgroup {_IN_GROUP}", f"oifgroup {_IN_GROUP}"
 _ND = "{ 130, 131, 132, 133, 135, 136, 143 }"
 """Multicast listener queries, reports and dones, router solicitation, neighbour solicitation and advertisement: without
-them a pod has no IPv6 neighbours. Never router advertisements (134) and redirects (137)."""
+them a pod has no IPv6 neighbours."""
+_ROUTER = "{ 134, 137 }"
+"""Router advertisements and redirects: a node that took one from a pod would send its traffic there."""
 ESTABLISHED = "ct state established,related accept"
 INVALID = f"ct state invalid goto {guard_chain('invalid')}"
 _MIDSTREAM = f"ct state new tcp flags & (syn | ack) == ack goto {guard_chain('invalid')}"
@@ -233,7 +235,8 @@ def _input_pod(node: NodeRules) -> tuple[str, ...]:
     lines = [f"iifgroup {_NOT_IN_GROUP} {_drop('no_policy_egress')}"]
     if node.vxlan_port is not None:
         lines.append(f"udp dport {node.vxlan_port} {_drop('vxlan_from_pod')}")
-    return (*lines, ESTABLISHED, f"icmpv6 type {_ND} accept", "goto pod_egress")
+    routers = f"icmpv6 type {_ROUTER} {_drop('router_from_pod')}"
+    return (*lines, ESTABLISHED, f"icmpv6 type {_ND} accept", routers, "goto pod_egress")
 
 
 _INPUT_HOST = (
