@@ -222,16 +222,16 @@ class WarmPool:
                 self._store.keep_warm(msgspec.structs.replace(kept, addresses=addresses))
                 self._changed()
                 return ""
-            case PoolExhausted():
-                self._scarce[kept.families] = asyncio.get_running_loop().time() + SCARCE_S
-                self._wake.set()  # The next plan gives back what there is.
-                return ""
-            case Refused() if kept.addresses:
+            case Refused() | PoolExhausted() if kept.addresses:
                 self._ready.discard(kept.handle)
                 self._store.keep_warm(msgspec.structs.replace(kept, addresses=()))
                 self._open(kept)
                 self._changed()
                 return f"{', '.join(kept.addresses)} was released behind our back"
+            case PoolExhausted():
+                self._scarce[kept.families] = asyncio.get_running_loop().time() + SCARCE_S
+                self._wake.set()  # The next plan gives back what there is.
+                return ""
             case Refused(reason=reason) | Busy(reason=reason):
                 return str(reason)
         return f"unexpected answer {reply!r}"

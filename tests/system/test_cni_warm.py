@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bus_schemas.ids import HandleId, PodKey
+from bus_schemas.ipam import PoolExhausted
 from bus_schemas.resources import IPPool
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.resources.pools import IPPoolSpec
@@ -116,6 +117,28 @@ async def test_a_restart_finds_its_warm_addresses_and_what_is_to_be_told(
         await eventually(lambda: reborn.ipam.held.get("k8s-pod-network.c1") == ("10.244.0.2",))
         await eventually(lambda: len(reborn.store.warm) == 2 and all(kept.addresses for kept in reborn.store.warm))
         assert len(set(reborn.ipam.held.values())) == 3
+
+
+async def test_what_it_does_not_get_again_is_given_to_no_pod(
+    spaces: tuple[Namespace, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with warmed(VerbsNode(tmp_path)):
+        pass
+    reborn = VerbsNode(tmp_path, warm_addresses=2)
+    reborn.ipam.size = 0
+    monkeypatch.setattr(reborn.ipam, "assign", lambda _: PoolExhausted(pools=(), reason="the limit of blocks is met"))
+    async with reborn.running():
+        ready: list[int] = []
+        forget = reborn.warm_pool._forget
+
+        async def noted(addresses: Iterable[str]) -> None:
+            ready.append(len(list(addresses)))
+            await forget(addresses)
+
+        monkeypatch.setattr(reborn.warm_pool, "_forget", noted)
+        reborn.warm_pool.want((pool(),), {})
+        await eventually(lambda: not reborn.store.warm)
+        assert not ready
 
 
 async def test_what_was_given_to_others_while_the_node_was_away_is_not_given_to_pods(
