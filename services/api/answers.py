@@ -33,11 +33,13 @@ _STATUS_OF = {
 class Problem(Exception):
     """An answer other than success."""
 
-    def __init__(self, status: int, error: str, faults: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(self, status: int, error: str, faults: Sequence[dict[str, Any]] = (), *, unknown: str = "") -> None:
+        """`unknown`: what there is not, where that is no object, but the very kind that is asked for."""
         super().__init__(error)
         self.status = status
         self.error = error
         self.faults = list(faults)
+        self.unknown = unknown
 
 
 def document(
@@ -70,7 +72,7 @@ async def as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise Problem(HTTPStatus.FORBIDDEN, stranger)
         return await handler(request)
     except Problem as problem:
-        return _error(problem.status, problem.error, problem.faults)
+        return _error(problem.status, problem.error, problem.faults, problem.unknown)
     except Unavailable as error:
         return _error(HTTPStatus.SERVICE_UNAVAILABLE, f"the bus is away: {error}")
     except Conflict as error:
@@ -149,6 +151,6 @@ def json(value: Any, stale: str, *, etag: int | None = None, status: int = 200) 
     return response
 
 
-def _error(status: int, error: str, faults: Sequence[dict[str, Any]] = ()) -> web.Response:
-    body = {"error": error, "faults": list(faults)}
+def _error(status: int, error: str, faults: Sequence[dict[str, Any]] = (), unknown: str = "") -> web.Response:
+    body = {"error": error, "faults": list(faults)} | ({"unknown": unknown} if unknown else {})
     return web.Response(body=encode(body), content_type="application/json", status=int(status))

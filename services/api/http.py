@@ -240,7 +240,7 @@ def _kinds(request: web.Request) -> tuple[Kind, ...]:
     word = request.match_info["kind"]
     kinds = kinds_named(word)
     if not kinds:
-        raise Problem(HTTPStatus.NOT_FOUND, unknown_kind(word))
+        raise Problem(HTTPStatus.NOT_FOUND, unknown_kind(word), unknown="kind")
     return kinds
 
 

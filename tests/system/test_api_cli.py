@@ -99,6 +99,7 @@ async def test_what_is_not_there_is_1(tortie: Tortie) -> None:
     assert await tortie("get ippool absent") == (1, "", "tortie: IPPool/absent does not exist\n")
     assert await tortie("delete ippool absent") == (1, "", "tortie: IPPool/absent does not exist\n")
     assert await tortie("delete ippool absent --ignore-not-found") == (0, "", "")
+    assert (await tortie("delete ippols absent --ignore-not-found"))[0] == 1
     code, _, err = await tortie("get deployments")
     assert code == 1
     assert "there is no kind 'deployments'" in err

@@ -193,7 +193,8 @@ def _query(query: Query | None) -> str:
 
 def _refusal(answer: Answer) -> Refused:
     details = [describe_fault(fault) for fault in answer.json["faults"]]
-    return Refused(answer.json["error"], details, status=answer.status)
+    absent = answer.status == 404 and "unknown" not in answer.json
+    return Refused(answer.json["error"], details, status=answer.status, absent=absent)
 
 
 def _unavailable(response: HTTPResponse) -> str:

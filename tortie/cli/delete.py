@@ -41,5 +41,5 @@ def command(
         try:
             print_results([client.delete_one(target.kind, target.name, target.namespace)])
         except Refused as refused:
-            if not (ignore_not_found and refused.status == 404):
+            if not (ignore_not_found and refused.absent):
                 raise

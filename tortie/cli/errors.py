@@ -21,8 +21,10 @@ class CommandError(Exception):
 
 
 class Refused(CommandError):
-    def __init__(self, text: str, details: Sequence[str] = (), *, status: int = 0) -> None:
+    def __init__(self, text: str, details: Sequence[str] = (), *, status: int = 0, absent: bool = False) -> None:
+        """`absent`: there is no such object, but there may be one."""
         super().__init__(text, details)
+        self.absent = absent
         self.status = status
         """The HTTP status of the answer; 0 where there was none."""
 
