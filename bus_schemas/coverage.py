@@ -61,7 +61,10 @@ def understood(rule: Rule, known: Callable[[GroupId], bool] = lambda _: True) ->
 
 @lru_cache(maxsize=1 << 16)
 def network(cidr: str) -> tuple[int, int, int] | None:
-    """Bytes of its family's addresses, its prefix, how many bits it leaves open. None: not a network."""
+    """Bytes of its family's addresses, its prefix, how many bits it leaves open. None: not a network, or one of a zone,
+    whose name may be any text."""
+    if "%" in cidr:
+        return None
     try:
         net = ipaddress.ip_network(cidr, strict=False)
     except ValueError:

@@ -205,7 +205,8 @@ def _address(name: str, text: str) -> IPv4Address | IPv6Address:
         address = ip_address(text)
     except ValueError as error:
         raise _wrong(name, f"{text!r} is no address") from error
-    if address.is_unspecified or address.is_multicast or address.is_loopback or address.is_link_local:
+    # What stands behind a % is anything.
+    if "%" in text or address.is_unspecified or address.is_multicast or address.is_loopback or address.is_link_local:
         raise _wrong(name, f"{text} can be no pod's address")
     return address
 
@@ -221,9 +222,12 @@ def _sources(annotations: Annotations) -> tuple[str, ...]:
     found = []
     for text in _strings(annotations, SOURCES):
         try:
-            found.append(str(ip_network(text, strict=False)))
+            network = ip_network(text, strict=False)
         except ValueError as error:
             raise _wrong(SOURCES, f"{text!r} is no network") from error
+        if "%" in text:
+            raise _wrong(SOURCES, f"{text!r} is no network of all links")
+        found.append(str(network))
     return tuple(dict.fromkeys(found))
 
 

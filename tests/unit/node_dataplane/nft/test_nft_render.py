@@ -138,6 +138,11 @@ def rendered(*rules: Rule, unknown: tuple[str, ...] = ()) -> Rendered:
         ),
         pytest.param(Rule(action="log", never="no"), [], id="a log closes nothing"),
         pytest.param(
+            Rule(action="allow", protocol=TCP, source=Match(nets=("fe80::% accept; flush ruleset; #/64",))),
+            ['meta l4proto 6 drop comment "fe80::% accept; flush ruleset; #/64 is not a network"'],
+            id="a zone is text of somebody's",
+        ),
+        pytest.param(
             allow(protocol=TCP, source=Match(nets=("10.0.0.0/33", "10.0.0.0/8"))),
             ['meta l4proto 6 drop comment "10.0.0.0/33 is not a network"'],
             id="an allow of an unsayable net",
