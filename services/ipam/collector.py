@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from bus_schemas.events import Event
 from bus_schemas.ids import HandleId, NodeName
@@ -32,7 +32,7 @@ from services.ipam.collect import Findings, World, give_back, is_listed, may_go,
 from services.ipam.core import Decision
 from services.ipam.draft import Write as DraftWrite
 from services.ipam.keeper import Allocator
-from services.ipam.mending import disagreeing, handle_by_blocks
+from services.ipam.mending import Said, by_blocks, by_records, disagreeing, handle_by_blocks
 from services.ipam.release import Behind, release_all
 from services.ipam.settings import Settings
 from services.ipam.words import Words
@@ -40,18 +40,27 @@ from services.ipam.words import Words
 SOON_S = 5.0
 """The next look while something of a deleted node is left."""
 AGENT = "node_dataplane"
+T = TypeVar("T")
 AT_ONCE = 500
 
 
 class Collector:
     def __init__(
-        self, bus: Bus, allocator: Allocator, settings: Settings, *, now: Callable[[], float] = time.time
+        self,
+        bus: Bus,
+        allocator: Allocator,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = time.time,
+        aside: Callable[..., Awaitable[set[HandleId]]] = asyncio.to_thread,
     ) -> None:
+        """`aside`: how a long computation is made without keeping everybody else waiting."""
         self._bus = bus
         self._allocator = allocator
         self._core = allocator.core
         self._settings = settings
         self._now = now
+        self._aside = aside
         self._spare: dict[Cidr, int] = {}
         """Superfluous blocks as the last look found them, by sequence."""
         self._left: set[NodeName] = set()
@@ -94,7 +103,7 @@ class Collector:
         world = await self._world(words)
         known: dict[HandleId, Candidate] = {name: fact.value for name, fact in self._core.candidates.items()}
         found = Findings({}, [])
-        async for some in self._handles():
+        async for some in _in_parts(self._core.ledger.handles.values()):
             part = observe(some, known, world)
             found.candidates.update(part.candidates)
             found.due.extend(part.due)
@@ -111,18 +120,11 @@ class Collector:
         await self._give_back_blocks()
         return leaving or any(one.node in world.gone for one in candidates.values())
 
-    async def _handles(self) -> AsyncIterator[Sequence[Handle]]:
-        """All of them, some at a time: who asks for an address need not wait for a look at a large cluster."""
-        handles = list(self._core.ledger.handles.values())
-        for at in range(0, len(handles), AT_ONCE):
-            yield handles[at : at + AT_ONCE]
-            await asyncio.sleep(0)
-
     async def _world(self, words: Words) -> World:
         """Who lives is asked of those only on whom something depends."""
         desired = self._core.desired
         asked = {node for node in words.nodes if node not in desired.nodes}
-        async for some in self._handles():
+        async for some in _in_parts(self._core.ledger.handles.values()):
             for held in some:
                 if not any(words.users(address) & desired.nodes.keys() for address in held.addresses):
                     asked.add(held.node)
@@ -266,8 +268,13 @@ class Collector:
         """A handle is what the blocks say, where the two were seen to disagree twice and still do when they are read
         again. Nothing is freed by it: what nobody uses looks forgotten from then on."""
         ledger = self._core.ledger
-        records = dict(ledger.blocks), list(ledger.handles.values())
-        before, self._apart = self._apart, await asyncio.to_thread(disagreeing, *records)
+        said: set[Said] = set()
+        async for part in _in_parts(ledger.blocks.items()):
+            said.update(by_blocks(part))
+        recorded: set[Said] = set()
+        async for some in _in_parts(ledger.handles.values()):
+            recorded.update(by_records(some))
+        before, self._apart = self._apart, disagreeing(said, recorded)
         for name in before & self._apart:
             await self._allocator.read_what_is_behind([Behind(name, "", None)])
             known = ledger.fact(HANDLE, (name,))
@@ -304,3 +311,11 @@ class Collector:
             draft = self._core.draft(self._now())
             give_back(draft, cidr)
             await self._allocator.commit(Decision(writes=tuple(draft.writes()), events=tuple(draft.events)))
+
+
+async def _in_parts(many: Iterable[T]) -> AsyncIterator[Sequence[T]]:
+    """All that there are now, some at a time: who asks for an address need not wait for a look at a large cluster."""
+    whole = list(many)
+    for at in range(0, len(whole), AT_ONCE):
+        yield whole[at : at + AT_ONCE]
+        await asyncio.sleep(0)

@@ -13,7 +13,7 @@ which some cannot be read either: an address that one of those holds would be gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 from bus_schemas.codec import Message
@@ -41,20 +41,29 @@ def mended(ledger: Ledger, desired: Desired, now: float) -> list[Write]:
     return writes
 
 
-def disagreeing(blocks: Mapping[Cidr, Block], handles: Iterable[Handle]) -> set[HandleId]:
+Said = tuple[HandleId, str, int]
+"""A handle, an address of it, and the sequence at which it was given."""
+
+
+def by_blocks(blocks: Iterable[tuple[Cidr, Block]]) -> Iterator[Said]:
+    """What blocks say."""
+    for cidr, block in blocks:
+        for allocation in block.allocations:
+            yield allocation.handle, str(cidr.address(allocation.ordinal)), allocation.sequence
+
+
+def by_records(handles: Iterable[Handle]) -> Iterator[Said]:
+    """What the handles' own records say."""
+    for held in handles:
+        for address, sequence in zip(held.addresses, held.sequences, strict=True):
+            yield held.handle, address, sequence
+
+
+def disagreeing(blocks: Set[Said], records: Set[Said]) -> set[HandleId]:
     """Handles whose records and blocks do not say the same: a server that was killed in the middle of a batch stored
     the first of its messages only. To a ledger that lags behind they seem to disagree, too: look twice, and read them
     again."""
-    by_handle: dict[tuple[HandleId, str], int] = {}
-    for cidr, block in blocks.items():
-        for allocation in block.allocations:
-            by_handle[allocation.handle, str(cidr.address(allocation.ordinal))] = allocation.sequence
-    recorded = {
-        (held.handle, address): sequence
-        for held in handles
-        for address, sequence in zip(held.addresses, held.sequences, strict=True)
-    }
-    return {handle for (handle, _), _ in by_handle.items() ^ recorded.items()}
+    return {handle for handle, _, _ in blocks ^ records}
 
 
 def _mend(ledger: Ledger, desired: Desired, where: Where, remembered: Any, now: float) -> Write | None:
