@@ -1,7 +1,7 @@
 """ipam owns every address: pools -> blocks claimed by nodes -> addresses held under handles.
 
-Reads   `desired.ippool`, `desired.node`, `desired.namespace`; `ipam.block`, `ipam.affinity`, `ipam.handle`, `ipam.epoch`,
-        `ipam.candidate`; with the lease also `endpoint`, `holding`, `status` of agents
+Reads   `desired.ippool`, `desired.node`, `desired.namespace`; `ipam.block`, `ipam.affinity`, `ipam.handle`,
+        `ipam.epoch`, `ipam.candidate`; with the lease also `endpoint`, `holding`, `status` of agents
 Writes  `ipam.block`, `ipam.affinity`, `ipam.handle`, `ipam.epoch`, `ipam.candidate`, every key by compare-and-swap;
         `event.ipam`; takes away the `endpoint` and `holding` of a deleted node whose agent is dead
 Serves  `rpc.ipam.assign`, `rpc.ipam.release`
