@@ -78,7 +78,9 @@ def test_a_misspelt_setting_ends_the_service_with_2(tmp_path: Path) -> None:
     assert "TORTIE_API_LISTN is not a setting; did you mean TORTIE_API_LISTEN?" in (tmp_path / "api.log").read_text()
 
 
-@pytest.mark.parametrize("service", ["api", "ipam", "route-distribution", "policy-compiler", "node-dataplane"])
+@pytest.mark.parametrize(
+    "service", ["api", "ipam", "route-distribution", "policy-compiler", "node-dataplane", "node_dataplane"]
+)
 def test_help_names_every_setting_with_its_text(service: str, capsys: pytest.CaptureFixture[str]) -> None:
     from tortie.cli.main import main
 

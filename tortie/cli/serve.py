@@ -34,6 +34,7 @@ def command(
     port: Annotated[int, typer.Option("--port", help="nats: the port to listen on.")] = 4222,
     help_: Annotated[bool, typer.Option("--help", "-h", help="Show the settings of the service.")] = False,
 ) -> None:
+    service = service.replace("_", "-")  # as metrics, status and logs spell it
     if service not in (*SERVICES, NATS, "") or (not service and not help_):
         raise Misused(f"serve needs one of {', '.join((*SERVICES, NATS))}")
     if help_:
