@@ -245,6 +245,8 @@ class Epoch(Message, tag="epoch/1", frozen=True, kw_only=True):
     """Unix time in seconds."""
     missing: tuple[NodeName, ...] = ()
     """Nodes that have not said yet what they hold."""
+    first: bool = False
+    """The bus was new: nobody holds anything from before, and no older node is awaited."""
 
 
 class Candidate(Message, tag="candidate/1", frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from bus_schemas.events import Event
@@ -46,21 +46,13 @@ AT_ONCE = 500
 
 class Collector:
     def __init__(
-        self,
-        bus: Bus,
-        allocator: Allocator,
-        settings: Settings,
-        *,
-        now: Callable[[], float] = time.time,
-        aside: Callable[..., Awaitable[set[HandleId]]] = asyncio.to_thread,
+        self, bus: Bus, allocator: Allocator, settings: Settings, *, now: Callable[[], float] = time.time
     ) -> None:
-        """`aside`: how a long computation is made without keeping everybody else waiting."""
         self._bus = bus
         self._allocator = allocator
         self._core = allocator.core
         self._settings = settings
         self._now = now
-        self._aside = aside
         self._spare: dict[Cidr, int] = {}
         """Superfluous blocks as the last look found them, by sequence."""
         self._left: set[NodeName] = set()

@@ -2,10 +2,14 @@
 
     no epoch --evidence?--none--> ready
                    +--some--> recovering --everybody has spoken--> rebuilt from words and memory --> ready
+                   +--only older nodes--> what do the first agents say? --nothing of a life before--> ready, the first
     ready --a node turns up that is older and has not spoken--> recovering
 
 Evidence that there were records once: this replica knew some; the stream held something; an agent announces an
-endpoint or names an epoch; a Node is older than the stream. A new bus has none of it, and does not wait.
+endpoint, holds something or names an epoch. A new bus has none of it, and does not wait. A Node that is older than the
+stream is a doubt: a cluster is older than what is installed in it, and a bus that was lost looks the same until
+somebody speaks. Agents keep the epoch in mind and what they hold on their disks; so the first of them to speak tell
+which it is, and time is left for others to contradict.
 
 Awaited are the nodes that may hold something from before: whoever has a Node resource that is older than this life.
 Nothing is given while one of them is awaited (fail closed): what it holds is not known. It is awaited until its agent
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Protocol
 from uuid import uuid4
 
@@ -72,13 +77,16 @@ class Keeper:
         self._now = now
         self._heard: tuple[str, set[NodeName]] = ("", set())
         """An epoch, and who spoke in it."""
+        self._first_word = inf
+        """When somebody spoke first while there was no epoch (Unix time in seconds)."""
 
     async def tend(self, words: Words) -> float | None:
         """The next steps; in how many seconds to call again, None: when something was heard. Raises BusError."""
         life = self._core.life
+        wait = await self._begin(words) if life.epoch is None else None
         if life.epoch is None:
-            await self._begin(words)
-        if life.epoch is None or life.is_anew or not self._allocator.in_sync:
+            return wait
+        if life.is_anew or not self._allocator.in_sync:
             return None
         epoch = life.epoch
         self._listen(words, epoch.id)
@@ -104,19 +112,20 @@ class Keeper:
 
     # --- the epoch
 
-    async def _begin(self, words: Words) -> None:
+    async def _begin(self, words: Words) -> float | None:
+        """As `tend`."""
         life, core = self._core.life, self._core
         fact = await self._bus.get(EPOCH, ())
         life.heard(fact)
         if life.epoch is not None:
-            return
+            return None
         stream = await self._bus.life(Stream.BLOCKS)
         evidence = (
             "this replica knows them" if life.ours else "",
             "the stream held something" if stream.written else "",
             "there are endpoints" if words.any_endpoint else "",
+            "agents hold something" if words.any_held else "",
             "agents name an earlier life" if words.epochs else "",
-            "there are older nodes" if any(older(at, stream.began) for at in core.desired.created.values()) else "",
         )
         found = [text for text in evidence if text]
         name = uuid4().hex[:12]
@@ -124,10 +133,23 @@ class Keeper:
             epoch = Epoch(id=name, state=RECOVERING, began=self._now())
             epoch = Epoch(id=name, state=RECOVERING, began=epoch.began, missing=self._awaited(words, epoch))
         else:
-            epoch = Epoch(id=name, state=READY, began=stream.began)
+            doubt = any(older(at, stream.began) for at in core.desired.created.values())
+            if doubt and (wait := self._until_believed(words)):
+                return None if wait == inf else wait
+            epoch = Epoch(id=name, state=READY, began=stream.began, first=doubt)
         await self._say(epoch)
         if found:
             self._tell("recovering", f"The bus lost the address records ({', '.join(found)}); they are read back.")
+        return None
+
+    def _until_believed(self, words: Words) -> float:
+        """In how many seconds words that speak of nothing before are believed; infinite: there are none yet."""
+        if not words.holdings:
+            self._first_word = inf
+            return inf
+        now = self._now()
+        self._first_word = min(self._first_word, now)  # a clock that is set back makes it later at most
+        return max(0.0, self._first_word + self._settings.recovery_settle_s - now)
 
     async def _say(self, epoch: Epoch) -> None:
         """A Conflict is another replica's word, and counts. Raises BusError."""
@@ -158,6 +180,8 @@ class Keeper:
 
     def _late(self, words: Words, epoch: Epoch) -> tuple[NodeName, ...]:
         """Older nodes that nobody knew of when the records were read back, or begun."""
+        if epoch.first:
+            return ()
         late = {
             node
             for node, at in self._core.desired.created.items()

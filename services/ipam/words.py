@@ -81,6 +81,11 @@ class Words:
     def any_endpoint(self) -> bool:
         return any(fact.family is ENDPOINT for facts in self._facts.values() for fact in facts.values())
 
+    @property
+    def any_held(self) -> bool:
+        """Whether anybody says that he has something beside endpoints."""
+        return any(holding.held or holding.blocks for holding in self.holdings.values())
+
     def users(self, address: str) -> set[NodeName]:
         """Who lists an address (canonical)."""
         return {node for node, _ in self._listed.get(address, ())}

@@ -314,10 +314,14 @@ class ModelAgent:
             if store.get(ENDPOINT, (self.node, *key)).value != endpoint:
                 store.put(Fact(ENDPOINT, (self.node, *key), endpoint))
 
-    def speak(self, store: Records) -> None:
-        """Its word, unless an answer to what was asked before the epoch was heard of may still come."""
+    def listen(self, store: Records) -> None:
+        """It follows the epoch, and keeps the last one in mind."""
         epoch: Epoch | None = store.get(EPOCH, ()).value
         self.epoch = epoch.id if epoch is not None else self.epoch
+
+    def speak(self, store: Records) -> None:
+        """Its word, unless an answer to what was asked before the epoch was heard of may still come."""
+        self.listen(store)
         if any(ask.awaited and ask.epoch != self.epoch for ask in self.asks):
             return
         self.announce(store)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import Assigned, Busy
-from bus_schemas.subjects import EPOCH, HANDLE
+from bus_schemas.ipam import Assigned, Busy, Held, Holding
+from bus_schemas.subjects import EPOCH, HANDLE, HOLDING, Fact
 from chassis.health import Health
 from services.ipam.keeper import Keeper
 from services.ipam.limits import Limits
@@ -26,6 +26,7 @@ class Story:
         self.tend(0)
         self.agents = [ModelAgent(NodeName(f"n{i}"), created=START) for i in range(2)]
         for agent in self.agents:
+            agent.listen(self.store)
             self.store.put(agent.resource())
         self.hear()
 
@@ -128,3 +129,58 @@ def test_a_silent_node_is_awaited() -> None:
     assert story.is_ready()
     assert check_store(story.store) == {address[0]: "web"}
     assert story.store.values(HANDLE)[0].node == "n0"
+
+
+class Installation(Story):
+    """A new bus in a cluster that is older than it, as the first installation of all is."""
+
+    def __init__(self) -> None:
+        self.now = LATER
+        self.store = Records()
+        self.store.put(POOL)
+        self.agents = [ModelAgent(NodeName(f"n{i}"), created=START - 1000) for i in range(2)]
+        for agent in self.agents:
+            self.store.put(agent.resource())
+        self.replicas = [LivingReplica(self.store, Limits())]
+        bus = ModelBus(self.store)
+        options = Settings(recovery_settle_s=6.0)
+        self.keeper = Keeper(bus, self.replicas[0], Health(), options, now=lambda: self.now)  # type: ignore[arg-type]
+
+    def tend(self, replica: int) -> None:
+        one = self.replicas[replica]
+        one.hear()
+        self.again = self.finish(Running(replica, 0, self.keeper.tend(one.words))).result
+
+
+def test_a_new_bus_in_an_older_cluster_does_not_await_silent_nodes() -> None:
+    story = Installation()
+    story.tend(0)
+    assert (story.is_ready(), story.again) == (False, None), "nobody has spoken: it may be a bus that was lost"
+    story.agents[0].speak(story.store)
+    story.tend(0)
+    assert (story.is_ready(), story.again) == (False, 6.0), "others are given time to contradict"
+    story.now += 6.0
+    story.tend(0)
+    assert story.is_ready()
+    story.tend(0)
+    assert story.is_ready(), "the silent node is not awaited afterwards, either"
+
+
+def test_one_word_of_an_earlier_life_makes_an_older_cluster_a_lost_bus() -> None:
+    story = Installation()
+    story.agents[0].speak(story.store)
+    story.tend(0)
+    story.agents[1].epoch = "before"
+    story.agents[1].speak(story.store)
+    story.now += 6.0
+    story.tend(0)
+    epoch = story.store.get(EPOCH, ()).value
+    assert (epoch.state, epoch.missing) == ("recovering", ("n0", "n1"))
+
+
+def test_what_an_agent_kept_on_its_disk_makes_an_older_cluster_a_lost_bus() -> None:
+    story = Installation()
+    warm = Held(handle=HandleId("warm.n1.1"), addresses=("10.0.0.1",))
+    story.store.put(Fact(HOLDING, ("n1",), Holding(node=NodeName("n1"), held=(warm,))))
+    story.tend(0)
+    assert story.store.get(EPOCH, ()).value.state == "recovering"

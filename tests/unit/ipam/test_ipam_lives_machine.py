@@ -68,6 +68,7 @@ class Lives(RuleBasedStateMachine):
         """A new machine."""
         if name not in self.agents:
             self.agents[name] = ModelAgent(NodeName(name), created=self.now)
+            self.agents[name].listen(self.store)
             self.store.put(self.agents[name].resource())
 
     @rule(name=NODE)
@@ -289,9 +290,10 @@ class Lives(RuleBasedStateMachine):
             self.pass_long_time()
             for name in self.agents:
                 self.speak(name)
-                while self.agents[name].owed and not self.replicas[0].core.life.closed:
-                    self.pay(name, 0, 0)
-                    self._finish_all()
+                for _ in range(len(self.agents[name].owed)):
+                    if not self.replicas[0].core.life.closed:
+                        self.pay(name, 0, 0)
+                        self._finish_all()
             for replica in range(2):
                 self.hear(replica, None)
             for _ in range(3):
