@@ -51,6 +51,8 @@ class Lives(RuleBasedStateMachine):
         self.lives = [0, 0]
         self.buses = [ModelBus(self.store) for _ in range(2)]
         self.running: list[Running] = []
+        self.collectors: dict[int, Collector] = {}
+        """By replica: what they saw before counts."""
         self.tried: set[HandleId] = set()
         """Handles of which a release was begun: they are not asked for again, as no container comes again."""
         self._tend(0)
@@ -193,8 +195,10 @@ class Lives(RuleBasedStateMachine):
         one = self.replicas[replica]
         if not one.core.life.closed:
             self.buses[replica].alive = _AliveNow(self)
-            collector = Collector(self.buses[replica], one, OPTIONS, now=self.clock)  # type: ignore[arg-type]
-            self.running.append(Running(replica, self.lives[replica], collector.look(one.words)))
+            if replica not in self.collectors:
+                bus: Any = self.buses[replica]
+                self.collectors[replica] = Collector(bus, one, OPTIONS, now=self.clock)
+            self.running.append(Running(replica, self.lives[replica], self.collectors[replica].look(one.words)))
             if finish:
                 self._finish(self.running[-1])
 
@@ -205,6 +209,7 @@ class Lives(RuleBasedStateMachine):
     @rule(replica=REPLICA)
     def kill(self, replica: int) -> None:
         self.lives[replica] += 1
+        self.collectors.pop(replica, None)
         for one in self.running:
             if one.replica == replica:
                 one.kill()
