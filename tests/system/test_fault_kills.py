@@ -76,7 +76,8 @@ async def test_an_agent_killed_while_nothing_happens(world: World) -> None:
 @pytest.mark.parametrize("moment", [HANDLE, ENDPOINT, ATTACHMENT], ids=lambda family: f"once-there-is-{family.name}")
 @pytest.mark.parametrize("then", ["ADD", "DEL"])
 async def test_an_agent_killed_in_the_middle_of_an_add(world: World, moment: Family[Any], then: str) -> None:
-    """The runtime repeats ADD: one address, the same. Or it gives up and says DEL: none."""
+    """The runtime repeats ADD: one address, the same where the bus knew it. Or it gives up and says DEL: none. (An
+    address that the node kept ready is the pod's in the agent's notes before the bus hears of it.)"""
     key = PodKey("shop", "interrupted")
     pod = Pod(key, PodSpec(node="node2", labels={"app": "other"}), pod_netns(world.cluster.name, *key))
     await world.apply(pod.manifest())
@@ -88,13 +89,14 @@ async def test_an_agent_killed_in_the_middle_of_an_add(world: World, moment: Fam
             await world.kill("agent-node2")
             await adding
         given = await addresses_of(world, key)
-        assert len(given) == 1
+        assert len(given) <= 1
         await world.start("agent-node2")
         if then == "ADD":
             world.cluster.pods[key] = pod
             await world.add(pod)
-            assert pod.addresses == given[0]
+            assert given in ([], [pod.addresses])
             await world.books_agree()
+            assert await addresses_of(world, key) == [pod.addresses]
             await world.stop_pod(key)
         else:
             await world.unplug(pod)
