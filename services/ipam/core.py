@@ -24,6 +24,7 @@ import msgspec
 from bus_schemas.events import Event
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import (
+    LOAD_BALANCER,
     Affinity,
     AffinityState,
     Assigned,
@@ -239,7 +240,8 @@ class Core:
                 replies.append(reply)
         for reason in dict.fromkeys(reply.reason for reply in replies if isinstance(reply, PoolExhausted)):
             node = requests[0].node
-            draft.tell("exhausted", reason, node=node, object=node or "")
+            if node != LOAD_BALANCER:  # its Services ask again and again: `load_balancer` tells what is new
+                draft.tell("exhausted", reason, node=node, object=node or "")
         writes = draft.writes()
         assert writes or behind or None not in replies, "a request waits for nothing"
         return Decision(

@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+from bus_schemas.events import Event
 from bus_schemas.ipam import (
     Assigned,
     AssignReply,
@@ -56,13 +57,13 @@ class LoadBalancer:
         self._grace_s = grace_s
         self._services = Services(grace_s)
         self._pacer = Pacer(min_s=0.05, max_s=1.0, retry_s=1.0)
-        self._told: set[ServiceKey] = set()
-        """Services of which something is said on the bus."""
+        self._told: dict[ServiceKey, ServiceAddresses] = {}
+        """What is said of Services on the bus."""
 
     async def run(self) -> None:
         """The duty: for ever, from what is so now."""
         self._services = Services(self._grace_s)
-        self._told = set()
+        self._told = {}
         publication = Publication(self._bus, [Interest(SERVICE_ADDRESSES)], independent=True)
         interests = map(Interest, (SERVICE, POOL, RESERVATION, CONFIGURATION))
         async with publication, self._bus.follow(*interests) as feed, asyncio.TaskGroup() as tasks:
@@ -96,12 +97,25 @@ class LoadBalancer:
                 busy |= isinstance(outcome, Busy)
                 said = _says(key, reason=outcome.reason) if isinstance(outcome, Busy) else outcome
                 publication.want(SERVICE_ADDRESSES, key, said)
-                (self._told.discard if said is None else self._told.add)(key)
+                if said is None:
+                    self._told.pop(key, None)
+                elif isinstance(outcome, Busy):
+                    self._told.setdefault(key, said)
+                else:
+                    self._note(key, said)
         self._services.forget_all_but(self._held_by_service())
         publication.complete()
         await publication.flush()
         if busy:
             asyncio.get_running_loop().call_later(BUSY_S, self._pacer.mark)
+
+    def _note(self, key: ServiceKey, said: ServiceAddresses) -> None:
+        """A Service that gets none is an event once, however often it is tried."""
+        before, self._told[key] = self._told.get(key), said
+        if said.reason and said != before:
+            name = "/".join(key)
+            message = f"Service {name}: {said.reason}"
+            self._bus.emit(Event(time=self._now(), domain="ipam", what="exhausted", object=name, message=message))
 
     def _held_by_service(self) -> dict[ServiceKey, Handle]:
         """What the Services have, those included that nobody speaks of. A handle that does not say whose it is was

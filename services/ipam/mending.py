@@ -60,8 +60,8 @@ def by_records(handles: Iterable[Handle]) -> Iterator[Said]:
 
 
 def disagreeing(blocks: Set[Said], records: Set[Said]) -> set[HandleId]:
-    """Handles whose records and blocks do not say the same: a server that was killed in the middle of a batch stored
-    the first of its messages only. To a ledger that lags behind they seem to disagree, too: look twice, and read them
+    """Handles whose records and blocks do not say the same: a batch was cut short (see `docs/decisions`), or somebody
+    wrote one of them by hand. To a ledger that lags behind they seem to disagree, too: look twice, and read them
     again."""
     return {handle for handle, _, _ in blocks ^ records}
 

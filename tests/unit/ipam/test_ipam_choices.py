@@ -141,7 +141,7 @@ def test_the_lowest_limit_of_blocks_counts_and_is_named(
     _, [ipam] = cluster(FOUR, N1, *facts, limits=Limits(max_blocks_per_node=3))
     given(ipam, *(f"h{i}" for i in range(4 * most)), max_blocks_per_node=asked)
     text = no(ipam.answer(ask("one more", max_blocks_per_node=asked))[0])
-    assert f"it has {most} blocks, the most that {by} allows" in text
+    assert f"it has {most} block{'s' * (most != 1)}, the most that {by} allows" in text
     named = no(ipam.answer(ask("named", addresses=("10.0.0.128",), max_blocks_per_node=asked))[0])
     assert by in named
 
