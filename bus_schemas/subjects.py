@@ -9,7 +9,7 @@
     ROUTES    route.<cidr>                               who reaches what
               bgp.<node>, bgp.mesh.<node>                which BGP sessions a node has, and who is in the full mesh
     STATUS    status.<component>.<instance>, lease.<service>, hits.<node>   who lives, who leads, what policies decided
-                                                         (with time to live)
+              sessions.<node>                            how BGP sessions stand (all of them with time to live)
     EVENTS    event.<domain>.<what>.<node>               what happened
 
 Everything lies under `tortie.v1.`. State streams keep the last message of every subject; an empty payload is a
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from bus_schemas import bgp, endpoints, events, ipam, policy, routes, status
+from bus_schemas import bgp, endpoints, events, ipam, policy, routes, sessions, status
 from bus_schemas.codec import Message
 from bus_schemas.ids import MalformedToken, escape, unescape
 from bus_schemas.resources import KINDS, Resource
@@ -64,7 +64,7 @@ STREAMS: dict[Stream, StreamSpec] = {
         StreamSpec(Stream.ENDPOINTS, ("endpoint.>", "holding.>", "wireguard.>")),
         StreamSpec(Stream.POLICY, ("policy.>",)),
         StreamSpec(Stream.ROUTES, ("route.>", "bgp.>")),
-        StreamSpec(Stream.STATUS, ("status.>", "lease.>", "hits.>")),
+        StreamSpec(Stream.STATUS, ("status.>", "lease.>", "hits.>", "sessions.>")),
         StreamSpec(
             Stream.EVENTS,
             ("event.>",),
@@ -266,6 +266,9 @@ WIREGUARD_KEYS = Family(
 )
 STATUS = Family("status", Stream.STATUS, ("status",), ("component", "instance"), status.Status, "everyone", ("api",))
 HITS = Family("hits", Stream.STATUS, ("hits",), ("node",), policy.Hits, "node_dataplane of that node", ("api",))
+SESSIONS = Family(
+    "sessions", Stream.STATUS, ("sessions",), ("node",), sessions.Sessions, "node_dataplane of that node", ("api",)
+)
 LEASE = Family("lease", Stream.STATUS, ("lease",), ("service",), status.Lease, "the replicas of a service", ())
 EVENT = Family(
     "event",
@@ -299,6 +302,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     BGP_MESH,
     STATUS,
     HITS,
+    SESSIONS,
     LEASE,
     EVENT,
 )
