@@ -42,7 +42,9 @@ protocol static {{ ipv4; route {block} blackhole; }}
 """
 
 
-def session(own: str, peer: str, *, asn: int = 64512, peer_asn: int = 64512, extra: str = "", kind: str = "Node") -> str:
+def session(
+    own: str, peer: str, *, asn: int = 64512, peer_asn: int = 64512, extra: str = "", kind: str = "Node"
+) -> str:
     return f"""
 protocol bgp {kind}_{peer.replace(".", "_")} {{
   local {own} as {asn};

@@ -13,6 +13,7 @@ Codes from 8000 on are refusals: 8xxx by what was asked for, 9xxx by how it was 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,8 +94,9 @@ class Control:
 
     async def ended(self) -> None:
         """Returns when BIRD closes the connection: it has ended. Nothing must be asked meanwhile."""
-        while await self._reader.read(1024):
-            pass
+        with suppress(ConnectionError):  # a way to end, too
+            while await self._reader.read(1024):
+                pass
 
     async def _reply(self) -> Reply:
         lines: list[Line] = []

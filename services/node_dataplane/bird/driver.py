@@ -32,11 +32,15 @@ class BirdDriver:
     def __init__(self, directory: Path, *, has_routes: Callable[[], bool]) -> None:
         """`has_routes`: the kernel holds routes of a BIRD."""
         self.process = BirdProcess(directory)
-        self.wanted: str | None = self.process.text()
+        self._applied = self.process.text()
+        """What BIRD runs with, or is to run with when it is started again."""
+        self.wanted = self._applied
         """Until somebody says otherwise, what an earlier life was given."""
         self.version = ""
         self.since = 0.0
         """When BIRD began, as Unix time."""
+        self.deaths = 0
+        """How often it ended without being told to."""
         self.refusal = ""
         """Why it does not run with what is wanted; empty: it does."""
         self._has_routes = has_routes
@@ -71,7 +75,7 @@ class BirdDriver:
             await self._leave()
         elif self._control is None:
             await self._start(text)
-        elif text != self.process.text():
+        elif text != self._applied:
             await self._configure(self._control, text)
         else:
             self._accepted()
@@ -89,10 +93,9 @@ class BirdDriver:
 
     async def ended(self) -> None:
         """Returns when the running BIRD has ended."""
-        if self._control is None:
-            return
-        await self._control.ended()
-        self._lost()
+        if self._control is not None:
+            await self._control.ended()
+            self._lost()
 
     # --- life
 
@@ -122,17 +125,16 @@ class BirdDriver:
             self._pause_s = FIRST_PAUSE_S
         self._not_before = loop.time() + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        if text != self.process.text():
+        if text not in (self._applied, self._refused):
             self.process.propose(text)
             try:
                 await self.process.check()
             except Refused as refused:
                 self._refuse(text, str(refused))
-                if self.process.text() is None:
-                    return
             else:
-                self.process.accept()
-                self._accepted()
+                self._accept(text)
+        if self._applied is None:
+            return
         control = await self.process.start(recover=self._has_routes())
         self._started = loop.time()
         await self._greet(control)
@@ -152,12 +154,11 @@ class BirdDriver:
         if refusal:
             self._refuse(text, refusal)
         else:
-            self.process.accept()
-            self._accepted()
+            self._accept(text)
 
     async def _leave(self) -> None:
         """Also for a BIRD that crashed: only another one can take its routes away."""
-        if self._control is None and self.process.text() is not None:
+        if self._control is None and self._applied is not None:
             self.process.kill()
             await self._greet(await self.process.start(recover=False))
         if self._control is not None:
@@ -166,11 +167,19 @@ class BirdDriver:
                 await self.process.leave(control)
             finally:
                 control.close()
+        self._applied = None
         self._accepted()
         self.version, self.since = "", 0.0
 
     def _lost(self) -> None:
+        self.deaths += 1
         self.close()
+
+    def _accept(self, text: str) -> None:
+        """BIRD has taken the candidate."""
+        self.process.accept()
+        self._applied = text
+        self._accepted()
 
     def _accepted(self) -> None:
         self._refused, self.refusal = None, ""

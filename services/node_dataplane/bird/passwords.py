@@ -1,5 +1,5 @@
-"""Passwords of BGP sessions: files of mounted Secrets, `<directory>/<name of the secret>/<key>`, read again at every look
-so that a rotated one is taken."""
+"""Passwords of BGP sessions: files of mounted Secrets, `<directory>/<name of the secret>/<key>`. They are read again at
+every look, so that a rotated one is taken."""
 
 from __future__ import annotations
 

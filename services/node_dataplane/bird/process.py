@@ -100,7 +100,7 @@ class BirdProcess:
         try:
             async with asyncio.timeout(END_DEADLINE_S):
                 await control.ended()
-                while self.pid() is not None:
+                while self.pid() is not None:  # noqa: ASYNC110 - a process that is not our child tells nobody
                     await asyncio.sleep(_ASK_EVERY_S)
         except TimeoutError:
             self.kill()

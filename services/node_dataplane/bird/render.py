@@ -46,7 +46,7 @@ def render(speaker: Speaker, passwords: Mapping[Secret, str], *, log: str = "") 
 
 
 def _sections(speaker: Speaker, passwords: Mapping[Secret, str], log: str) -> Iterator[str]:
-    yield f"# The BGP of the node {_comment(speaker.node)}, rendered by its agent: what is written here by hand is lost."
+    yield f"# The BGP of the node {_comment(speaker.node)}, rendered by its agent. What is written here is lost."
     yield f"router id {speaker.router_id};"
     yield from _logging(speaker.log_level, log)
     yield ""
@@ -186,5 +186,5 @@ def _comment(text: str) -> str:
 
 def _quoted(password: str) -> str:
     """BIRD's strings have no escapes: what cannot stand in one is refused where passwords are read."""
-    assert '"' not in password and "\n" not in password
+    assert not {'"', "\n"} & set(password)
     return f'"{password}"'

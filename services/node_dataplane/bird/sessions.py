@@ -16,7 +16,12 @@ from bus_schemas.sessions import SessionState
 from services.node_dataplane.bird.control import Line
 
 PROTOCOL, DETAIL = 1002, 1006
-ORIGINS: Mapping[str, Origin] = {"Mesh": Origin.MESH, "Global": Origin.GLOBAL, "Node": Origin.NODE, "Local": Origin.LOCAL}
+ORIGINS: Mapping[str, Origin] = {
+    "Mesh": Origin.MESH,
+    "Global": Origin.GLOBAL,
+    "Node": Origin.NODE,
+    "Local": Origin.LOCAL,
+}
 ESTABLISHED = "Established"
 
 _ROUTES = re.compile(r"(\d+) imported(?:, \d+ filtered)?, (\d+) exported")
