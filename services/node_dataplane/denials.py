@@ -37,6 +37,8 @@ _GUARDS: Mapping[str, str] = {
     "no_policy_ingress": "no policy is in place for it yet",
     "vxlan_from_pod": "a pod may not send into the node's tunnels",
     "vxlan_from_stranger": "its sender is not a known node",
+    "ipip_from_pod": "a pod may not send into the node's tunnels",
+    "ipip_from_stranger": "its sender is not a known node",
     "to_host": "pods may not reach this node",
 }
 

@@ -4,6 +4,7 @@
           DIRECTION, RULES, GROUP---------------> Enforcement ------------------> table inet tortie
     bus --ROUTE, IPPool, FelixConfiguration, Node--> NodeCore --> Fabric --------> routes, tunnels
                                                         +--> TunnelAddress <--rpc--> ipam
+                                             Fabric --> WireguardKeys --WIREGUARD_KEYS--> bus
     CNI plugin --unix socket--> Pods --> links; --> Announcements --ENDPOINT--> bus
                  WarmPool <--rpc--> ipam <---+----> Debts, TakeOvers --rpc--> ipam
                                              +----> ClosedStarts (in an outage)
@@ -38,7 +39,7 @@ from chassis.feed import Interest
 from chassis.health import Health
 from chassis.publication import Publication
 from chassis.runner import Context
-from services.node_dataplane import cni_server, interfaces, sysctl
+from services.node_dataplane import cni_server, interfaces, sysctl, tunnel_address
 from services.node_dataplane.addressing import Addressing
 from services.node_dataplane.announcements import Announcements
 from services.node_dataplane.closed_starts import ClosedStarts
@@ -76,6 +77,7 @@ from services.node_dataplane.settings import Settings
 from services.node_dataplane.take_overs import TakeOvers
 from services.node_dataplane.tunnel_address import TunnelAddress
 from services.node_dataplane.warm_pool import WarmPool
+from services.node_dataplane.wireguard_report import WireguardKeysReport
 
 REPAIRS = Counter("tortie_node_repairs", "Kernel objects found changed by others and put right")
 SYNC = "sync"
@@ -99,10 +101,13 @@ class Agent:
         self.driver = NftDriver()
         self.monitor = Monitor()
         self.core = NodeCore(node, uplink_device=settings.uplink)
-        self.fabric = Fabric(settings.vxlan_checksum_offload)
+        self.fabric = Fabric(settings.vxlan_checksum_offload, Path(settings.state_dir))
         self.enforcement = Enforcement(node, self.driver, health, self._report)
         self.asking = Asking(bus)
-        self.tunnel_address = TunnelAddress(node, self.asking, health, self._gained)
+        self.tunnel_addresses = {
+            kind: TunnelAddress(node, kind, self.asking, health, self._gained) for kind in tunnel_address.CAUSES
+        }
+        self.wireguard_keys = WireguardKeysReport(node, bus)
         self.publication = Publication(bus, [Interest(ENDPOINT, (node,))], independent=True)
         self.announcements = Announcements(node, self.publication)
         self.holding = HoldingReport(node, bus, self.announcements, self.asking, (self._held,))
@@ -216,8 +221,9 @@ class Agent:
         """Take up what an earlier life left: routes as they are, and the pods on disk. Programs no policy."""
         self._health.fail(SYNC, "the bus has not yet told this node's state")
         sysctl.write(sysctl.of_node((), ipv6=False))
-        self.fabric.routes.adopt()
-        self.tunnel_address.adopt(self.fabric.tunnel_addresses())
+        for kind, addresses in self.fabric.adopt().items():
+            self.tunnel_addresses[kind].adopt(addresses)
+        self.core.set_keyed(frozenset(self.fabric.public_keys()))
         self.links.regroup()
         for plugin in self.store.all():
             self.enforcement.plug(plugin.endpoint, plugin.sources)
@@ -277,9 +283,14 @@ class Agent:
             self.enforcement.set_node(node_rules(desired.surroundings, self._bus_ports), cut=cut)
             self._health.note("configuration", "; ".join(faults(desired.surroundings)) or None)
             self.self_check.turns.pace(refresh_intervals(desired.surroundings))
-        self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools), registered=self.core.registered)
+        for kind, vteps in desired.vteps.items():
+            self.tunnel_addresses[kind].want(vteps.families, vteps.pools, registered=self.core.registered)
         self.warm_pool.want(self.core.pools if self.core.registered else (), self.core.labels)
         self.fabric.apply(desired)
+        keys = self.fabric.public_keys()
+        if self.core.set_keyed(frozenset(keys)):
+            self._changed.set()
+        self.wireguard_keys.say(desired.tunnels, keys)
         problems = (*desired.problems, *self.fabric.problems)
         self._health.note("fabric", "; ".join(problems) or None)
 
@@ -290,9 +301,9 @@ class Agent:
             self._changed.set()
         self.enforcement.set_devices(seen.devices)
 
-    def _gained(self, addresses: tuple[str, ...]) -> None:
+    def _gained(self, kind: str, addresses: tuple[str, ...]) -> None:
         self.holding.mark()
-        self.core.set_vteps(addresses)
+        self.core.set_vteps(kind, addresses)
         self._changed.set()
 
     async def _ready(self) -> None:
@@ -311,7 +322,8 @@ class Agent:
 
     def _held(self) -> Iterator[Held]:
         """What the node holds beside its endpoints."""
-        yield from self.tunnel_address.held()
+        for address in self.tunnel_addresses.values():
+            yield from address.held()
         yield from self.warm_pool.held()
         yield from self.take_overs.held()
 
@@ -360,6 +372,7 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
             made = Agent(settings, bus, health)
         stack.callback(made.close)
         await stack.enter_async_context(made.publication)
+        await stack.enter_async_context(made.wireguard_keys.publication)
         with _fit():
             made.adopt()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -382,7 +395,8 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
                 made.cutter.run(),
                 made.follow(),
                 made.converge(),
-                made.tunnel_address.run(),
+                *(address.run() for address in made.tunnel_addresses.values()),
+                made.wireguard_keys.run(),
                 made.self_check.run(made.monitor),
             )
         ]

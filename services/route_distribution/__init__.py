@@ -2,6 +2,7 @@
 
     reads   DESIRED  node, ippool
             BLOCKS   ipam.block.<cidr>
+            ENDPOINTS wireguard.<node>
     writes  ROUTES   route.<cidr>            (while it holds lease.route_distribution)
             EVENTS   event.route.<what>._
 

@@ -169,9 +169,10 @@ async def test_what_is_withheld_is_named_in_health(nats: Nats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "a") as health:
         await routes.tell(*WORLD)
         await routes.become(DIRECT1, DIRECT2)
-        await routes.tell(pool("pool4", "10.244.0.0/16", ipip="Always"))
-        await routes.become()
-        assert "IPIP" in health.notes["unsupported pool4"]
-        await routes.tell(pool("pool4", "10.244.0.0/16"))
+        older = block("10.244.2.0/24", "node1", claimed=0.5)
+        await routes.tell(older)
+        await routes.become(DIRECT1, direct("10.244.2.0/24", "node1", DIRECT1.address))
+        assert "10.244.2.0/24" in health.notes["contested 10.244.2.0/26"]
+        await routes.tell(gone(older))
         await routes.become(DIRECT1, DIRECT2)
-        assert "unsupported pool4" not in health.notes
+        assert "contested 10.244.2.0/26" not in health.notes

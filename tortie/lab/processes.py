@@ -17,9 +17,10 @@ from pathlib import Path
 import tortie
 from tortie.lab import netns
 from tortie.lab.errors import ProcessEnded
+from tortie.lab.pace import SLOWNESS
 
-READY_DEADLINE_S = 30.0
-STOP_GRACE_S = 3.0
+READY_DEADLINE_S = 30.0 * SLOWNESS
+STOP_GRACE_S = 3.0 * SLOWNESS
 _ASK_EVERY_S = 0.03
 
 
