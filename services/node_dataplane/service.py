@@ -8,6 +8,7 @@
     CNI plugin --unix socket--> Pods --> links; --> Announcements --ENDPOINT--> bus
                  WarmPool <--rpc--> ipam <---+----> Debts, TakeOvers --rpc--> ipam
                                              +----> ClosedStarts (in an outage)
+    bus --BGP, BGP_MESH--> Speaking --> BIRD, a process of its own;  BIRD --> Speaking --SESSIONS--> bus
     endpoints, tunnel address --> HoldingReport --HOLDING--> bus
     kernel --notifications--> SelfCheck --> all of the above
     kernel --denied packets--> DenialLog --> events;  --counters--> HitCounters --> bus, metrics
@@ -32,7 +33,7 @@ from bus_schemas.events import Event
 from bus_schemas.ids import NodeName
 from bus_schemas.ipam import Held
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
-from bus_schemas.subjects import DESIRED, ENDPOINT, ROUTE
+from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, ENDPOINT, ROUTE
 from chassis.bus import Bus
 from chassis.errors import CannotServe
 from chassis.feed import Interest
@@ -42,6 +43,9 @@ from chassis.runner import Context
 from services.node_dataplane import cni_server, interfaces, sysctl, tunnel_address
 from services.node_dataplane.addressing import Addressing
 from services.node_dataplane.announcements import Announcements
+from services.node_dataplane.bird.driver import BirdDriver
+from services.node_dataplane.bird.routes import left_by_bird
+from services.node_dataplane.bird.speaking import Speaking
 from services.node_dataplane.closed_starts import ClosedStarts
 from services.node_dataplane.connection_cutter import ConnectionCutter
 from services.node_dataplane.connections import Connections
@@ -108,6 +112,13 @@ class Agent:
             kind: TunnelAddress(node, kind, self.asking, health, self._gained) for kind in tunnel_address.CAUSES
         }
         self.wireguard_keys = WireguardKeysReport(node, bus)
+        self.speaking = Speaking(
+            node,
+            BirdDriver(Path(settings.state_dir) / "bird", has_routes=lambda: left_by_bird(self.fabric.socket)),
+            bus,
+            health,
+            secrets=Path(settings.bgp_secrets_dir) if settings.bgp_secrets_dir else None,
+        )
         self.publication = Publication(bus, [Interest(ENDPOINT, (node,))], independent=True)
         self.announcements = Announcements(node, self.publication)
         self.holding = HoldingReport(node, bus, self.announcements, self.asking, (self._held,))
@@ -210,6 +221,7 @@ class Agent:
         self.monitor.close()
         self.hits.close()
         self.cutter.close()
+        self.speaking.close()
         self.driver.close()
         self.fabric.close()
         self.connections.close()
@@ -240,20 +252,24 @@ class Agent:
     # --- tasks
 
     async def follow(self) -> None:
-        """For ever: routes, pools, nodes and configuration into the kernel."""
+        """For ever: routes, pools, nodes and configuration into the kernel, and what BIRD is to say."""
         interests = (
             Interest(ROUTE),
             Interest(DESIRED[IPPool]),
             Interest(DESIRED[FelixConfiguration]),
             Interest(DESIRED[Node]),
+            Interest(BGP, (self.node,)),
+            Interest(BGP_MESH),
         )
         async with self._bus.follow(*interests) as feed:
             while True:
                 batch = await feed.next()
                 for fact in batch.facts:
                     self.core.apply(fact)
+                    self.speaking.apply(fact)
                 if batch.in_sync:
                     self._synced = True
+                    self.speaking.in_sync()
                 self._changed.set()
 
     async def converge(self) -> None:
@@ -395,6 +411,7 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
                 made.cutter.run(),
                 made.follow(),
                 made.converge(),
+                made.speaking.run(),
                 *(address.run() for address in made.tunnel_addresses.values()),
                 made.wireguard_keys.run(),
                 made.self_check.run(made.monitor),
