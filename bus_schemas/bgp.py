@@ -221,6 +221,25 @@ def with_mesh(speaker: Speaker, members: Iterable[MeshMember]) -> Speaker:
     return replace(speaker, sessions=ordered([*speaker.sessions, *joined]))
 
 
+def with_workloads(speaker: Speaker, peered: Iterable[tuple[str, str]]) -> Speaker:
+    """The record with a session for each (BGPPeer, address of a pod of the node that its selector matches). The pod
+    calls."""
+    workloads = {one.peer: one for one in speaker.workloads}
+    joined = [
+        Session(
+            neighbour=address,
+            remote_as=workloads[peer].remote_as,
+            origin=Origin.LOCAL,
+            peer=peer,
+            passive=True,
+            options=replace(workloads[peer].options, source=False),
+        )
+        for peer, address in peered
+        if peer in workloads
+    ]
+    return replace(speaker, sessions=ordered([*speaker.sessions, *joined]))
+
+
 def waits(ours: str, theirs: str) -> bool:
     """Two nodes of ours have one connection: the one with the lower address waits to be called."""
     return ip_address(ours).packed < ip_address(theirs).packed

@@ -61,12 +61,13 @@ class Blackhole(NamedTuple):
 
 
 class By(NamedTuple):
-    """The route leads to such a device."""
+    """The route leads to such a device. One that leads to none (BIRD: "") leads to no device of any name."""
 
     pattern: str
 
     def __str__(self) -> str:
-        return f'ifname ~ "{self.pattern}"'
+        pattern = self.pattern if self.pattern.strip("*") else "?*"
+        return f'ifname ~ "{pattern}"'
 
 
 class Defined(NamedTuple):
