@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from uuid import uuid4
 
 from bus_schemas.manifests.reading import READERS
-from tortie.lab import fabric
+from tortie.lab import fabric, routers
 from tortie.lab.errors import CannotDo, MachineLacks
 from tortie.lab.scenario import Scenario
 
@@ -51,9 +52,19 @@ async def reason_to_skip(scenario: Scenario) -> str:
     unknown = sorted(named - {kind for _, kind in READERS} - {"List"})
     if unknown:
         return f"it needs the kind {', '.join(unknown)}, which this version does not know"
-    if scenario.speaks_bgp and shutil.which("bird") is None:
-        return "it needs BIRD: apt-get install bird2"
-    return ""
+    missing = sorted({package for name, package in _routers(scenario) if shutil.which(routers.program(name)) is None})
+    return f"it needs the packages {' '.join(missing)}: apt-get install {' '.join(missing)}" if missing else ""
+
+
+def _routers(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Programs that speak BGP in it, and their Debian packages."""
+    if scenario.speaks_bgp:
+        yield "bird", "bird2"
+    externals = [spec.external for spec in scenario.nodes.values() if spec.external is not None]
+    if any(external.frr is not None for external in externals):
+        yield "bgpd", "frr"
+    if any(external.gobgp is not None for external in externals):
+        yield "gobgpd", "gobgpd"
 
 
 async def _try(command: tuple[str, ...]) -> str:
