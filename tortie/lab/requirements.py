@@ -40,14 +40,18 @@ async def check_machine() -> None:
         raise MachineLacks(f"this machine does not let us make network namespaces with veth devices: {reason}")
 
 
+async def lacks_of_kernel(scenario: Scenario) -> list[str]:
+    """The modules that the scenario needs and this kernel has not."""
+    return [module for module in scenario.kernel if module in _DEVICES and await _try(_DEVICES[module])]
+
+
 async def reason_to_skip(scenario: Scenario) -> str:
     """Why the scenario cannot be run here; empty when it can."""
-    for module in scenario.kernel:
-        command = _DEVICES.get(module)
-        if command is None:
-            return f"it needs the kernel's {module}, and this version cannot tell whether it is there"
-        if await _try(command):
-            return f"it needs the kernel's {module} device, which this kernel has not"
+    strange = [module for module in scenario.kernel if module not in _DEVICES]
+    if strange:
+        return f"it needs the kernel's {strange[0]}, and this version cannot tell whether it is there"
+    if lacking := await lacks_of_kernel(scenario):
+        return f"it needs the kernel's {lacking[0]} device, which this kernel has not"
     named = set(re.findall(r"^[ -]*kind: *(\w+)", scenario.text, re.MULTILINE))
     unknown = sorted(named - {kind for _, kind in READERS} - {"List"})
     if unknown:

@@ -6,11 +6,11 @@ a device is set up with `device`, each peer with a `peer` of its own, so a reque
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
 
+from services.node_dataplane.netlink import rtnl
 from services.node_dataplane.netlink.framing import (
     NLA_F_NESTED,
     NLM_F_ACK,
@@ -149,7 +149,7 @@ def _peers(parts: bytes) -> bytes:
 
 def _allowed(networks: Sequence[Network]) -> bytes:
     entries = (
-        attribute(_ALLOWED_FAMILY, _U16.pack(socket.AF_INET if len(packed) == 4 else socket.AF_INET6))
+        attribute(_ALLOWED_FAMILY, _U16.pack(rtnl.AF_INET if len(packed) == 4 else rtnl.AF_INET6))
         + attribute(_ALLOWED_ADDRESS, packed)
         + attribute(_ALLOWED_PREFIX, bytes([prefix]))
         for packed, prefix in networks
@@ -160,8 +160,8 @@ def _allowed(networks: Sequence[Network]) -> bytes:
 def _endpoint(packed: bytes, port: int) -> bytes:
     """A sockaddr_in or sockaddr_in6."""
     if len(packed) == 4:
-        return struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + packed + bytes(8)
-    return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + packed + bytes(4)
+        return struct.pack("=H", rtnl.AF_INET) + struct.pack("!H", port) + packed + bytes(8)
+    return struct.pack("=H", rtnl.AF_INET6) + struct.pack("!HI", port, 0) + packed + bytes(4)
 
 
 def _read_endpoint(sockaddr: bytes) -> tuple[bytes, int]:
@@ -169,4 +169,4 @@ def _read_endpoint(sockaddr: bytes) -> tuple[bytes, int]:
         return b"", 0
     (kind,) = _U16.unpack_from(sockaddr)
     (port,) = struct.unpack_from("!H", sockaddr, 2)
-    return (sockaddr[4:8] if kind == socket.AF_INET else sockaddr[8:24]), port
+    return (sockaddr[4:8] if kind == rtnl.AF_INET else sockaddr[8:24]), port
