@@ -69,6 +69,8 @@ def _check(fields: Fields, spec: BGPPeerSpec) -> None:
             fields.place("asNumber").fault("is required with a localWorkloadSelector")
     if spec.keep_original_next_hop and spec.next_hop_mode is not None:
         fields.place("keepOriginalNextHop").fault("is the older word for nextHopMode: only one of them can be given")
+    if spec.endpoint[0] and (found := ip_address(spec.endpoint[0])).version == 6 and found.is_link_local:
+        fields.place("peerIP").warn("is an address of a link, without saying of which: there will be no session")
     if spec.reachable_by:
         place = fields.place("reachableBy")
         if not spec.peer_ip:

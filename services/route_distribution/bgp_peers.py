@@ -155,11 +155,13 @@ def _higher(theirs: str, ours: str) -> bool:
 
 
 def _plain(address: str, port: int) -> tuple[str, int]:
-    """In the spelling of nodes' addresses; nothing of one that cannot be read."""
+    """In the spelling of nodes' addresses; nothing of one that cannot be read, nor of one of a link: it does not say
+    which, and BIRD refuses the whole configuration for it."""
     try:
-        return str(ip_address(address)), port
+        found = ip_address(address)
     except ValueError:
         return "", 0
+    return ("", 0) if found.version == 6 and found.is_link_local else (str(found), port)
 
 
 def _selector(text: str) -> selectors.Selector:

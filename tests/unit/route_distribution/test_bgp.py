@@ -222,3 +222,9 @@ def test_a_peer_alone_turns_it_on_with_the_mesh() -> None:
     assert told.speakers["b"].mesh == Mesh()
     told.tell(gone(peer("tor")))
     assert (told.speakers, told.members) == ({}, {})
+
+
+@pytest.mark.parametrize(("address", "reached"), [("fe80::1", False), ("nonsense", False), ("fd00::ffff", True)])
+def test_a_peer_that_cannot_be_reached_breaks_nothing(address: str, reached: bool) -> None:
+    told = Told(A, configuration(node_to_node_mesh_enabled=False), peer("odd", peer_ip=address, as_number=65001))
+    assert bool(told.speakers) is reached
