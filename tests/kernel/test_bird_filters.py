@@ -9,8 +9,6 @@ namespace "near": our functions, and every route of a case from each of five kin
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +18,12 @@ import pytest
 from bus_schemas.bgp import Speaker
 from services.node_dataplane.bird import filters
 from services.node_dataplane.bird.language import Call, Function, Statement, lines
+from tests.support.bird import BIRD, BIRDC, Bird
 from tests.support.bird_evaluator import Announcement, decide
 from tests.support.bird_golden import World
 from tests.support.manifests_conformance import Case, cases
 from tests.support.netns import Namespace, namespaces, veth, wait_for
 
-BIRD = shutil.which("bird", path="/usr/sbin:/usr/bin:/sbin:/bin")
-BIRDC = shutil.which("birdc", path="/usr/sbin:/usr/bin:/sbin:/bin")
 DEADLINE_S = 20.0
 
 pytestmark = [
@@ -97,29 +94,6 @@ def pair() -> Iterator[tuple[Namespace, Namespace]]:
             near.ip("link", "add", name, "type", "bridge")
             near.ip("link", "set", name, "up")
         yield near, far
-
-
-class Bird:
-    def __init__(self, namespace: Namespace, directory: Path, configuration: str) -> None:
-        directory.mkdir()
-        self._socket = directory / "ctl"
-        path = directory / "bird.conf"
-        path.write_text(configuration)
-        assert BIRD is not None
-        command = [BIRD, "-f", "-c", str(path), "-s", str(self._socket)]
-        with (directory / "log").open("w") as log:
-            self._process = namespace.call(lambda: subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log))
-
-    def ask(self, question: str) -> str:
-        assert BIRDC is not None
-        done = subprocess.run(
-            [BIRDC, "-s", str(self._socket), question], capture_output=True, text=True, timeout=DEADLINE_S, check=False
-        )
-        return done.stdout
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(DEADLINE_S)
 
 
 def test_printed_filters_mean_what_they_say(

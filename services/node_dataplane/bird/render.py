@@ -116,7 +116,9 @@ def _kernel(family: int) -> Iterator[str]:
     yield f"protocol kernel kernel{family} {{"
     yield "  learn;"
     yield "  persist;"
+    yield "  metric 0;"
     yield "  scan time 2;"
+    yield "  metric 0;"  # else BIRD takes 32 for all routes, whatever the filter says
     yield "  merge paths on;"
     yield "  graceful restart;"
     yield f"  ipv{family} {{"
