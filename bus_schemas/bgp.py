@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Literal
 
@@ -242,7 +243,7 @@ def with_workloads(speaker: Speaker, peered: Iterable[tuple[str, str]]) -> Speak
 
 def waits(ours: str, theirs: str) -> bool:
     """Two nodes of ours have one connection: the one with the lower address waits to be called."""
-    return ip_address(ours).packed < ip_address(theirs).packed
+    return _packed(ours) < _packed(theirs)
 
 
 def ordered(sessions: Iterable[Session]) -> tuple[Session, ...]:
@@ -251,6 +252,12 @@ def ordered(sessions: Iterable[Session]) -> tuple[Session, ...]:
     rank = {Origin.NODE: 0, Origin.GLOBAL: 1, Origin.LOCAL: 2, Origin.MESH: 3}
     chosen: dict[tuple[int, bytes, int], Session] = {}
     for session in sorted(sessions, key=lambda s: (rank[s.origin], s.peer)):
-        key = (session.family, ip_address(session.neighbour).packed, session.port or BGP_PORT)
+        key = (session.family, _packed(session.neighbour), session.port or BGP_PORT)
         chosen.setdefault(key, session)
     return tuple(chosen[key] for key in sorted(chosen))
+
+
+@lru_cache(maxsize=1 << 15)
+def _packed(address: str) -> bytes:
+    """A reflector's or a mesh's sessions are put in order again for every change of one of them."""
+    return ip_address(address).packed
