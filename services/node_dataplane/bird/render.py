@@ -118,7 +118,6 @@ def _kernel(family: int) -> Iterator[str]:
     yield "  persist;"
     yield "  metric 0;"
     yield "  scan time 2;"
-    yield "  metric 0;"  # else BIRD takes 32 for all routes, whatever the filter says
     yield "  merge paths on;"
     yield "  graceful restart;"
     yield f"  ipv{family} {{"
