@@ -1,6 +1,6 @@
 """What BGP for many nodes costs route_distribution and an agent: records, changes, rendering. No bus, no kernel.
 
-    .venv/bin/python -m benchmarks.bgp_records [nodes]
+.venv/bin/python -m benchmarks.bgp_records [nodes]
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from bus_schemas.ids import NodeName
 from bus_schemas.routes import Route
 from bus_schemas.subjects import Fact
 from services.node_dataplane.bird.render import render
-from tests.support.bgp import Told, configuration, peer, speaking
 from tests.support.routes import pool
+from tests.support.speakers import Told, configuration, peer, speaking
 
 BLOCKS_PER_NODE = 4
 REFLECTORS = 3

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from bus_schemas.resources.bgp import FilterRule
 from bus_schemas.subjects import Fact
-from tests.support.bgp import Told, bgp_filter, configuration, peer, speaking
 from tests.support.expanders import gone
 from tests.support.routes import pool
+from tests.support.speakers import Told, bgp_filter, configuration, peer, speaking
 
 NODES = ("n1", "n2", "n3", "n4")
 BLOCKS = ("10.0.0.0/26", "10.0.0.64/26", "10.0.1.7/32")

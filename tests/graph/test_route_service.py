@@ -18,10 +18,10 @@ from chassis.heartbeat import Heartbeat
 from chassis.runner import Context
 from services.route_distribution.service import serve
 from services.route_distribution.settings import Settings
-from tests.support.bgp import configuration, peer
 from tests.support.expanders import gone
 from tests.support.nats import Nats
 from tests.support.routes import block, direct, node, pool, tunnelled
+from tests.support.speakers import configuration, peer
 
 DEADLINE_S = 20.0
 

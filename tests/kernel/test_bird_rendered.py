@@ -15,10 +15,10 @@ from bus_schemas.bgp import Secret
 from bus_schemas.resources.bgp import BGPPassword, PrefixAdvertisement, SecretKeyRef
 from bus_schemas.subjects import Fact
 from services.node_dataplane.bird.render import render
-from tests.support.bgp import Told, configuration, peer, speaking
 from tests.support.bird import BIRD, BIRDC, Bird
 from tests.support.netns import Namespace, namespaces, veth, wait_for
 from tests.support.routes import pool
+from tests.support.speakers import Told, configuration, peer, speaking
 
 DEADLINE_S = 30.0
 

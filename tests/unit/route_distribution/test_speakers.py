@@ -13,9 +13,9 @@ from bus_schemas.resources.bgp import (
     SecretKeyRef,
     ServiceBlock,
 )
-from tests.support.bgp import Told, bgp_filter, configuration, peer, speaking
 from tests.support.expanders import gone
 from tests.support.routes import pool
+from tests.support.speakers import Told, bgp_filter, configuration, peer, speaking
 
 A, B, C = (
     speaking("a", "10.0.0.1/24", "fd00::1/64"),
