@@ -160,6 +160,7 @@ class Cluster:
                 "TORTIE_NODE": node,
                 "TORTIE_STATE_DIR": str(self.directory / "node" / node),
                 "TORTIE_CNI_SOCKET": str(self._cni_socket(node)),
+                "TORTIE_BGP_SECRETS_DIR": str(self.directory / "secrets"),
             },
             health=self.directory / "health" / node,
         )
