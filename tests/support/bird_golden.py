@@ -54,7 +54,10 @@ class World:
         for block in () if case["id"].startswith(WITHOUT_BLOCKS) else case.get("block_affinities", ()):
             if block["state"] != "pending":
                 self.core.apply_route(block["cidr"], Route(cidr=block["cidr"], node=NodeName(block["node"])))
-        self._wanted_passwords(case)
+        self._take()
+        for text in case.get("changes", ()):
+            self.change(text)
+            self._take()
 
     def put(self, manifest: dict[str, Any]) -> None:
         self.manifests[manifest["kind"], manifest["metadata"]["name"]] = manifest
@@ -89,13 +92,17 @@ class World:
 
     def speaker(self) -> Speaker:
         """The whole record of the case's node, mesh and pods included."""
+        self._take()
+        found = self.core.speaker(self.node)
+        assert found is not None
+        return with_workloads(with_mesh(found, self._members.values()), self.workloads)
+
+    def _take(self) -> None:
+        """What the core publishes now."""
         for name, member in self.core.flush().members.items():
             self._members.pop(name, None)
             if member is not None:
                 self._members[name] = member
-        found = self.core.speaker(self.node)
-        assert found is not None
-        return with_workloads(with_mesh(found, self._members.values()), self.workloads)
 
     def rebuilt(self) -> Speaker:
         """The record of a core that was told only how things are now."""
@@ -110,11 +117,6 @@ class World:
         assert found is not None
         whole = with_mesh(found, (member for member in members.values() if member is not None))
         return with_workloads(whole, self.workloads)
-
-    def _wanted_passwords(self, case: Case) -> None:
-        """Changes are from one step to the next: the last one of a kind holds."""
-        for text in case.get("changes", ()):
-            self.change(text)
 
 
 # --- the text

@@ -228,3 +228,14 @@ def test_a_peer_alone_turns_it_on_with_the_mesh() -> None:
 def test_a_peer_that_cannot_be_reached_breaks_nothing(address: str, reached: bool) -> None:
     told = Told(A, configuration(node_to_node_mesh_enabled=False), peer("odd", peer_ip=address, as_number=65001))
     assert bool(told.speakers) is reached
+
+
+@pytest.mark.parametrize(("other", "client"), [("1.1.1.1", False), ("2.2.2.2", True)])
+def test_reflectors_of_one_cluster_are_not_each_others_clients(other: str, client: bool) -> None:
+    told = Told(
+        speaking("r1", "10.0.0.8/24", labels={"rr": ""}, cluster="1.1.1.1"),
+        speaking("r2", "10.0.0.9/24", labels={"rr": ""}, cluster=other),
+        configuration(),
+        peer("rrs", node_selector="has(rr)", peer_selector="has(rr)"),
+    )
+    assert [(s.neighbour, s.rr_client) for s in told.whole("r1").sessions] == [("10.0.0.9", client)]
