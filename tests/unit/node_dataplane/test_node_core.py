@@ -9,18 +9,20 @@ from ipaddress import ip_address, ip_interface
 import msgspec
 import pytest
 
+from bus_schemas.bgp import Speaker
 from bus_schemas.ids import NodeName
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
+from bus_schemas.resources.bgp import ClusterRoutes
 from bus_schemas.resources.configuration import FelixConfigurationSpec
 from bus_schemas.resources.core import NodeBgp, NodeSpec
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.resources.pools import IPPoolSpec
 from bus_schemas.routes import Encapsulation, Route, Tunnel, WireguardEnd, vtep_mac_of
-from bus_schemas.subjects import DESIRED, ROUTE, Fact
+from bus_schemas.subjects import BGP, DESIRED, ROUTE, Fact
 from services.node_dataplane.core import NodeCore
 from services.node_dataplane.ipip import IpipSpec
 from services.node_dataplane.node_rules import faults, node_rules
-from services.node_dataplane.routes import BLACKHOLE, Destination, Row, destination
+from services.node_dataplane.routes import BLACKHOLE, SPARE, Destination, Row, destination
 from services.node_dataplane.uplink import Interface
 from services.node_dataplane.wireguard import WireguardSpec
 
@@ -287,6 +289,35 @@ def test_a_tunnel_end_that_cannot_be_is_a_problem_of_its_route_alone(fields: dic
 
 
 # --- IP in IP
+
+
+def speaker(cluster_routes: ClusterRoutes = "EnabledNoEncapOnly") -> Fact:
+    value = Speaker(node=NodeName("node1"), as_number=64512, router_id="10.0.0.15", cluster_routes=cluster_routes)
+    return Fact(BGP, ("node1",), value)
+
+
+@pytest.mark.parametrize(
+    ("cluster_routes", "metric"),
+    [("EnabledNoEncapOnly", SPARE), ("Enabled", SPARE), ("EnabledIPIPOnly", 0), ("Disabled", 0)],
+)
+def test_where_bird_brings_routes_ours_are_spare(cluster_routes: ClusterRoutes, metric: int) -> None:
+    plain, near = "10.244.16.0/24", "10.244.17.0/24"
+    facts = [
+        node("node1", "10.0.0.15/24"),
+        pool("pool", "10.244.0.0/16"),
+        route("10.244.15.0/24", "node1", "10.0.0.15/24"),
+        route(plain, "node2", "10.0.0.16/24"),
+        route(near, "node3", "10.0.0.17/24", Encapsulation.CROSS_SUBNET),
+        speaker(cluster_routes),
+    ]
+    kernel = Kernel(facts)
+    assert kernel.rows[destination(plain)].metric == metric
+    assert kernel.rows[destination(near)].metric == 0, "a pool with a tunnel is the agent's, whichever way packets go"
+    assert kernel.rows[destination("10.244.15.0/24")] == BLACKHOLE
+    assert Kernel(facts, flush_each=True).rows == kernel.rows
+    kernel.core.apply(gone(facts[-1]))
+    kernel.flush()
+    assert kernel.rows[destination(plain)].metric == 0
 
 
 def ipip_route(cidr: str, owner: str, address: str, mode: str) -> Fact:
