@@ -30,6 +30,7 @@ from bus_schemas.routes import Route
 from bus_schemas.subjects import DESIRED, Fact, Family
 from services.route_distribution.bgp_peers import NodeEnd, Peering
 from services.route_distribution.bgp_settings import DEFAULT, OF_NODE, NodeBgpSettings, readable, settings_of
+from services.route_distribution.core import Withheld
 
 NODE = DESIRED[Node]
 POOL = DESIRED[IPPool]
@@ -49,6 +50,8 @@ class Changes:
 
     speakers: dict[NodeName, Speaker | None] = field(default_factory=dict)
     members: dict[NodeName, MeshMember | None] = field(default_factory=dict)
+    raised: tuple[Withheld, ...] = ()
+    cleared: tuple[Withheld, ...] = ()
 
 
 class BgpCore:
@@ -75,6 +78,7 @@ class BgpCore:
         self._dirty: set[NodeName] = set()
         self._speakers: dict[NodeName, Speaker] = {}
         self._members: dict[NodeName, MeshMember] = {}
+        self._told: set[Withheld] = set()
 
     def apply(self, fact: Fact) -> None:
         """One key's current value or absence."""
@@ -117,7 +121,20 @@ class BgpCore:
             _note(self._members, members, name, self._member(name))
         self._all_dirty = False
         self._dirty.clear()
-        return Changes(speakers, members)
+        troubles = set(self._troubles())
+        raised, cleared = troubles - self._told, self._told - troubles
+        self._told = troubles
+        return Changes(speakers, members, tuple(sorted(raised)), tuple(sorted(cleared)))
+
+    def _troubles(self) -> Iterator[Withheld]:
+        """A filter that does not exist refuses nothing, as in Calico; but that is said."""
+        for peering in self._peerings.values():
+            for name in peering.options.filters:
+                if name not in self._filters:
+                    what = (
+                        f"BGPPeer {peering.name} names the BGPFilter {name}, which does not exist: it refuses nothing"
+                    )
+                    yield Withheld("missing", f"{peering.name}/{name}", what)
 
     def speaker(self, name: NodeName) -> Speaker | None:
         """The whole record of a node, even of one without sessions; None: BGP is off, or it has no address."""

@@ -40,7 +40,7 @@ class Withheld(NamedTuple):
     """Why routes are missing, or are not what was asked for. Equal for all blocks with the same trouble."""
 
     what: str
-    """`contested`, `malformed` or `orphaned`."""
+    """`contested`, `malformed`, `orphaned`, or `missing` of what a BGPPeer names."""
     object: str
     message: str
 
@@ -319,9 +319,10 @@ class Core:
         return min(self._vteps.get((node, family), ()), key=ip_address, default="")
 
     def _pool_of(self, known: _Block) -> _Pool | None:
-        """The pool that the block names; where that is gone or is elsewhere now, the narrowest one around it. A block of
-        a node's own pod CIDR names none: an IPPool around it says how it is reached (as in Calico), and where there is
-        none it is routed plainly, which is what whoever gave the nodes their ranges sees to."""
+        """The pool that the block names; where that is gone or is elsewhere now, the narrowest one around it.
+
+        A block of a node's own pod CIDR names none: an IPPool around it says how it is reached (as in Calico), and where
+        there is none it is routed plainly, which is what whoever gave the nodes their ranges sees to."""
         named = self._pools.get(known.block.pool)
         if named is not None and named.span.holds(known.span):
             return named

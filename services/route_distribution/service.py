@@ -10,6 +10,7 @@ Every replica computes; the one that holds the lease writes. `chassis.derivation
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from bus_schemas.events import Event
 from bus_schemas.subjects import BGP, BGP_MESH, ROUTE
@@ -19,7 +20,7 @@ from chassis.pacing import Pacer
 from chassis.runner import Context
 from services.route_distribution import bgp
 from services.route_distribution.bgp import BgpCore
-from services.route_distribution.core import READS, Changes, Core, Withheld
+from services.route_distribution.core import READS, Core, Withheld
 from services.route_distribution.settings import Settings
 
 SERVICE = "route_distribution"
@@ -49,18 +50,19 @@ async def serve(context: Context[Settings]) -> None:
         for node, speaker in sessions.speakers.items():
             derivation.publication.want(BGP, (node,), speaker)
         derivation.publication.complete()
-        report(context, changes, speak=derivation.lease.held)
+        raised, cleared = (*changes.raised, *sessions.raised), (*changes.cleared, *sessions.cleared)
+        report(context, raised, cleared, speak=derivation.lease.held)
 
     await derivation.run(hear, derive)
 
 
-def report(context: Context[Settings], changes: Changes, *, speak: bool) -> None:
+def report(context: Context[Settings], raised: Iterable[Withheld], cleared: Iterable[Withheld], *, speak: bool) -> None:
     """Troubles to health, and, from the replica that leads, to the events."""
-    for trouble in changes.cleared:
+    for trouble in cleared:
         context.health.note(_cause(trouble), None)
         if speak:
             context.bus.emit(_event("resolved", trouble, f"no longer: {trouble.message}"))
-    for trouble in changes.raised:
+    for trouble in raised:
         context.health.note(_cause(trouble), trouble.message)
         context.log.warning("route withheld", what=trouble.what, object=trouble.object)
         if speak:

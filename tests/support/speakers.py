@@ -51,6 +51,7 @@ class Told:
         self.core = BgpCore()
         self.speakers: dict[str, Speaker] = {}
         self.members: dict[str, MeshMember] = {}
+        self.troubles: set[str] = set()
         self.tell(*facts)
 
     def tell(self, *facts: Fact) -> set[str]:
@@ -72,6 +73,8 @@ class Told:
                     del kept[name]  # type: ignore[attr-defined]
                 else:
                     kept[name] = value  # type: ignore[index]
+        self.troubles -= {trouble.object for trouble in changes.cleared}
+        self.troubles |= {trouble.object for trouble in changes.raised}
         return {*changes.speakers, *(f"mesh/{name}" for name in changes.members)}
 
     def whole(self, node: str) -> Speaker:

@@ -239,3 +239,12 @@ def test_reflectors_of_one_cluster_are_not_each_others_clients(other: str, clien
         peer("rrs", node_selector="has(rr)", peer_selector="has(rr)"),
     )
     assert [(s.neighbour, s.rr_client) for s in told.whole("r1").sessions] == [("10.0.0.9", client)]
+
+
+def test_a_filter_that_does_not_exist_is_told() -> None:
+    told = Told(A, configuration(), peer("tor", peer_ip="192.0.2.1", as_number=65001, filters=("f", "g")))
+    assert told.troubles == {"tor/f", "tor/g"}
+    told.tell(bgp_filter("f", import_v4=(RULE,)))
+    assert told.troubles == {"tor/g"}
+    told.tell(gone(peer("tor")))
+    assert told.troubles == set()
