@@ -14,8 +14,8 @@ import pytest
 
 from services.node_dataplane.bird.driver import BirdDriver
 from services.node_dataplane.errors import BirdError
-from tests.support import bird
-from tests.support.bird import configuration, needs_bird, session
+from tests.support import bird_pair as bird
+from tests.support.bird_pair import configuration, needs_bird, session
 from tests.support.netns import Namespace, namespaces, veth
 from tests.support.waiting import eventually, until
 

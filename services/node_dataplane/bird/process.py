@@ -135,11 +135,12 @@ class BirdProcess:
         try:
             async with asyncio.timeout(START_DEADLINE_S):
                 said, _ = await child.communicate()
-        except BaseException:
+        except TimeoutError as error:
+            raise BirdError(f"`{PROGRAM} {' '.join(arguments)}` takes longer than {START_DEADLINE_S:g} s") from error
+        finally:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
-            raise
         if child.returncode:
             text = said.decode(errors="replace").strip() or f"it ended with {child.returncode}"
             raise (Refused if refusal else BirdError)(text)

@@ -35,6 +35,9 @@ _LOGGED = {
 _TRACED = {"Debug": "{ states }", "Trace": "all"}
 
 
+RESTART_WAIT_S = 60
+"""After a crash, BIRD changes nothing in the kernel until all peers have told everything again, or for so long: a peer
+that is gone for good shall not hold it up for BIRD's 240 s."""
 LOG_BYTES = 1 << 20
 """The log is moved to `<log>.1` when it is longer."""
 
@@ -48,6 +51,7 @@ def render(speaker: Speaker, passwords: Mapping[Secret, str], *, log: str = "") 
 def _sections(speaker: Speaker, passwords: Mapping[Secret, str], log: str) -> Iterator[str]:
     yield f"# The BGP of the node {_comment(speaker.node)}, rendered by its agent. What is written here is lost."
     yield f"router id {speaker.router_id};"
+    yield f"graceful restart wait {RESTART_WAIT_S};"
     yield from _logging(speaker.log_level, log)
     yield ""
     yield "protocol device { scan time 2; }"
