@@ -171,6 +171,7 @@ def test_without_a_key_there_is_no_tunnel(nodes: tuple[Node, Node]) -> None:
         raise StoreError("cannot read the key")
 
     left.reconcile(None)
+    left.device.close()
     left.device = WireguardDevice(left.socket, DEVICES[left.family], unreadable)
     left.reconcile(left.spec)
     assert left.device.public_key == b""
