@@ -321,8 +321,8 @@ class Core:
     def _pool_of(self, known: _Block) -> _Pool | None:
         """The pool that the block names; where that is gone or is elsewhere now, the narrowest one around it.
 
-        A block of a node's own pod CIDR names none: an IPPool around it says how it is reached (as in Calico), and where
-        there is none it is routed plainly, which is what whoever gave the nodes their ranges sees to."""
+        A block of a node's own pod CIDR names none: an IPPool around it says how it is reached (as in Calico), and
+        where there is none it is routed plainly, which is what whoever gave the nodes their ranges sees to."""
         named = self._pools.get(known.block.pool)
         if named is not None and named.span.holds(known.span):
             return named
