@@ -58,14 +58,14 @@ class Route(Message, tag="route/1", frozen=True, kw_only=True):
     tunnel: Tunnel = Tunnel.NONE
     encapsulation: Encapsulation = Encapsulation.NEVER
     vtep: str = ""
-    """The owner's tunnel address, the next hop inside a VXLAN tunnel; empty: not known yet, so no tunnel route. The next
-    hop of IP in IP is `address` itself."""
+    """The owner's tunnel address, the next hop inside a VXLAN tunnel; empty: not known yet, so no tunnel route. The
+    next hop of IP in IP is `address` itself."""
     vtep_mac: str = ""
     """Hardware address of the owner's tunnel device, see `vtep_mac_of`."""
     borrowed: bool = False
     wireguard: WireguardEnd | None = None
-    """The owner's end in the destination's family. A node that has one of its own encrypts what it sends there, whatever
-    the tunnel of the pool; None: the owner has no key, and is reached as the pool says."""
+    """The owner's end in the destination's family. A node that has one of its own encrypts what it sends there,
+    whatever the tunnel of the pool; None: the owner has no key, and is reached as the pool says."""
 
 
 def vtep_mac_of(node: str) -> str:
