@@ -1,7 +1,7 @@
 """This node's public WireGuard keys on the bus, kept as the kernel has them.
 
-Nothing is said before the devices have been looked at once: a restarted agent does not take back, not even for a moment,
-what others encrypt by.
+Nothing is said before the devices have been looked at once: a restarted agent does not take back, not even for a
+moment, what others encrypt by.
 """
 
 from __future__ import annotations

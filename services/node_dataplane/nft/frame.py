@@ -1,6 +1,6 @@
 """The fixed part of the table: hooks, dispatch by link, guards, tunnels, outgoing NAT.
 
-                 prerouting/raw      guard: a pod sends from its own addresses and into no tunnel; tunnels are not tracked
+                 prerouting/raw      guard: a pod sends from its own addresses, and into no tunnel; they are not tracked
     pod -> far   forward             pod_egress  -> `pods_from` map -> the pod's egress rules
                                      pod_ingress -> `pods_to` map   -> the destination's ingress rules
     pod -> node  input               pod_egress  -> `pods_from` map
