@@ -1,4 +1,4 @@
-"""How a node's BGP sessions stand, as its BIRD says. The message has a time to live: silence is not taken for health."""
+"""How a node's BGP sessions stand, as its BIRD says. The message has a time to live: silence is no sign of health."""
 
 from __future__ import annotations
 
