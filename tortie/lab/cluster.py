@@ -23,6 +23,7 @@ from tortie.cli.errors import CommandError
 from tortie.lab import fabric, netns, ownership, processes, routers
 from tortie.lab.errors import CannotDo, LabError
 from tortie.lab.listeners import Listeners
+from tortie.lab.pace import SLOWNESS
 from tortie.lab.pods import Pod
 from tortie.lab.processes import Process
 from tortie.lab.scenario import LabelChange, Labels, NodeSpec, Place, PodSpec, Reference
@@ -160,6 +161,7 @@ class Cluster:
                 "TORTIE_NODE": node,
                 "TORTIE_STATE_DIR": str(self.directory / "node" / node),
                 "TORTIE_CNI_SOCKET": str(self._cni_socket(node)),
+                "TORTIE_CNI_DEADLINE_S": f"{min(30 * SLOWNESS, 80):g}",
                 "TORTIE_BGP_SECRETS_DIR": str(self.directory / "secrets"),
             },
             health=self.directory / "health" / node,
