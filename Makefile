@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 TORTIE := .venv/bin/tortie
 
-.PHONY: help demo test lint unit conformance scenarios soak benchmarks prepare prepare-dev clean
+.PHONY: help demo test test-vm lint unit conformance scenarios soak benchmarks prepare prepare-dev clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,6 +19,10 @@ demo: prepare ## a three-node cluster in network namespaces, pods, a policy, rea
 
 test: prepare-dev lint ## every check and every test
 	$(PY) -m pytest
+	$(MAKE) test-vm
+
+test-vm: prepare-dev ## what this kernel may lack (ipip, WireGuard), in a small virtual machine: minutes
+	$(TORTIE) lab vm $(PY) -m pytest -p no:cacheprovider tests/vm
 
 lint: prepare-dev
 	.venv/bin/ruff check .

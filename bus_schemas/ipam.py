@@ -163,9 +163,9 @@ class Released(Message, tag="released/1", frozen=True, kw_only=True):
 ReleaseReply = Released | Refused | Busy
 
 
-def tunnel_handle(node: NodeName) -> HandleId:
-    """The handle of a node's VXLAN tunnel addresses, of IPv4 and of IPv6, as Calico names it."""
-    return HandleId(f"vxlan-tunnel-addr-{node}")
+def tunnel_handle(node: NodeName, kind: str = "vxlan") -> HandleId:
+    """The handle of a node's addresses of one kind of tunnel, of IPv4 and of IPv6, as Calico names it."""
+    return HandleId(f"{kind}-tunnel-addr-{node}")
 
 
 TUNNEL_HANDLES = {
@@ -174,7 +174,7 @@ TUNNEL_HANDLES = {
     "wireguard": ("wireguard-tunnel-addr-", "wireguard-v6-tunnel-addr-"),
 }
 """By kind of tunnel, what the handles of its addresses begin with; the name of the node follows. Calico gives IPv6 a
-handle of its own; here one request can have both families, so `tunnel_handle` alone is enough for VXLAN."""
+handle of its own; here one request can have both families, so `tunnel_handle` alone is enough."""
 
 
 def tunnel_handles(node: NodeName) -> tuple[HandleId, ...]:

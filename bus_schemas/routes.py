@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+import msgspec
+
 from bus_schemas.codec import Message
 from bus_schemas.ids import NodeName
 
 
 class Encapsulation(StrEnum):
-    """When packets to the destination travel in a tunnel (IPPool.spec.vxlanMode)."""
+    """When packets to the destination travel in a tunnel (IPPool.spec.vxlanMode, ipipMode)."""
 
     NEVER = "Never"
     CROSS_SUBNET = "CrossSubnet"
@@ -23,6 +25,25 @@ class Encapsulation(StrEnum):
 class Tunnel(StrEnum):
     NONE = "none"
     VXLAN = "vxlan"
+    IPIP = "ipip"
+
+
+class WireguardEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and as whom a node takes WireGuard packets of one family."""
+
+    key: str
+    """Public key, the base64 of 32 bytes."""
+    port: int
+    """UDP."""
+
+
+class WireguardKeys(Message, tag="wireguardkeys/1", frozen=True, kw_only=True):
+    """What a node's agent says of its WireGuard devices; the private keys never leave the node."""
+
+    node: NodeName
+    ipv4: WireguardEnd | None = None
+    """Over the node's IPv4 address, for IPv4 destinations; None: it does not take any."""
+    ipv6: WireguardEnd | None = None
 
 
 class Route(Message, tag="route/1", frozen=True, kw_only=True):
@@ -37,10 +58,14 @@ class Route(Message, tag="route/1", frozen=True, kw_only=True):
     tunnel: Tunnel = Tunnel.NONE
     encapsulation: Encapsulation = Encapsulation.NEVER
     vtep: str = ""
-    """The owner's tunnel address, the next hop inside the tunnel; empty: not known yet, so no tunnel route."""
+    """The owner's tunnel address, the next hop inside a VXLAN tunnel; empty: not known yet, so no tunnel route. The
+    next hop of IP in IP is `address` itself."""
     vtep_mac: str = ""
     """Hardware address of the owner's tunnel device, see `vtep_mac_of`."""
     borrowed: bool = False
+    wireguard: WireguardEnd | None = None
+    """The owner's end in the destination's family. A node that has one of its own encrypts what it sends there,
+    whatever the tunnel of the pool; None: the owner has no key, and is reached as the pool says."""
 
 
 def vtep_mac_of(node: str) -> str:

@@ -4,10 +4,12 @@
     BLOCKS    ipam.block|affinity|handle|candidate...    which addresses are whose
     ENDPOINTS endpoint.<node>.<namespace>.<name>         which pods are plugged in where
               holding.<node>                             what else the node holds
+              wireguard.<node>                           the public keys of its tunnels
     POLICY    policy.group|rules|direction|attach|host|status...   what policy means, compiled
     ROUTES    route.<cidr>                               who reaches what
+              bgp.<node>, bgp.mesh.<node>                which BGP sessions a node has, and who is in the full mesh
     STATUS    status.<component>.<instance>, lease.<service>, hits.<node>   who lives, who leads, what policies decided
-                                                         (with time to live)
+              sessions.<node>                            how BGP sessions stand (all of them with time to live)
     EVENTS    event.<domain>.<what>.<node>               what happened
 
 Everything lies under `tortie.v1.`. State streams keep the last message of every subject; an empty payload is a
@@ -23,7 +25,7 @@ from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 from zlib import crc32
 
-from bus_schemas import endpoints, events, ipam, policy, routes, status
+from bus_schemas import bgp, endpoints, events, ipam, policy, routes, sessions, status
 from bus_schemas.codec import Message
 from bus_schemas.ids import MalformedToken, escape, unescape
 from bus_schemas.resources import KINDS, Resource
@@ -60,10 +62,10 @@ STREAMS: dict[Stream, StreamSpec] = {
     for spec in (
         StreamSpec(Stream.DESIRED, ("desired.>",)),
         StreamSpec(Stream.BLOCKS, ("ipam.>",)),
-        StreamSpec(Stream.ENDPOINTS, ("endpoint.>", "holding.>")),
+        StreamSpec(Stream.ENDPOINTS, ("endpoint.>", "holding.>", "wireguard.>")),
         StreamSpec(Stream.POLICY, ("policy.>",)),
         StreamSpec(Stream.ROUTES, ("route.>", "bgp.>")),
-        StreamSpec(Stream.STATUS, ("status.>", "lease.>", "hits.>")),
+        StreamSpec(Stream.STATUS, ("status.>", "lease.>", "hits.>", "sessions.>")),
         StreamSpec(
             Stream.EVENTS,
             ("event.>",),
@@ -236,8 +238,38 @@ ROUTE = Family(
     "route_distribution",
     ("node_dataplane", "api"),
 )
+BGP = Family(
+    "bgp",
+    Stream.ROUTES,
+    ("bgp",),
+    ("node",),
+    bgp.Speaker,
+    "route_distribution",
+    ("node_dataplane of that node", "api"),
+)
+BGP_MESH = Family(
+    "bgp mesh",
+    Stream.ROUTES,
+    ("bgp", "mesh"),
+    ("node",),
+    bgp.MeshMember,
+    "route_distribution",
+    ("node_dataplane", "api"),
+)
+WIREGUARD_KEYS = Family(
+    "wireguard keys",
+    Stream.ENDPOINTS,
+    ("wireguard",),
+    ("node",),
+    routes.WireguardKeys,
+    "node_dataplane of that node",
+    ("route_distribution",),
+)
 STATUS = Family("status", Stream.STATUS, ("status",), ("component", "instance"), status.Status, "everyone", ("api",))
 HITS = Family("hits", Stream.STATUS, ("hits",), ("node",), policy.Hits, "node_dataplane of that node", ("api",))
+SESSIONS = Family(
+    "sessions", Stream.STATUS, ("sessions",), ("node",), sessions.Sessions, "node_dataplane of that node", ("api",)
+)
 LEASE = Family("lease", Stream.STATUS, ("lease",), ("service",), status.Lease, "the replicas of a service", ())
 EVENT = Family(
     "event",
@@ -266,8 +298,12 @@ FAMILIES: tuple[Family[Any], ...] = (
     HOST_ATTACHMENT,
     POLICY_STATUS,
     ROUTE,
+    WIREGUARD_KEYS,
+    BGP,
+    BGP_MESH,
     STATUS,
     HITS,
+    SESSIONS,
     LEASE,
     EVENT,
 )

@@ -1,4 +1,4 @@
-"""Reading FelixConfiguration and BGPConfiguration.
+"""Reading FelixConfiguration.
 
 Felix has some two hundred parameters; those that nothing here needs are accepted with a warning, so that a
 configuration from a Calico cluster can be applied as it is.
@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from bus_schemas.manifests import bgp_parameters, felix_parameters
+from bus_schemas.manifests import felix_parameters
 from bus_schemas.manifests.addresses import net
 from bus_schemas.manifests.calico_policy import check_cut
 from bus_schemas.manifests.envelope import Envelope, metadata
 from bus_schemas.manifests.fields import At, Fields, Unknown, said
-from bus_schemas.manifests.numbers import as_number, duration
+from bus_schemas.manifests.numbers import duration
 from bus_schemas.resources.configuration import (
-    BGPConfiguration,
-    BGPConfigurationSpec,
     FelixConfiguration,
     FelixConfigurationSpec,
     ProtoPort,
@@ -32,7 +30,6 @@ _SPOOFING: tuple[Literal["Disabled", "Any"], ...] = ("Disabled", "Any")
 _FLOATING: tuple[Literal["Enabled", "Disabled"], ...] = ("Enabled", "Disabled")
 _PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)")
-_SEVERITIES = ("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
 
 
 def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration:
@@ -42,6 +39,14 @@ def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration
         vxlan_vni=fields.integer("vxlanVNI", 1, MAX_VNI),
         vxlan_port=fields.integer("vxlanPort", 1, 65535),
         vxlan_mtu=fields.integer("vxlanMTU", 0, MAX_MTU),
+        ipip_mtu=fields.integer("ipipMTU", 0, MAX_MTU),
+        wireguard_enabled=fields.maybe("wireguardEnabled", At.boolean),
+        wireguard_enabled_v6=fields.maybe("wireguardEnabledV6", At.boolean),
+        wireguard_listening_port=fields.integer("wireguardListeningPort", 1, 65535),
+        wireguard_listening_port_v6=fields.integer("wireguardListeningPortV6", 1, 65535),
+        wireguard_mtu=fields.integer("wireguardMTU", 0, MAX_MTU),
+        wireguard_mtu_v6=fields.integer("wireguardMTUV6", 0, MAX_MTU),
+        wireguard_keep_alive=fields.maybe("wireguardKeepAlive", duration),
         default_endpoint_to_host_action=fields.maybe(
             "defaultEndpointToHostAction", lambda at: at.choice(_TO_HOST, any_case=True)
         ),
@@ -50,6 +55,7 @@ def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration
         workload_source_spoofing=fields.maybe("workloadSourceSpoofing", lambda at: at.choice(_SPOOFING, any_case=True)),
         floating_ips=fields.maybe("floatingIPs", lambda at: at.choice(_FLOATING)),
         allow_vxlan_packets_from_workloads=fields.maybe("allowVXLANPacketsFromWorkloads", At.boolean),
+        allow_ipip_packets_from_workloads=fields.maybe("allowIPIPPacketsFromWorkloads", At.boolean),
         route_refresh_interval=fields.maybe("routeRefreshInterval", duration),
         nftables_refresh_interval=fields.maybe("nftablesRefreshInterval", duration),
         failsafe_inbound_host_ports=fields.maybe("failsafeInboundHostPorts", _proto_ports),
@@ -86,16 +92,3 @@ def _rate(at: At) -> str:
     if text and not _RATE.fullmatch(text):
         at.fault(f"must be a number per second, minute, hour or day (like 10/second), not {said(text)}")
     return text
-
-
-def bgp_configuration(document: Fields, *, stored: bool) -> BGPConfiguration:
-    meta = metadata(document, Envelope(namespaced=False, stored=stored))
-    fields = document.fields("spec")
-    spec = BGPConfigurationSpec(
-        node_to_node_mesh_enabled=fields.maybe("nodeToNodeMeshEnabled", At.boolean),
-        as_number=fields.maybe("asNumber", as_number),
-        log_severity_screen=fields.maybe("logSeverityScreen", lambda at: at.choice(_SEVERITIES, any_case=True)),
-    )
-    bgp_parameters.check_unused(fields)
-    fields.close(Unknown.WARNED)
-    return BGPConfiguration(metadata=meta, spec=spec)

@@ -206,8 +206,6 @@ PARAMETERS: dict[str, Check] = {
     "windowsNetworkName": _regular_expression,
     "wireguardInterfaceName": _INTERFACE,
     "wireguardInterfaceNameV6": _INTERFACE,
-    "wireguardListeningPort": _PORT,
-    "wireguardListeningPortV6": _PORT,
     "wireguardRoutingRulePriority": whole(1, 32765),
 }
 

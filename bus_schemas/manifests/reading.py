@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bus_schemas.manifests import (
+    bgp_configuration,
+    bgp_filter,
+    bgp_peer,
     calico_policy,
     cluster_policy,
     configuration,
@@ -57,7 +60,9 @@ READERS: dict[tuple[str, str], Reader] = {
     (CALICO, "IPAMConfiguration"): lambda document: pools.ipam_configuration(document, stored=False),
     (CALICO_STORED, "IPAMConfig"): lambda document: pools.ipam_configuration(document, stored=True),
     **_calico(configuration.felix_configuration, "FelixConfiguration"),
-    **_calico(configuration.bgp_configuration, "BGPConfiguration"),
+    **_calico(bgp_configuration.bgp_configuration, "BGPConfiguration"),
+    **_calico(bgp_filter.bgp_filter, "BGPFilter"),
+    **_calico(bgp_peer.bgp_peer, "BGPPeer"),
     (CORE, "Service"): services.service,
     (DISCOVERY, "EndpointSlice"): services.endpoint_slice,
     **_calico(policy_scopes.tier, "Tier"),
@@ -84,8 +89,6 @@ _UNKNOWN = {
 
 NOT_YET = frozenset(
     (
-        "BGPFilter",
-        "BGPPeer",
         "BlockAffinity",
         "CalicoNodeStatus",
         "ClusterInformation",

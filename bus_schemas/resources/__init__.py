@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bus_schemas.resources.bgp import BGPConfiguration, BGPFilter, BGPPeer
 from bus_schemas.resources.calico_policy import (
     GlobalNetworkPolicy,
     NetworkPolicy,
@@ -9,7 +10,7 @@ from bus_schemas.resources.calico_policy import (
     StagedNetworkPolicy,
 )
 from bus_schemas.resources.cluster_policy import AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy
-from bus_schemas.resources.configuration import BGPConfiguration, FelixConfiguration
+from bus_schemas.resources.configuration import FelixConfiguration
 from bus_schemas.resources.core import Namespace, Node, Pod, ServiceAccount
 from bus_schemas.resources.metadata import LabelSelector, Metadata, Resource
 from bus_schemas.resources.network_policy import KubernetesNetworkPolicy, StagedKubernetesNetworkPolicy
@@ -31,6 +32,8 @@ KINDS: dict[str, type[Resource]] = {
         IPAMConfiguration,
         FelixConfiguration,
         BGPConfiguration,
+        BGPFilter,
+        BGPPeer,
         Tier,
         Profile,
         NetworkSet,
@@ -53,6 +56,8 @@ __all__ = [
     "KINDS",
     "AdminNetworkPolicy",
     "BGPConfiguration",
+    "BGPFilter",
+    "BGPPeer",
     "BaselineAdminNetworkPolicy",
     "ClusterNetworkPolicy",
     "EndpointSlice",

@@ -1,4 +1,4 @@
-"""FelixConfiguration and BGPConfiguration: the fields that something here uses (projectcalico.org/v3)."""
+"""FelixConfiguration: the fields that something here uses (projectcalico.org/v3)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ class FelixConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_def
     vxlan_vni: int | None = msgspec.field(default=None, name="vxlanVNI")
     vxlan_port: int | None = msgspec.field(default=None, name="vxlanPort")
     vxlan_mtu: int | None = msgspec.field(default=None, name="vxlanMTU")
+    ipip_mtu: int | None = msgspec.field(default=None, name="ipipMTU")
+    wireguard_enabled: bool | None = None
+    """Pods' packets between nodes are encrypted, over IPv4; between nodes of which both have it so."""
+    wireguard_enabled_v6: bool | None = msgspec.field(default=None, name="wireguardEnabledV6")
+    wireguard_listening_port: int | None = None
+    wireguard_listening_port_v6: int | None = msgspec.field(default=None, name="wireguardListeningPortV6")
+    wireguard_mtu: int | None = msgspec.field(default=None, name="wireguardMTU")
+    wireguard_mtu_v6: int | None = msgspec.field(default=None, name="wireguardMTUV6")
+    wireguard_keep_alive: str | None = None
+    """A Go duration (`25s`): a packet at least so often, for a NAT between the nodes to remember; None: none."""
     default_endpoint_to_host_action: Literal["Drop", "Return", "Accept"] | None = None
     log_prefix: str | None = None
     nat_outgoing_exclusions: Literal["IPPoolsOnly", "IPPoolsAndHostIPs"] | None = None
@@ -31,6 +41,7 @@ class FelixConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_def
     floating_ips: Literal["Enabled", "Disabled"] | None = msgspec.field(default=None, name="floatingIPs")
     """Enabled: pods may ask by annotation for floating addresses."""
     allow_vxlan_packets_from_workloads: bool | None = msgspec.field(default=None, name="allowVXLANPacketsFromWorkloads")
+    allow_ipip_packets_from_workloads: bool | None = msgspec.field(default=None, name="allowIPIPPacketsFromWorkloads")
     failsafe_inbound_host_ports: tuple[ProtoPort, ...] | None = None
     """Ports of the node that stay reachable whatever its host endpoints' policies say. None: Calico's list; empty:
     none at all."""
@@ -54,20 +65,3 @@ class FelixConfiguration(Resource, tag="felixconfiguration/1", frozen=True, kw_o
     NAMESPACED: ClassVar[bool] = False
 
     spec: FelixConfigurationSpec = FelixConfigurationSpec()
-
-
-class BGPConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    node_to_node_mesh_enabled: bool | None = None
-    as_number: int | str | None = None
-    log_severity_screen: str | None = None
-
-
-class BGPConfiguration(Resource, tag="bgpconfiguration/1", frozen=True, kw_only=True):
-    API_VERSION: ClassVar[str] = "projectcalico.org/v3"
-    KIND: ClassVar[str] = "BGPConfiguration"
-    TOKEN: ClassVar[str] = "bgpconfiguration"
-    PLURAL: ClassVar[str] = "bgpconfigurations"
-    ALIASES: ClassVar[tuple[str, ...]] = ("bgpconfig", "bc")
-    NAMESPACED: ClassVar[bool] = False
-
-    spec: BGPConfigurationSpec = BGPConfigurationSpec()

@@ -22,6 +22,7 @@ from bus_schemas.ipam import Affinity, Block, Candidate, Epoch, Handle, Holding,
 from bus_schemas.manifests import Accepted, Fault, Read, Rejected, validate_against
 from bus_schemas.policy import Hits, PolicyStatus
 from bus_schemas.resources import KINDS, IPPool, Namespace, Profile, Resource, Service, ServiceAccount
+from bus_schemas.sessions import Sessions
 from bus_schemas.status import Status
 from bus_schemas.subjects import (
     AFFINITY,
@@ -35,6 +36,7 @@ from bus_schemas.subjects import (
     HOLDING,
     POLICY_STATUS,
     SERVICE_ADDRESSES,
+    SESSIONS,
     STATUS,
     Fact,
     Family,
@@ -62,7 +64,7 @@ from services.api.split import CannotSplit, asking_by_name, split
 from services.api.standing import why_kept
 
 ADDRESSES = (BLOCK, AFFINITY, HANDLE, EPOCH, CANDIDATE, SERVICE_ADDRESSES, HOLDING)
-READS: tuple[Family[Any], ...] = (*DESIRED.values(), *ADDRESSES, ENDPOINT, STATUS, HITS, POLICY_STATUS)
+READS: tuple[Family[Any], ...] = (*DESIRED.values(), *ADDRESSES, ENDPOINT, STATUS, HITS, SESSIONS, POLICY_STATUS)
 
 MAX_WRITES = 1000
 """Changed objects of one request: what the bus takes as one atomic batch."""
@@ -95,6 +97,8 @@ class Core:
         """By (component, instance)."""
         self.hits: dict[str, Hits] = {}
         """By node."""
+        self.sessions: dict[str, Sessions] = {}
+        """By node."""
         self._owners: dict[str, str] = {}
         """The pod that has an address."""
         self.policy_statuses: dict[tuple[str, str, str], PolicyStatus] = {}
@@ -104,7 +108,7 @@ class Core:
         self._views: dict[Family[Any], dict[Any, Any]] = {BLOCK: self.blocks, HANDLE: self.handles}
         self._views |= {AFFINITY: self.affinities, EPOCH: self.epochs, CANDIDATE: self.candidates}
         self._views |= {SERVICE_ADDRESSES: self.service_addresses, HOLDING: self.holdings}
-        self._views |= {ENDPOINT: self.endpoints, STATUS: self.statuses, HITS: self.hits}
+        self._views |= {ENDPOINT: self.endpoints, STATUS: self.statuses, HITS: self.hits, SESSIONS: self.sessions}
         self._views |= {POLICY_STATUS: self.policy_statuses}
 
     # --- the mirror

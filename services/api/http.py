@@ -20,6 +20,7 @@ from chassis.bus import Bus
 from chassis.tail import LOOK_BACK
 from services.api import compiled, explain, labels, log, views
 from services.api.answers import BODY_LIMIT, Handler, Problem, as_json, decided, document, encode, flag, invalid, json
+from services.api.bgp import bgp, bgp_of, known
 from services.api.hits import exists, hits
 from services.api.ipam_http import IpamRest
 from services.api.kinds import Kind, kinds_named, unknown_kind
@@ -53,6 +54,8 @@ class Rest:
             ),
             ("GET", "/v1/status", self.status, "components and nodes"),
             ("GET", "/v1/endpoints", self.endpoints, "pods on the network, with node and addresses"),
+            ("GET", "/v1/bgp", self.bgp, "how the BGP sessions of every node stand"),
+            ("GET", "/v1/nodes/{node}/bgp", self.bgp_of_node, "how those of one node stand"),
             ("GET", "/v1/hits", self.hits, "connections that policies decided; ?policy= ?namespace= ?node="),
             (
                 "GET",
@@ -149,6 +152,15 @@ class Rest:
 
     async def endpoints(self, _: web.Request) -> web.Response:
         return json({"items": views.endpoints(self._store.core)}, self._store.readable())
+
+    async def bgp(self, _: web.Request) -> web.Response:
+        return json({"items": bgp(self._store.core)}, self._store.readable())
+
+    async def bgp_of_node(self, request: web.Request) -> web.Response:
+        stale, core, node = self._store.readable(), self._store.core, request.match_info["node"]
+        if not known(core, node):
+            raise Problem(HTTPStatus.NOT_FOUND, f"there is no node {node!r}")
+        return json(bgp_of(core, node), stale)
 
     async def hits(self, request: web.Request) -> web.Response:
         asked = {name: request.query.get(name, "") for name in ("policy", "namespace", "node")}

@@ -2,8 +2,9 @@
 
     Route ----------------------------+
     Node (own) --> uplink, subnet --+ |
-    interfaces (the kernel's) ------+-+--> rows of routes, peers of the tunnel      -> routing, overlay
-    IPPool, FelixConfiguration -----+----> tunnel devices, families that want a vtep, MTU of pods
+    interfaces (the kernel's) ------+-+--> rows of routes, peers of tunnels         -> fabric
+    Speaker (own) ------------------+----> which rows are spare, because BIRD brings the same
+    IPPool, FelixConfiguration -----+----> tunnel devices, their addresses, MTU of pods
     Node (all), Route, IPPool, Felix ----> node rules (masquerading, known nodes)   -> the policy table
 
 `apply` notes a fact, `flush` returns what changed since the last flush. A route is converted again only when it or the
@@ -16,22 +17,33 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from bus_schemas.bgp import Speaker
 from bus_schemas.ids import NodeName
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
+from bus_schemas.resources.bgp import ClusterRoutes
 from bus_schemas.routes import Route
-from bus_schemas.subjects import DESIRED, ROUTE, Fact
-from services.node_dataplane import tunnel
+from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, ROUTE, Fact
+from services.node_dataplane import ipip, tunnel, wireguard
 from services.node_dataplane.errors import UplinkError
+from services.node_dataplane.ipip import IpipSpec
 from services.node_dataplane.routes import Conversion, Destination, Peer, Row, Standpoint, convert, destination
 from services.node_dataplane.tunnel import TunnelSpec
 from services.node_dataplane.uplink import Interface, Uplink, choose
+from services.node_dataplane.wireguard import Allowed, WireguardPeer, WireguardSpec
 
 V = TypeVar("V")
 
 FAMILIES = (4, 6)
 UNKNOWN_MTU = 1500
+PLAIN_BY_BIRD: tuple[ClusterRoutes, ...] = ("Enabled", "EnabledNoEncapOnly")
+"""Under these, BIRD brings the routes between nodes that need no tunnel."""
+FEW = 5
+"""So many nodes are named in a sentence."""
+
+Spec = TunnelSpec | IpipSpec | WireguardSpec
+Peers = frozenset[Peer] | frozenset[WireguardPeer]
 
 
 @dataclass(frozen=True)
@@ -44,20 +56,32 @@ class Surroundings:
     """Of every node, plain, ascending."""
     own_addresses: tuple[str, ...]
     tunnels: tuple[TunnelSpec, ...]
+    """VXLAN's."""
+    ipip: bool
+    wireguard_ports: tuple[int, ...]
+    """On which the node takes WireGuard packets."""
     configurations: tuple[tuple[str, FelixConfiguration], ...]
     """Those that apply here, the strongest first."""
+
+
+class Vteps(NamedTuple):
+    """Own tunnel addresses of one kind that the node must hold."""
+
+    families: frozenset[int]
+    pools: tuple[IPPool, ...]
+    """That they may be of."""
 
 
 @dataclass
 class Desired:
     rows: dict[Destination, Row | None] = field(default_factory=dict)
     """Changed destinations only; None: no route."""
-    tunnels: dict[int, TunnelSpec | None] = field(default_factory=dict)
-    """Every family."""
-    peers: dict[int, frozenset[Peer]] = field(default_factory=dict)
-    """Every family."""
-    vtep_families: frozenset[int] = frozenset()
-    """Families for which the node must hold a tunnel address."""
+    tunnels: dict[str, Spec | None] = field(default_factory=dict)
+    """By device, all that there may be."""
+    peers: dict[str, Peers] = field(default_factory=dict)
+    """By device, of those that have peers."""
+    vteps: dict[str, Vteps] = field(default_factory=dict)
+    """By kind of tunnel."""
     surroundings: Surroundings | None = None
     """None: as before."""
     problems: tuple[str, ...] = ()
@@ -72,11 +96,18 @@ class NodeCore:
         self._pools: dict[str, IPPool] = {}
         self._configurations: dict[str, FelixConfiguration] = {}
         self._nodes: dict[str, Node] = {}
-        self._vteps: tuple[str, ...] = ()
+        self._speaker: Speaker | None = None
+        self._vteps: dict[str, tuple[str, ...]] = {}
+        self._keyed: frozenset[int] = frozenset()
 
         self._converted: dict[str, Conversion] = {}
         self._by_destination: dict[Destination, set[str]] = {}
         self._peers: dict[int, Counter[Peer]] = {family: Counter() for family in FAMILIES}
+        self._secured: dict[str, dict[bytes, dict[str, Conversion]]] = {d: {} for d in wireguard.DEVICES.values()}
+        """By WireGuard device and key, what is sent to that peer."""
+        self._wireguard_peers: dict[str, dict[bytes, WireguardPeer]] = {d: {} for d in wireguard.DEVICES.values()}
+        self._bare: Counter[NodeName] = Counter()
+        """Nodes that are sent to without encryption, though we encrypt; by how many routes."""
         self._dirty: set[str] = set()
         self._faulty: dict[str, str] = {}
         self._refused: dict[str, str] = {}
@@ -96,8 +127,12 @@ class NodeCore:
         if fact.family is ROUTE:
             self._apply_route(fact.key[0], fact.value)
             return
+        if fact.family is BGP_MESH:
+            return
         self._stale = True
-        if fact.family is DESIRED[IPPool]:
+        if fact.family is BGP:
+            self._speaker = fact.value
+        elif fact.family is DESIRED[IPPool]:
             self._apply_pool(fact.key[1], fact.value)
         elif fact.family is DESIRED[FelixConfiguration]:
             _store(self._configurations, fact.key[1], fact.value)
@@ -132,10 +167,19 @@ class NodeCore:
         self._stale = True
         return True
 
-    def set_vteps(self, addresses: Sequence[str]) -> None:
-        """Our own tunnel addresses, as the address service gave them."""
-        self._vteps = tuple(addresses)
+    def set_vteps(self, kind: str, addresses: Sequence[str]) -> None:
+        """Our own addresses of one kind of tunnel, as the address service gave them."""
+        self._vteps[kind] = tuple(addresses)
         self._stale = True
+
+    def set_keyed(self, families: frozenset[int]) -> bool:
+        """The families whose WireGuard device is there and has its key; whether that is news. Before, nothing is sent
+        over it: a kernel without WireGuard shall not cut the node off."""
+        if self._keyed == families:
+            return False
+        self._keyed = families
+        self._stale = True
+        return True
 
     # --- questions
 
@@ -157,11 +201,10 @@ class NodeCore:
     def pod_mtu(self) -> int:
         """What fits through every path a pod's packet may take: the uplink, or the tunnel of an enabled pool."""
         mtus = [uplink.mtu for uplink in self._uplinks.values()] or [UNKNOWN_MTU]
-        for family in tunnel.families(self.pools, enabled=True):
-            spec = self._tunnel(family)
-            if spec is not None:
-                mtus.append(spec.mtu)
-        return min(mtus)
+        wanted: list[Spec | None] = [self._tunnel(family) for family in tunnel.families(self.pools, enabled=True)]
+        wanted += [self._ipip()] if ipip.wanted(self.pools, enabled=True) else []
+        wanted += [self._wireguard(family) for family in FAMILIES]
+        return min(mtus + [spec.mtu for spec in wanted if spec is not None])
 
     @property
     def registered(self) -> bool:
@@ -191,12 +234,43 @@ class NodeCore:
         faults += tunnel.faults(self._configurations, self._node)
         return Desired(
             rows={where: self._row(where) for where in changed},
-            tunnels={family: self._tunnel(family) for family in FAMILIES},
-            peers={family: frozenset(self._peers[family]) for family in FAMILIES},
-            vtep_families=tunnel.families(self.pools, enabled=True) & frozenset(self._uplinks),
+            tunnels=self._tunnels(),
+            peers={
+                **{tunnel.DEVICES[family]: frozenset(self._peers[family]) for family in FAMILIES},
+                **{device: frozenset(peers.values()) for device, peers in self._wireguard_peers.items()},
+            },
+            vteps=self._wanted_vteps(),
             surroundings=news,
-            problems=(*self._problems, *faults),
+            problems=(*self._problems, *faults, *self._unencrypted()),
         )
+
+    def _tunnels(self) -> dict[str, Spec | None]:
+        return {
+            **{tunnel.DEVICES[family]: self._tunnel(family) for family in FAMILIES},
+            ipip.DEVICE: self._ipip(),
+            **{wireguard.DEVICES[family]: self._wireguard(family) for family in FAMILIES},
+        }
+
+    def _wanted_vteps(self) -> dict[str, Vteps]:
+        pools = [pool for pool in self.pools if not pool.spec.disabled]
+        families = {
+            "vxlan": tunnel.families(pools),
+            "ipip": frozenset({4} if ipip.wanted(pools) else ()),
+            "wireguard": frozenset(f for f in FAMILIES if self._wireguard(f)) & {pool.family for pool in pools},
+        }
+        of = {
+            "vxlan": [pool for pool in pools if pool.spec.vxlan_mode != "Never"],
+            "ipip": [pool for pool in pools if pool.spec.ipip_mode != "Never"],
+            "wireguard": pools,
+        }
+        return {kind: Vteps(families[kind] & frozenset(self._uplinks), tuple(of[kind])) for kind in families}
+
+    def _unencrypted(self) -> list[str]:
+        if not self._bare:
+            return []
+        named, more = sorted(self._bare)[:FEW], len(self._bare) - FEW
+        nodes = ", ".join(named) + (f" and {more} more" if more > 0 else "")
+        return [f"WireGuard: {nodes} has no key, so its pods are reached without encryption"]
 
     def _look_around(self) -> None:
         """Uplinks and standpoints; every route is converted again where they changed.
@@ -225,8 +299,15 @@ class NodeCore:
             if found is None:
                 continue
             self._uplinks[family] = found
-            device = tunnel.DEVICES[family] if family in tunnelled else ""
-            standpoints[family] = Standpoint(found.device, found.network, device)
+            encrypts = wireguard.enabled(self._configurations, self._node, family) and family in self._keyed
+            standpoints[family] = Standpoint(
+                found.device,
+                found.network,
+                tunnel.DEVICES[family] if family in tunnelled else "",
+                ipip=ipip.DEVICE if family == 4 and ipip.wanted(self._pools.values()) else "",
+                wireguard=wireguard.DEVICES[family] if encrypts else "",
+                yields=self._speaker is not None and self._speaker.cluster_routes in PLAIN_BY_BIRD,
+            )
         self._problems = tuple(problems)
         if standpoints != self._standpoints:
             self._standpoints = standpoints
@@ -242,7 +323,7 @@ class NodeCore:
             self._by_destination[before.destination].discard(cidr)
             if not self._by_destination[before.destination]:
                 del self._by_destination[before.destination]
-            self._count(before, -1)
+            self._count(cidr, before, -1)
         route = self._routes.get(cidr)
         if route is not None:
             family = 6 if ":" in route.cidr else 4
@@ -256,15 +337,38 @@ class NodeCore:
                 touched.add(now.destination)
                 self._converted[cidr] = now
                 self._by_destination.setdefault(now.destination, set()).add(cidr)
-                self._count(now, 1)
+                self._count(cidr, now, 1)
         return touched
 
-    def _count(self, conversion: Conversion, by: int) -> None:
+    def _count(self, cidr: str, conversion: Conversion, by: int) -> None:
         if conversion.peer is not None:
             peers = self._peers[4 if len(conversion.peer.vtep) == 4 else 6]
             peers[conversion.peer] += by
             if not peers[conversion.peer]:
                 del peers[conversion.peer]
+        if conversion.bare:
+            self._bare[conversion.node] += by
+            if not self._bare[conversion.node]:
+                del self._bare[conversion.node]
+        if conversion.secured is not None:
+            self._secure(cidr, conversion, wanted=by > 0)
+
+    def _secure(self, cidr: str, conversion: Conversion, *, wanted: bool) -> None:
+        secured = conversion.secured
+        assert secured is not None
+        device = wireguard.DEVICES[4 if len(secured.endpoint) == 4 else 6]
+        sent = self._secured[device].setdefault(secured.key, {})
+        if wanted:
+            sent[cidr] = conversion
+        else:
+            sent.pop(cidr, None)
+        if not sent:
+            del self._secured[device][secured.key]
+            self._wireguard_peers[device].pop(secured.key, None)
+            return
+        ends = min((c.secured.endpoint, c.secured.port) for c in sent.values() if c.secured is not None)
+        allowed = frozenset(Allowed(*c.destination) for c in sent.values())
+        self._wireguard_peers[device][secured.key] = WireguardPeer(secured.key, *ends, allowed)
 
     def _row(self, where: Destination) -> Row | None:
         keys = self._by_destination.get(where)
@@ -274,7 +378,24 @@ class NodeCore:
         uplink = self._uplinks.get(family)
         if uplink is None or family not in tunnel.families(self._pools.values()):
             return None
-        return tunnel.spec(self._node, uplink.network, uplink.device, uplink.mtu, self._configurations, self._vteps)
+        return tunnel.spec(
+            self._node, uplink.network, uplink.device, uplink.mtu, self._configurations, self._own("vxlan")
+        )
+
+    def _ipip(self) -> IpipSpec | None:
+        uplink = self._uplinks.get(4)
+        if uplink is None or not ipip.wanted(self._pools.values()):
+            return None
+        return ipip.spec(self._node, uplink.mtu, self._configurations, self._own("ipip"))
+
+    def _wireguard(self, family: int) -> WireguardSpec | None:
+        uplink = self._uplinks.get(family)
+        if uplink is None or not wireguard.enabled(self._configurations, self._node, family):
+            return None
+        return wireguard.spec(self._node, family, uplink.mtu, self._configurations, self._own("wireguard"))
+
+    def _own(self, kind: str) -> tuple[str, ...]:
+        return self._vteps.get(kind, ())
 
     def _surround(self) -> Surroundings:
         addresses = {address for address, count in self._owners.items() if address and count}
@@ -283,11 +404,15 @@ class NodeCore:
         own = {str(uplink.network.ip) for uplink in self._uplinks.values()}
         specs = (self._tunnel(family) for family in FAMILIES)
         names = (f"node.{self._node}", "default")
+        secured = (self._wireguard(family) for family in FAMILIES)
+        vteps = {address for addresses in self._vteps.values() for address in addresses}
         return Surroundings(
             pools=tuple(self.pools),
             node_addresses=tuple(sorted(filter(_is_address, addresses | own))),
-            own_addresses=tuple(sorted(own | set(self._vteps))),
+            own_addresses=tuple(sorted(own | vteps)),
             tunnels=tuple(spec for spec in specs if spec is not None),
+            ipip=self._ipip() is not None,
+            wireguard_ports=tuple(spec.port for spec in secured if spec is not None),
             configurations=tuple((n, self._configurations[n]) for n in names if n in self._configurations),
         )
 

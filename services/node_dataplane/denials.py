@@ -38,6 +38,8 @@ _GUARDS: Mapping[str, str] = {
     "vxlan_from_pod": "a pod may not send into the node's tunnels",
     "vxlan_from_stranger": "its sender is not a known node",
     "router_from_pod": "pods are no routers of their node",
+    "ipip_from_pod": "a pod may not send into the node's tunnels",
+    "ipip_from_stranger": "its sender is not a known node",
     "to_host": "pods may not reach this node",
 }
 

@@ -4,6 +4,7 @@ NodeError
   LinkError        a pod's link cannot be made as asked
   StoreError       the state directory cannot be read or written
   UplinkError      no device carries the node's address
+  BirdError        BIRD cannot be started, or does not speak as it should
 """
 
 from __future__ import annotations
@@ -22,4 +23,8 @@ class StoreError(NodeError):
 
 
 class UplinkError(NodeError):
+    pass
+
+
+class BirdError(NodeError):
     pass

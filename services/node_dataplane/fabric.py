@@ -7,33 +7,51 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
-from services.node_dataplane import offload
-from services.node_dataplane.core import FAMILIES, Desired
+from services.node_dataplane import offload, tunnel, wireguard
+from services.node_dataplane.core import FAMILIES, Desired, Peers, Spec
+from services.node_dataplane.ipip import IpipSpec
+from services.node_dataplane.ipip_device import IpipDevice
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
-from services.node_dataplane.overlay import DEVICE, LAST_ADDRESS, Overlay
+from services.node_dataplane.overlay import Overlay
 from services.node_dataplane.routes import Peer
 from services.node_dataplane.routing import RouteTable, cidr_of
-from services.node_dataplane.tunnel import DEVICES, TunnelSpec
+from services.node_dataplane.tunnel import TunnelSpec
+from services.node_dataplane.tunnel_device import DEVICE, LAST_ADDRESS
+from services.node_dataplane.wireguard import WireguardPeer, WireguardSpec
+from services.node_dataplane.wireguard_device import WireguardDevice
+from services.node_dataplane.wireguard_key import private_key
 
+Driver = Overlay | IpipDevice | WireguardDevice
 Report = Callable[[str, str, str], None]
 
 
 class Fabric:
-    def __init__(self, checksum_offload: Literal["auto", "on", "off"]) -> None:
+    def __init__(self, checksum_offload: Literal["auto", "on", "off"], directory: Path) -> None:
+        """`directory`: where the WireGuard keys are."""
         self.socket = NetlinkSocket(NETLINK_ROUTE)
         self.routes = RouteTable(self.socket, _index)
-        self._overlays = {family: Overlay(self.socket, DEVICES[family], family) for family in FAMILIES}
+        self._overlays = [Overlay(self.socket, tunnel.DEVICES[family], family) for family in FAMILIES]
+        self._ipip = IpipDevice(self.socket)
+        self._wireguard = {
+            family: WireguardDevice(self.socket, wireguard.DEVICES[family], partial(private_key, directory, family))
+            for family in FAMILIES
+        }
+        self._drivers: tuple[Driver, ...] = (*self._overlays, self._ipip, *self._wireguard.values())
         self._checksum_offload = checksum_offload
-        self._tunnels: dict[int, TunnelSpec | None] = {}
-        self._peers: dict[int, frozenset[Peer]] = {}
+        self._tunnels: dict[str, Spec | None] = {}
+        self._peers: dict[str, Peers] = {}
         self._stale = False
         """Tunnels are not as wanted, as far as we know."""
         self._problems: tuple[str, ...] = ()
         self._begun = False
 
     def close(self) -> None:
+        for device in self._wireguard.values():
+            device.close()
         self.socket.close()
 
     @property
@@ -44,9 +62,20 @@ class Fabric:
             told.append(f"and {len(stuck) - 5} more routes")
         return (*self._problems, *told)
 
-    def tunnel_addresses(self) -> tuple[str, ...]:
-        """What an earlier life left on the tunnel devices."""
-        return tuple(address for overlay in self._overlays.values() for address in overlay.addresses())
+    def adopt(self) -> dict[str, tuple[str, ...]]:
+        """Take up what an earlier life left: routes, WireGuard's keys; the addresses by kind of tunnel."""
+        self.routes.adopt()
+        for device in self._wireguard.values():
+            device.adopt()
+        return {
+            "vxlan": tuple(address for overlay in self._overlays for address in overlay.addresses()),
+            "ipip": self._ipip.addresses(),
+            "wireguard": tuple(address for device in self._wireguard.values() for address in device.addresses()),
+        }
+
+    def public_keys(self) -> dict[int, bytes]:
+        """Of the WireGuard devices that are ready, by family."""
+        return {family: device.public_key for family, device in self._wireguard.items() if device.public_key}
 
     def apply(self, desired: Desired) -> None:
         """Bring the kernel to what is desired now. Raises OSError when netlink itself fails."""
@@ -85,23 +114,23 @@ class Fabric:
     def _reconcile(self, *, wanted: bool, read_back: bool) -> list[tuple[str, list[str]]]:
         told = []
         problems: list[str] = []
-        for family, overlay in self._overlays.items():
-            spec = self._tunnels.get(family)
+        for driver in self._drivers:
+            spec = self._tunnels.get(driver.device)
             if (spec is not None) is not wanted:
                 continue
-            overlay.want(spec, self._peers.get(family, ()))
+            _want(driver, spec, self._peers.get(driver.device, frozenset()))
             try:
-                changes = overlay.reconcile(read_back=read_back)
+                changes = driver.reconcile(read_back=read_back)
             except OSError as error:
                 problems.append(error.strerror or str(error))
                 continue
-            problems += overlay.problems
+            problems += driver.problems
             if DEVICE in changes or LAST_ADDRESS in changes:
-                self.routes.device_changed(overlay.device)
-            if DEVICE in changes and spec is not None:
+                self.routes.device_changed(driver.device)
+            if DEVICE in changes and isinstance(spec, TunnelSpec):
                 problems += self._offload(spec)
             if changes:
-                told.append((overlay.device, changes))
+                told.append((driver.device, changes))
         if wanted:
             self._problems = tuple(problems)
         return told
@@ -112,6 +141,20 @@ class Fabric:
         except OSError as error:
             return [f"{spec.device}: cannot set checksum offload: {error.strerror}"]
         return []
+
+
+def _want(driver: Driver, spec: Spec | None, peers: Peers) -> None:
+    """The core names devices, and each has its own kind of driver, spec and peers."""
+    match driver:
+        case Overlay():
+            assert spec is None or isinstance(spec, TunnelSpec)
+            driver.want(spec, (peer for peer in peers if isinstance(peer, Peer)))
+        case IpipDevice():
+            assert spec is None or isinstance(spec, IpipSpec)
+            driver.want(spec)
+        case WireguardDevice():
+            assert spec is None or isinstance(spec, WireguardSpec)
+            driver.want(spec, (peer for peer in peers if isinstance(peer, WireguardPeer)))
 
 
 def _index(device: str) -> int | None:

@@ -20,6 +20,7 @@ from bus_schemas.ids import RulesId
 from bus_schemas.policy import HostAttachment, Rule
 from bus_schemas.protocols import UDP
 from bus_schemas.verdicts import Flow, World, decide
+from services.node_dataplane import ipip
 from services.node_dataplane.cutting import Changed, Cut, flow_of, governing
 from services.node_dataplane.netlink.conntrack import Tracked
 from services.node_dataplane.nft.frame import NodeRules
@@ -149,8 +150,14 @@ class _Judge:
             name = None if device == LOOPBACK else self._governed.by_device.get(device, self._governed.others)
         return self._hosts.get(name) if name is not None else None
 
+    def _is_tunnel(self, flow: Flow) -> bool:
+        node = self._node
+        if flow.protocol == UDP:
+            return flow.port in (node.vxlan_port, *node.wireguard_ports)
+        return node.ipip and flow.protocol == ipip.PROTOCOL
+
     def _is_open(self, ports: Iterable[Failsafe], flow: Flow, far: bytes) -> bool:
-        if (flow.protocol, flow.port) == (UDP, self._node.vxlan_port) and far in self._peers:
+        if far in self._peers and self._is_tunnel(flow):
             return True
         return any(
             (port.protocol, port.port) == (flow.protocol, flow.port)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from services.node_dataplane.links import PREFIX
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.wire import NetlinkSocket
-from services.node_dataplane.tunnel import DEVICES
+from services.node_dataplane.tunnel_devices import NAMES
 from services.node_dataplane.uplink import Interface
 
 
@@ -37,7 +37,7 @@ def observe(socket: NetlinkSocket) -> Seen:
         if link.name.startswith(PREFIX):
             continue
         devices[link.name] = frozenset(carried.get(link.device, ()))
-        if not link.up or link.name == "lo" or link.name in DEVICES.values():
+        if not link.up or link.name == "lo" or link.name in NAMES:
             continue
         networks = tuple(
             ip_interface(f"{ip_address(a.packed)}/{a.prefix}")

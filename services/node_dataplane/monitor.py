@@ -12,7 +12,7 @@ from services.node_dataplane.links import PREFIX
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
 from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK
-from services.node_dataplane.tunnel import DEVICES
+from services.node_dataplane.tunnel_devices import NAMES
 
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
 """Links, neighbours, IPv4 addresses and routes, IPv6 addresses and routes."""
@@ -50,7 +50,7 @@ class Monitor:
             return True
         if type_ in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK) and body[0] == rtnl.AF_UNSPEC:
             link = readback.link(body)
-            if link.name in DEVICES.values():
+            if link.name in NAMES:
                 self._tunnels.add(link.device)
                 return True
             # A pod's link announces every step of its making; only its end is of interest, and that it left its group.

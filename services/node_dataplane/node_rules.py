@@ -14,7 +14,7 @@ from services.node_dataplane.core import Surroundings
 from services.node_dataplane.nft import failsafe
 from services.node_dataplane.nft.failsafe import Failsafe
 from services.node_dataplane.nft.table import NodeRules
-from services.node_dataplane.tunnel import DEVICES
+from services.node_dataplane.tunnel_devices import NAMES
 from services.node_dataplane.turns import FIELDS
 from services.node_dataplane.wishes import Allowed
 
@@ -35,8 +35,11 @@ def node_rules(around: Surroundings, bus: tuple[int, ...] = ()) -> NodeRules:
         nodes=around.node_addresses,
         exclude_nodes=_setting(around, "nat_outgoing_exclusions") == "IPPoolsAndHostIPs",
         vxlan_port=port,
-        vxlan_links=tuple(DEVICES.values()),
+        tunnel_links=NAMES,
+        ipip=around.ipip,
+        wireguard_ports=around.wireguard_ports,
         allow_vxlan_from_workloads=bool(_setting(around, "allow_vxlan_packets_from_workloads")),
+        allow_ipip_from_workloads=bool(_setting(around, "allow_ipip_packets_from_workloads")),
         endpoint_to_host=_TO_HOST.get(_setting(around, "default_endpoint_to_host_action") or "", "accept"),
         spoofing=allowed(around).sources,
         floating=allowed(around).floating,

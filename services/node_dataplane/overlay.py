@@ -11,16 +11,14 @@ import os
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+from services.node_dataplane import tunnel_device
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.wire import NetlinkSocket
 from services.node_dataplane.routes import Peer
 from services.node_dataplane.tunnel import TunnelSpec
+from services.node_dataplane.tunnel_device import DEVICE, LAST_ADDRESS, SETTINGS
 
 BATCH = 250
-
-DEVICE, LAST_ADDRESS = "device", "last address"
-"""Changes with which the kernel drops routes over the device and entries on it: it is new, or has no IPv4 address any
-more."""
 
 
 class Overlay:
@@ -79,21 +77,20 @@ class Overlay:
                 )
                 self._socket.execute([change], f"set up {self.device}")
                 # A device that was down has lost its routes, too.
-                changed.append("link settings" if found.up else DEVICE)
+                changed.append(SETTINGS if found.up else DEVICE)
                 self._cache = None
-        changed += self._addresses(found.device)
+        addressed = tunnel_device.set_addresses(self._socket, found.device, self.device, self._spec.addresses)
+        if LAST_ADDRESS in addressed:
+            self._cache = None
+        changed += addressed
         changed += self._entries(found.device)
         return changed
 
     def addresses(self) -> tuple[str, ...]:
-        """What the device, as it is found, has for a tunnel address."""
-        found = self._find()
-        held = self._held_addresses(found.device) if found is not None else {}
-        return tuple(sorted(str(ip_address(a)) for a, prefix in held.items() if prefix == len(a) * 8))
+        return tunnel_device.tunnel_addresses(self._socket, self.device)
 
     def _find(self) -> readback.Link | None:
-        row = self._socket.get(rtnl.link_get(self.device))
-        return None if row is None else readback.link(row[1])
+        return tunnel_device.find(self._socket, self.device)
 
     def _index(self, name: str) -> int | None:
         row = self._socket.get(rtnl.link_get(name))
@@ -123,30 +120,6 @@ class Overlay:
             ],
             f"create {self.device} (VNI {self._spec.vni}, port {self._spec.port})",
         )
-
-    def _addresses(self, index: int) -> list[str]:
-        assert self._spec is not None
-        wanted = {ip_address(a).packed for a in self._spec.addresses}
-        held = self._held_addresses(index)
-        whole = {address: len(address) * 8 for address in wanted}
-        requests = [rtnl.address(index, a, prefix) for a, prefix in whole.items() if held.get(a) != prefix]
-        requests += [rtnl.address(index, a, p, remove=True) for a, p in held.items() if whole.get(a) != p]
-        if requests:
-            self._socket.execute(requests, f"set the address of {self.device}")
-            if self._family == rtnl.AF_INET and not wanted:
-                self._cache = None
-                return [LAST_ADDRESS]
-            return ["address"]
-        return []
-
-    def _held_addresses(self, index: int) -> dict[bytes, int]:
-        """Address -> prefix length."""
-        held = {}
-        for _, body in self._socket.dump(rtnl.addresses_dump(index=index)):
-            row = readback.address(body)
-            if row.device == index and not ip_address(row.packed).is_link_local:
-                held[row.packed] = row.prefix
-        return held
 
     def _entries(self, index: int) -> list[str]:
         neighbours, forwarding = self._cache or self._held(index)

@@ -2,8 +2,10 @@
 
 the destination is ours                          blackhole: addresses nobody holds must not loop by the uplink
                                                  (a borrowed address of ours is its pod's own host route)
-the owner is in our subnet, tunnel not Always    by the owner's address, directly
+the owner is in our subnet, tunnel not Always    by the owner's address, directly; as a spare where BIRD brings routes
 tunnel Always, or CrossSubnet and another subnet by the owner's vtep on the tunnel device, onlink
+the same for IP in IP                            by the owner's address on the tunnel device, onlink
+the owner and we have WireGuard keys             by the WireGuard device, whatever the tunnel
 otherwise                                        no row: the fabric itself must know the way
 """
 
@@ -16,6 +18,7 @@ from typing import NamedTuple
 
 from bus_schemas.ids import NodeName
 from bus_schemas.routes import Encapsulation, Route, Tunnel
+from services.node_dataplane.wireguard import read_key
 
 Destination = tuple[bytes, int]
 """Packed address and prefix length."""
@@ -28,9 +31,13 @@ class Row(NamedTuple):
     device: str = ""
     gateway: bytes | None = None
     onlink: bool = False
+    metric: int = 0
+    """0: goes before all others to the same destination."""
 
 
 BLACKHOLE = Row()
+SPARE = 0xFFFFFFFF
+"""Metric of a way that is used only while nobody else, which is BIRD, has one to the same destination."""
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -43,6 +50,15 @@ class Peer(NamedTuple):
     """Its address on the fabric."""
 
 
+class Secured(NamedTuple):
+    """A remote node whose packets are encrypted."""
+
+    key: bytes
+    endpoint: bytes
+    """Its address on the fabric."""
+    port: int
+
+
 @dataclass(frozen=True)
 class Standpoint:
     """Where this node stands, for one family."""
@@ -51,13 +67,23 @@ class Standpoint:
     network: Network
     """Own address with the subnet's prefix."""
     tunnel: str = ""
-    """Name of the tunnel device; empty: none is wanted."""
+    """Name of the VXLAN device; empty: none is wanted."""
+    ipip: str = ""
+    """Of the IP-in-IP device."""
+    wireguard: str = ""
+    """Of the WireGuard device; empty: this node does not encrypt."""
+    yields: bool = False
+    """BIRD brings the routes that need no tunnel; ours are there in case that it does not."""
 
 
 class Conversion(NamedTuple):
     destination: Destination
     row: Row | None
     peer: Peer | None = None
+    secured: Secured | None = None
+    node: NodeName = NodeName("")
+    bare: bool = False
+    """Not encrypted, though this node encrypts: the owner has no key."""
 
 
 def destination(cidr: str) -> Destination:
@@ -81,15 +107,25 @@ def convert(route: Route, node: NodeName, standpoint: Standpoint | None) -> Conv
     owner = ip_address(route.address.partition("/")[0])
     if owner.version != standpoint.network.version or len(where[0]) != len(owner.packed):
         raise ValueError(f"the owner's address {route.address} is not of the destination's family")
+    if standpoint.wireguard and route.wireguard is not None:
+        secured = Secured(read_key(route.wireguard.key), owner.packed, route.wireguard.port)
+        return Conversion(where, Row(standpoint.wireguard), secured=secured)
+    bare = bool(standpoint.wireguard)
     near = owner in standpoint.network.network
-    tunnelled = route.tunnel is Tunnel.VXLAN and (
+    tunnelled = route.tunnel is not Tunnel.NONE and (
         route.encapsulation is Encapsulation.ALWAYS or (route.encapsulation is Encapsulation.CROSS_SUBNET and not near)
     )
-    if tunnelled:
-        if not (standpoint.tunnel and route.vtep and route.vtep_mac):
-            return Conversion(where, None)
-        vtep = ip_address(route.vtep).packed
-        if len(vtep) != len(owner.packed) or not _MAC.fullmatch(mac := route.vtep_mac.lower()):
-            raise ValueError(f"{route.vtep} {route.vtep_mac} is not the address and the MAC of a tunnel's end")
-        return Conversion(where, Row(standpoint.tunnel, vtep, onlink=True), Peer(vtep, mac, owner.packed))
-    return Conversion(where, Row(standpoint.uplink, owner.packed) if near else None)
+    if not tunnelled:
+        metric = SPARE if standpoint.yields and route.tunnel is Tunnel.NONE else 0
+        row = Row(standpoint.uplink, owner.packed, metric=metric) if near else None
+        return Conversion(where, row, node=route.node, bare=bare)
+    if route.tunnel is Tunnel.IPIP:
+        row = Row(standpoint.ipip, owner.packed, onlink=True) if standpoint.ipip else None
+        return Conversion(where, row, node=route.node, bare=bare)
+    if not (standpoint.tunnel and route.vtep and route.vtep_mac):
+        return Conversion(where, None)
+    vtep = ip_address(route.vtep).packed
+    if len(vtep) != len(owner.packed) or not _MAC.fullmatch(mac := route.vtep_mac.lower()):
+        raise ValueError(f"{route.vtep} {route.vtep_mac} is not the address and the MAC of a tunnel's end")
+    peer = Peer(vtep, mac, owner.packed)
+    return Conversion(where, Row(standpoint.tunnel, vtep, onlink=True), peer, node=route.node, bare=bare)

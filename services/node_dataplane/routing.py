@@ -31,6 +31,7 @@ class _Held(NamedTuple):
     device: int
     gateway: bytes | None
     onlink: bool
+    metric: int
 
 
 def cidr_of(destination: Destination) -> str:
@@ -44,6 +45,8 @@ class RouteTable:
         self._distant: dict[Destination, Row] = {}
         self._local: dict[Destination, Row] = {}
         self._held: dict[Destination, _Held] = {}
+        self._doubles: list[tuple[Destination, _Held]] = []
+        """Read back beside what is held: of another metric, because a life of ours ended between two writes."""
         self._dirty: set[Destination] = set()
         self._complete = False
         self.stuck: dict[Destination, str] = {}
@@ -102,6 +105,7 @@ class RouteTable:
     def _settle(self, dirty: set[Destination]) -> None:
         puts: list[tuple[Destination, _Held, bytes]] = []
         removals: list[tuple[Destination, bytes]] = []
+        moved: list[bytes] = []
         indices: dict[str, int | None] = {"": 0}
         for destination in dirty:
             self.stuck.pop(destination, None)
@@ -116,16 +120,25 @@ class RouteTable:
             if index is None:
                 self.stuck[destination] = f"the device {row.device} is not there"
                 continue
-            target = _Held(index, row.gateway, row.onlink)
+            target = _Held(index, row.gateway, row.onlink, row.metric)
             if held != target:
-                puts.append((destination, target, _put(destination, target, fresh=held is None)))
+                replaces = held is not None and held.metric == target.metric
+                puts.append((destination, target, _put(destination, target, fresh=not replaces)))
         for start in range(0, len(puts), BATCH):
             chunk = puts[start : start + BATCH]
             for (destination, target, _), number in zip(chunk, self._send([m for *_, m in chunk]), strict=True):
                 if number:
                     self.stuck[destination] = _refusal(number)
-                else:
-                    self._held[destination] = target
+                    continue
+                before = self._held.get(destination)
+                if before is not None and before.metric != target.metric:
+                    moved.append(_delete(destination, before))
+                self._held[destination] = target
+        if self._complete:
+            moved += [_delete(*double) for double in self._doubles]
+            self._doubles = []
+        for start in range(0, len(moved), BATCH):
+            self._send(moved[start : start + BATCH])
         for start in range(0, len(removals), BATCH):
             some = removals[start : start + BATCH]
             for (destination, _), number in zip(some, self._send([m for _, m in some]), strict=True):
@@ -151,11 +164,20 @@ class RouteTable:
 
     def _read(self) -> dict[Destination, _Held]:
         rows: dict[Destination, _Held] = {}
+        self._doubles = []
         for family in (rtnl.AF_INET, rtnl.AF_INET6):
             for _, body in self._socket.dump(rtnl.routes_dump(family)):
                 row = readback.route(body)
-                if row.protocol == rtnl.PROTOCOL:
-                    rows[(row.destination, row.prefix)] = _Held(row.device, row.gateway, row.onlink)
+                if row.protocol != rtnl.PROTOCOL:
+                    continue
+                where = (row.destination, row.prefix)
+                found, wanted = _Held(row.device, row.gateway, row.onlink, row.metric), self.wanted(where)
+                if where in rows and (wanted is None or found.metric != wanted.metric):
+                    self._doubles.append((where, found))
+                    continue
+                if where in rows:
+                    self._doubles.append((where, rows[where]))
+                rows[where] = found
         return rows
 
 
@@ -166,13 +188,16 @@ def _put(destination: Destination, row: _Held, *, fresh: bool) -> bytes:
         gateway=row.gateway,
         onlink=row.onlink,
         blackhole=not row.device,
+        metric=row.metric,
         presence="new" if fresh else "put",
         acknowledge=False,
     )
 
 
 def _delete(destination: Destination, row: _Held) -> bytes:
-    return rtnl.route_delete(*destination, index=row.device, blackhole=not row.device, acknowledge=False)
+    return rtnl.route_delete(
+        *destination, index=row.device, blackhole=not row.device, metric=row.metric, acknowledge=False
+    )
 
 
 def _acknowledged(request: bytes) -> bytes:

@@ -4,9 +4,11 @@
           DIRECTION, RULES, GROUP---------------> Enforcement ------------------> table inet tortie
     bus --ROUTE, IPPool, FelixConfiguration, Node--> NodeCore --> Fabric --------> routes, tunnels
                                                         +--> TunnelAddress <--rpc--> ipam
+                                             Fabric --> WireguardKeys --WIREGUARD_KEYS--> bus
     CNI plugin --unix socket--> Pods --> links; --> Announcements --ENDPOINT--> bus
                  WarmPool <--rpc--> ipam <---+----> Debts, TakeOvers --rpc--> ipam
                                              +----> ClosedStarts (in an outage)
+    bus --BGP, BGP_MESH--> Speaking --> BIRD, a process of its own;  BIRD --> Speaking --SESSIONS--> bus
     endpoints, tunnel address --> HoldingReport --HOLDING--> bus
     kernel --notifications--> SelfCheck --> all of the above
     kernel --denied packets--> DenialLog --> events;  --counters--> HitCounters --> bus, metrics
@@ -31,16 +33,19 @@ from bus_schemas.events import Event
 from bus_schemas.ids import NodeName
 from bus_schemas.ipam import Held
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
-from bus_schemas.subjects import DESIRED, ENDPOINT, ROUTE
+from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, ENDPOINT, ROUTE
 from chassis.bus import Bus
 from chassis.errors import CannotServe
 from chassis.feed import Interest
 from chassis.health import Health
 from chassis.publication import Publication
 from chassis.runner import Context
-from services.node_dataplane import cni_server, interfaces, sysctl
+from services.node_dataplane import cni_server, interfaces, sysctl, tunnel_address
 from services.node_dataplane.addressing import Addressing
 from services.node_dataplane.announcements import Announcements
+from services.node_dataplane.bird.driver import BirdDriver
+from services.node_dataplane.bird.routes import left_by_bird
+from services.node_dataplane.bird.speaking import Speaking
 from services.node_dataplane.closed_starts import ClosedStarts
 from services.node_dataplane.connection_cutter import ConnectionCutter
 from services.node_dataplane.connections import Connections
@@ -77,6 +82,7 @@ from services.node_dataplane.settings import Settings
 from services.node_dataplane.take_overs import TakeOvers
 from services.node_dataplane.tunnel_address import TunnelAddress
 from services.node_dataplane.warm_pool import WarmPool
+from services.node_dataplane.wireguard_report import WireguardKeysReport
 
 REPAIRS = Counter("tortie_node_repairs", "Kernel objects found changed by others and put right")
 SYNC = "sync"
@@ -100,10 +106,20 @@ class Agent:
         self.driver = NftDriver()
         self.monitor = Monitor()
         self.core = NodeCore(node, uplink_device=settings.uplink)
-        self.fabric = Fabric(settings.vxlan_checksum_offload)
+        self.fabric = Fabric(settings.vxlan_checksum_offload, Path(settings.state_dir))
         self.enforcement = Enforcement(node, self.driver, health, self._report)
         self.asking = Asking(bus)
-        self.tunnel_address = TunnelAddress(node, self.asking, health, self._gained)
+        self.tunnel_addresses = {
+            kind: TunnelAddress(node, kind, self.asking, health, self._gained) for kind in tunnel_address.CAUSES
+        }
+        self.wireguard_keys = WireguardKeysReport(node, bus)
+        self.speaking = Speaking(
+            node,
+            BirdDriver(Path(settings.state_dir) / "bird", has_routes=lambda: left_by_bird(self.fabric.socket)),
+            bus,
+            health,
+            secrets=Path(settings.bgp_secrets_dir) if settings.bgp_secrets_dir else None,
+        )
         self.publication = Publication(bus, [Interest(ENDPOINT, (node,))], independent=True)
         self.announcements = Announcements(node, self.publication)
         self.holding = HoldingReport(node, bus, self.announcements, self.asking, (self._held,))
@@ -207,6 +223,7 @@ class Agent:
         self.monitor.close()
         self.hits.close()
         self.cutter.close()
+        self.speaking.close()
         self.driver.close()
         self.fabric.close()
         self.connections.close()
@@ -222,8 +239,9 @@ class Agent:
         """Take up what an earlier life left: routes as they are, and the pods on disk. Programs no policy."""
         self._health.fail(SYNC, "the bus has not yet told this node's state")
         sysctl.write(sysctl.of_node((), ipv6=False))
-        self.fabric.routes.adopt()
-        self.tunnel_address.adopt(self.fabric.tunnel_addresses())
+        for kind, addresses in self.fabric.adopt().items():
+            self.tunnel_addresses[kind].adopt(addresses)
+        self.core.set_keyed(frozenset(self.fabric.public_keys()))
         self.links.regroup()
         for plugin in self.store.all():
             self.enforcement.plug(plugin.endpoint, plugin.sources)
@@ -240,20 +258,24 @@ class Agent:
     # --- tasks
 
     async def follow(self) -> None:
-        """For ever: routes, pools, nodes and configuration into the kernel."""
+        """For ever: routes, pools, nodes and configuration into the kernel, and what BIRD is to say."""
         interests = (
             Interest(ROUTE),
             Interest(DESIRED[IPPool]),
             Interest(DESIRED[FelixConfiguration]),
             Interest(DESIRED[Node]),
+            Interest(BGP, (self.node,)),
+            Interest(BGP_MESH),
         )
         async with self._bus.follow(*interests) as feed:
             while True:
                 batch = await feed.next()
                 for fact in batch.facts:
                     self.core.apply(fact)
+                    self.speaking.apply(fact)
                 if batch.in_sync:
                     self._synced = True
+                    self.speaking.in_sync()
                 self._changed.set()
 
     async def converge(self) -> None:
@@ -283,9 +305,14 @@ class Agent:
             self.enforcement.set_node(node_rules(desired.surroundings, self._bus_ports), cut=cut)
             self._health.note("configuration", "; ".join(faults(desired.surroundings)) or None)
             self.self_check.turns.pace(refresh_intervals(desired.surroundings))
-        self.tunnel_address.want(desired.vtep_families, tuple(self.core.pools), registered=self.core.registered)
+        for kind, vteps in desired.vteps.items():
+            self.tunnel_addresses[kind].want(vteps.families, vteps.pools, registered=self.core.registered)
         self.warm_pool.want(self.core.pools if self.core.registered else (), self.core.labels)
         self.fabric.apply(desired)
+        keys = self.fabric.public_keys()
+        if self.core.set_keyed(frozenset(keys)):
+            self._changed.set()
+        self.wireguard_keys.say(desired.tunnels, keys)
         problems = (*desired.problems, *self.fabric.problems)
         self._health.note("fabric", "; ".join(problems) or None)
 
@@ -296,9 +323,9 @@ class Agent:
             self._changed.set()
         self.enforcement.set_devices(seen.devices)
 
-    def _gained(self, addresses: tuple[str, ...]) -> None:
+    def _gained(self, kind: str, addresses: tuple[str, ...]) -> None:
         self.holding.mark()
-        self.core.set_vteps(addresses)
+        self.core.set_vteps(kind, addresses)
         self._changed.set()
 
     async def _ready(self) -> None:
@@ -317,7 +344,8 @@ class Agent:
 
     def _held(self) -> Iterator[Held]:
         """What the node holds beside its endpoints."""
-        yield from self.tunnel_address.held()
+        for address in self.tunnel_addresses.values():
+            yield from address.held()
         yield from self.warm_pool.held()
         yield from self.take_overs.held()
         yield from unannounced(self.store.all(), self.announcements)
@@ -367,6 +395,7 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
             made = Agent(settings, bus, health)
         stack.callback(made.close)
         await stack.enter_async_context(made.publication)
+        await stack.enter_async_context(made.wireguard_keys.publication)
         with _fit():
             await made.recollect()
             made.adopt()
@@ -390,7 +419,9 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
                 made.cutter.run(),
                 made.follow(),
                 made.converge(),
-                made.tunnel_address.run(),
+                made.speaking.run(),
+                *(address.run() for address in made.tunnel_addresses.values()),
+                made.wireguard_keys.run(),
                 made.self_check.run(made.monitor),
             )
         ]

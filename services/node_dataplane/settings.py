@@ -49,6 +49,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """Whether /metrics shows the decisions of each policy; one series for each policy, direction and verdict that came
     to pass."""
 
+    bgp_secrets_dir: str = ""
+    """Where the Secrets with passwords of BGP sessions are mounted: `<directory>/<secret>/<key>`. Empty: nowhere, and
+    sessions that need a password are left out."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.warm_addresses < 0 or self.warm_idle_s < 0:

@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_network
 from bus_schemas.ids import NodeName
 from bus_schemas.resources import FelixConfiguration, IPPool
 from bus_schemas.routes import vtep_mac_of
+from services.node_dataplane.felix import setting
 from services.node_dataplane.routes import Network
 
 VNI = 4096
@@ -38,17 +39,6 @@ class TunnelSpec:
     underlay: str
     addresses: tuple[str, ...] = ()
     """Our own vtep; empty until the address service has given one."""
-
-
-def setting(configurations: Mapping[str, FelixConfiguration], node: NodeName, field: str) -> object:
-    """A FelixConfiguration field by precedence: `node.<name>`, then `default`; None when neither sets it."""
-    for name in (f"node.{node}", "default"):
-        configuration = configurations.get(name)
-        if configuration is not None:
-            value: object = getattr(configuration.spec, field)
-            if value is not None:
-                return value
-    return None
 
 
 def families(pools: Iterable[IPPool], *, enabled: bool = False) -> frozenset[int]:
@@ -98,8 +88,8 @@ def spec(
 
 
 def misplaced(addresses: Iterable[str], pools: Iterable[IPPool]) -> tuple[str, ...]:
-    """Own tunnel addresses that no enabled VXLAN pool covers any more."""
-    nets = [ip_network(p.spec.cidr) for p in pools if p.spec.vxlan_mode != "Never" and not p.spec.disabled]
+    """Own tunnel addresses that none of the pools, from which they may be, covers any more."""
+    nets = [ip_network(pool.spec.cidr) for pool in pools]
     return tuple(a for a in addresses if not any(ip_address(a) in net for net in nets if net.version == _version(a)))
 
 

@@ -1,4 +1,4 @@
-"""Holds the node's own tunnel addresses: asked for while a VXLAN pool is enabled, given back when none is."""
+"""Holds the node's own addresses of one kind of tunnel: asked for and given back with the tunnel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ LONGEST_RETRY_S = 5.0
 REQUEST_S = 5.0
 REFRESH_S = 60.0
 """A repeated request writes nothing where the address is still ours, and heals a service that lost it."""
-CAUSE = "tunnel address"
+CAUSES = {"vxlan": "tunnel address", "ipip": "ipip tunnel address", "wireguard": "wireguard tunnel address"}
+"""In health, by kind of tunnel."""
 
 
 class Bus(Protocol):
@@ -38,9 +39,13 @@ class Bus(Protocol):
 
 
 class TunnelAddress:
-    def __init__(self, node: NodeName, bus: Bus, health: Health, gained: Callable[[tuple[str, ...]], None]) -> None:
-        """`gained` is told the addresses whenever they change."""
+    def __init__(
+        self, node: NodeName, kind: str, bus: Bus, health: Health, gained: Callable[[str, tuple[str, ...]], None]
+    ) -> None:
+        """`kind`: a key of CAUSES. `gained` is told it and the addresses whenever they change."""
         self._node = node
+        self._kind = kind
+        self._handle = tunnel_handle(node, kind)
         self._bus = bus
         self._health = health
         self._gained = gained
@@ -59,8 +64,8 @@ class TunnelAddress:
         self._set(addresses)
 
     def want(self, families: frozenset[int], pools: tuple[IPPool, ...], *, registered: bool = True) -> None:
-        """`registered`: the node has its resource. The address service takes the address back when that is deleted, so
-        it is asked again as soon as it has returned."""
+        """`pools`: those that the address may be of. `registered`: the node has its resource. The address service takes
+        the address back when that is deleted, so it is asked again as soon as it has returned."""
         returned = registered and not self._registered
         self._registered = registered
         if returned or (families, pools) != (self._families, self._pools):
@@ -70,7 +75,7 @@ class TunnelAddress:
     def held(self) -> Iterable[Held]:
         """For `holding`."""
         if self._addresses:
-            yield Held(handle=tunnel_handle(self._node), addresses=self._addresses, use="tunnel")
+            yield Held(handle=self._handle, addresses=self._addresses, use="tunnel")
 
     async def run(self) -> None:
         """For ever."""
@@ -89,19 +94,17 @@ class TunnelAddress:
             except BusError as error:
                 problem = f"the address service does not answer ({error})"
             if problem:
-                self._health.note(CAUSE, problem)
+                self._health.note(CAUSES[self._kind], problem)
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, LONGEST_RETRY_S)
                 self._wake.set()
             else:
                 retry_s = RETRY_S
-                self._health.note(CAUSE, None)
+                self._health.note(CAUSES[self._kind], None)
 
     async def _obtain(self, families: frozenset[int]) -> str:
         """What stands in the way, or empty."""
-        request = AssignRequest(
-            node=self._node, handle=tunnel_handle(self._node), families=tuple(sorted(families)), use="tunnel"
-        )
+        request = AssignRequest(node=self._node, handle=self._handle, families=tuple(sorted(families)), use="tunnel")
         reply = await self._bus.request(ASSIGN, request, timeout_s=REQUEST_S)
         match reply:
             case Assigned(addresses=addresses):
@@ -122,7 +125,7 @@ class TunnelAddress:
         self._set(())
         if not self._held:
             return ""
-        request = ReleaseRequest(handle=tunnel_handle(self._node), node=self._node)
+        request = ReleaseRequest(handle=self._handle, node=self._node)
         reply = await self._bus.request(RELEASE, request, timeout_s=REQUEST_S)
         match reply:
             case Released():
@@ -135,4 +138,4 @@ class TunnelAddress:
     def _set(self, addresses: tuple[str, ...]) -> None:
         if addresses != self._addresses:
             self._addresses = addresses
-            self._gained(addresses)
+            self._gained(self._kind, addresses)

@@ -1,6 +1,7 @@
 """The pure heart of route distribution: facts about blocks, nodes and pools in, changed routes out.
 
     Node  --- address, known at all ---+
+    WireguardKeys --- public keys -----+
     Block --- owner, borrowers --------+--> settle overlaps --> one Route a block, one a borrowed address
           \\-- tunnel addresses (vtep) -+
     IPPool -- encapsulation -----------+
@@ -20,14 +21,14 @@ from typing import Any, NamedTuple, TypeVar
 from bus_schemas.ids import BlockCidr, NodeName
 from bus_schemas.ipam import Allocation, Block, of_pod_cidr, tunnel_handle
 from bus_schemas.resources import IPPool, Node
-from bus_schemas.routes import Encapsulation, Route, Tunnel, vtep_mac_of
-from bus_schemas.subjects import BLOCK, DESIRED, Fact, Family
+from bus_schemas.routes import Encapsulation, Route, Tunnel, WireguardKeys, vtep_mac_of
+from bus_schemas.subjects import BLOCK, DESIRED, WIREGUARD_KEYS, Fact, Family
 from services.route_distribution.claims import Claims, Network, Span, settle
 
 NODE = DESIRED[Node]
 POOL = DESIRED[IPPool]
 
-READS: tuple[Family[Any], ...] = (NODE, POOL, BLOCK)
+READS: tuple[Family[Any], ...] = (NODE, POOL, BLOCK, WIREGUARD_KEYS)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -39,7 +40,7 @@ class Withheld(NamedTuple):
     """Why routes are missing, or are not what was asked for. Equal for all blocks with the same trouble."""
 
     what: str
-    """`contested`, `malformed`, `orphaned` or `unsupported`."""
+    """`contested`, `malformed`, `orphaned`, or `missing` of what a BGPPeer names."""
     object: str
     message: str
 
@@ -76,7 +77,7 @@ class _Block(NamedTuple):
         return borrowers if self.block.node is None else borrowers | {self.block.node}
 
     def tunnels(self) -> Iterator[tuple[tuple[NodeName, int], str]]:
-        """The tunnel addresses in this block: ((node, family), address)."""
+        """The addresses of VXLAN tunnels in this block: ((node, family), address)."""
         for allocation in self.block.allocations:
             if allocation.handle.startswith(_TUNNEL_HANDLE_PREFIX):
                 address = self.address(allocation)
@@ -90,8 +91,8 @@ class _Pool(NamedTuple):
 
     name: str
     network: Network
-    vxlan: Encapsulation
-    ipip: bool
+    tunnel: Tunnel
+    encapsulation: Encapsulation
 
     @property
     def span(self) -> Span:
@@ -115,6 +116,7 @@ class Core:
         self._of_pool: defaultdict[str, set[BlockCidr]] = defaultdict(set)
         self._nodes: dict[NodeName, _Addresses] = {}
         self._pools: dict[str, _Pool] = {}
+        self._keys: dict[NodeName, WireguardKeys] = {}
         self._vteps: defaultdict[tuple[NodeName, int], set[str]] = defaultdict(set)
 
         self._unreadable: dict[tuple[str, str], Withheld] = {}
@@ -136,6 +138,8 @@ class Core:
             self._apply_node(NodeName(fact.key[1]), fact.value)
         elif fact.family == POOL:
             self._apply_pool(fact.key[1], fact.value)
+        elif fact.family == WIREGUARD_KEYS:
+            self._apply_keys(NodeName(fact.key[0]), fact.value)
 
     def flush(self) -> Changes:
         """The routes that changed since the last flush, and the troubles that came and went."""
@@ -220,13 +224,19 @@ class Core:
         if addresses != known:
             self._dirty |= self._of_node.get(name, set())
 
+    def _apply_keys(self, name: NodeName, keys: WireguardKeys | None) -> None:
+        known = self._keys.pop(name, None)
+        if keys is not None:
+            self._keys[name] = keys
+        if keys != known:
+            self._dirty |= self._of_node.get(name, set())
+
     def _apply_pool(self, name: str, pool: IPPool | None) -> None:
         known = self._pools.pop(name, None)
         network = _network(pool.spec.cidr) if pool is not None else None
         read = None
         if pool is not None and network is not None:
-            vxlan, ipip = Encapsulation(pool.spec.vxlan_mode), pool.spec.ipip_mode != "Never"
-            read = self._pools[name] = _Pool(name, network, vxlan, ipip)
+            read = self._pools[name] = _Pool(name, network, *_tunnel(pool))
         if pool is not None and network is None:
             self._unreadable["pool", name] = Withheld("malformed", name, f"the CIDR of pool {name} is not a network")
         else:
@@ -266,10 +276,6 @@ class Core:
                 Withheld("contested", cidr, f"block {cidr} overlaps the older block {winner}: it has no route"),
             )
         pool = self._pool_of(known)
-        if pool is not None and pool.ipip:
-            return {}, (
-                Withheld("unsupported", pool.name, f"pool {pool.name} wants IPIP: its blocks have no route yet"),
-            )
         routes: dict[str, Route] = {}
         if known.block.node in self._nodes:
             routes[cidr] = self._route(known, cidr, known.block.node, pool, borrowed=False)
@@ -292,18 +298,20 @@ class Core:
     def _route(self, known: _Block, cidr: str, node: NodeName, pool: _Pool | None, *, borrowed: bool) -> Route:
         addresses = self._nodes[node]
         family = known.network.version
-        encapsulation = pool.vxlan if pool is not None else Encapsulation.NEVER
-        tunnelled = encapsulation is not Encapsulation.NEVER
+        tunnel, encapsulation = (Tunnel.NONE, Encapsulation.NEVER) if pool is None else pool[2:]
+        vxlan = tunnel is Tunnel.VXLAN
+        keys = self._keys.get(node)
         return Route(
             cidr=cidr,
             node=node,
             pool=pool.name if pool is not None else "",
             address=addresses.v4 if family == 4 else addresses.v6,
-            tunnel=Tunnel.VXLAN if tunnelled else Tunnel.NONE,
+            tunnel=tunnel,
             encapsulation=encapsulation,
-            vtep=self._vtep(node, family) if tunnelled else "",
-            vtep_mac=vtep_mac_of(node) if tunnelled else "",
+            vtep=self._vtep(node, family) if vxlan else "",
+            vtep_mac=vtep_mac_of(node) if vxlan else "",
             borrowed=borrowed,
+            wireguard=None if keys is None else keys.ipv4 if family == 4 else keys.ipv6,
         )
 
     def _vtep(self, node: NodeName, family: int) -> str:
@@ -311,14 +319,24 @@ class Core:
         return min(self._vteps.get((node, family), ()), key=ip_address, default="")
 
     def _pool_of(self, known: _Block) -> _Pool | None:
-        """The pool that the block names; where that is gone or elsewhere now, the narrowest one around it. A block of
-        a node's own pod CIDR names none: an IPPool around it says how it is reached (as in Calico), and where there is
-        none it is routed plainly, which is what whoever gave the nodes their ranges sees to."""
+        """The pool that the block names; where that is gone or elsewhere now, the narrowest one around it.
+
+        A block of a node's own pod CIDR names none: an IPPool around it says how it is reached (as in Calico), and
+        where there is none it is routed plainly, which is what whoever gave the nodes their ranges sees to."""
         named = self._pools.get(known.block.pool)
         if named is not None and named.span.holds(known.span):
             return named
         around = [pool for pool in self._pools.values() if pool.span.holds(known.span)]
         return min(around, key=lambda pool: (-pool.span.prefix, pool.name), default=None)
+
+
+def _tunnel(pool: IPPool) -> tuple[Tunnel, Encapsulation]:
+    """IP in IP carries IPv4 alone."""
+    if pool.spec.vxlan_mode != "Never":
+        return Tunnel.VXLAN, Encapsulation(pool.spec.vxlan_mode)
+    if pool.spec.ipip_mode != "Never" and pool.family == 4:
+        return Tunnel.IPIP, Encapsulation(pool.spec.ipip_mode)
+    return Tunnel.NONE, Encapsulation.NEVER
 
 
 def _network(cidr: str) -> Network | None:

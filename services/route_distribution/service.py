@@ -1,6 +1,8 @@
 """The shell of route distribution: the feed into the core, what the core wants onto the bus.
 
-    feed (blocks, nodes, pools) --> Core.apply --> pacer --> Core.flush --> Publication (routes)
+    feed --(blocks, nodes, pools)-----------------> Core -------> routes --------> Publication
+      \\---(nodes, pools, BGP resources)--> BgpCore <---routes---/   \\
+                                              \\--> speakers, mesh ---+--> Publication
 
 Every replica computes; the one that holds the lease writes. `chassis.derivation` has the flow and its guards.
 """
@@ -8,47 +10,59 @@ Every replica computes; the one that holds the lease writes. `chassis.derivation
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from bus_schemas.events import Event
-from bus_schemas.subjects import ROUTE
+from bus_schemas.subjects import BGP, BGP_MESH, ROUTE
 from chassis.derivation import Derivation
 from chassis.feed import Batch
 from chassis.pacing import Pacer
 from chassis.runner import Context
-from services.route_distribution.core import READS, Changes, Core, Withheld
+from services.route_distribution import bgp
+from services.route_distribution.bgp import BgpCore
+from services.route_distribution.core import READS, Core, Withheld
 from services.route_distribution.settings import Settings
 
 SERVICE = "route_distribution"
-WRITES = (ROUTE,)
+WRITES = (ROUTE, BGP_MESH, BGP)
 
 
 async def serve(context: Context[Settings]) -> None:
     settings = context.settings
-    core = Core()
+    core, speakers = Core(), BgpCore()
     pacer = Pacer(settings.route_flush_min_s, settings.route_flush_max_s, settings.route_retry_s)
-    derivation = Derivation(context, SERVICE, reads=READS, writes=WRITES, pacer=pacer)
+    reads = tuple(dict.fromkeys((*READS, *bgp.READS)))
+    derivation = Derivation(context, SERVICE, reads=reads, writes=WRITES, pacer=pacer)
 
     def hear(batch: Batch) -> None:
         for fact in batch.facts:
             core.apply(fact)
+            speakers.apply(fact)
 
     async def derive() -> None:
         changes = core.flush()
         for cidr, route in changes.routes.items():
             derivation.publication.want(ROUTE, (cidr,), route)
+            speakers.apply_route(cidr, route)
+        sessions = speakers.flush()
+        for node, member in sessions.members.items():
+            derivation.publication.want(BGP_MESH, (node,), member)
+        for node, speaker in sessions.speakers.items():
+            derivation.publication.want(BGP, (node,), speaker)
         derivation.publication.complete()
-        report(context, changes, speak=derivation.lease.held)
+        raised, cleared = (*changes.raised, *sessions.raised), (*changes.cleared, *sessions.cleared)
+        report(context, raised, cleared, speak=derivation.lease.held)
 
     await derivation.run(hear, derive)
 
 
-def report(context: Context[Settings], changes: Changes, *, speak: bool) -> None:
+def report(context: Context[Settings], raised: Iterable[Withheld], cleared: Iterable[Withheld], *, speak: bool) -> None:
     """Troubles to health, and, from the replica that leads, to the events."""
-    for trouble in changes.cleared:
+    for trouble in cleared:
         context.health.note(_cause(trouble), None)
         if speak:
             context.bus.emit(_event("resolved", trouble, f"no longer: {trouble.message}"))
-    for trouble in changes.raised:
+    for trouble in raised:
         context.health.note(_cause(trouble), trouble.message)
         context.log.warning("route withheld", what=trouble.what, object=trouble.object)
         if speak:

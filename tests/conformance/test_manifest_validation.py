@@ -28,6 +28,10 @@ def _rule(value: Any) -> tuple[str, dict[str, Any]]:
     return "GlobalNetworkPolicy", {"metadata": {"name": "default"}, "spec": {"ingress": [value]}}
 
 
+def _filter(spec: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return "BGPFilter", {"metadata": {"name": "default"}, "spec": spec}
+
+
 TYPES = {
     "v3.IPPool": _whole("IPPool"),
     "v3.IPPoolSpec": _spec("IPPool"),
@@ -38,6 +42,12 @@ TYPES = {
     "v3.FelixConfigurationSpec": _spec("FelixConfiguration"),
     "v3.BGPConfiguration": _whole("BGPConfiguration"),
     "v3.BGPConfigurationSpec": _spec("BGPConfiguration"),
+    "v3.BGPPeer": _whole("BGPPeer"),
+    "v3.BGPPeerSpec": _spec("BGPPeer"),
+    "v3.BGPFilter": _whole("BGPFilter"),
+    "v3.BGPFilterRuleV4": lambda value: _filter({"importV4": [value]}),
+    "v3.BGPFilterRuleV6": lambda value: _filter({"importV6": [value]}),
+    "v3.BGPFilterOperation": lambda value: _filter({"importV4": [{"action": "Accept", "operations": [value]}]}),
     "internalapi.NodeSpec": _spec("Node"),
     "internalapi.NodeStatus": lambda value: ("Node", {"metadata": {"name": "default"}, "status": value}),
     "v3.Rule": _rule,

@@ -55,10 +55,12 @@ def oracle(world: list[Fact]) -> dict[str, Route]:
         around = [p for p in pools if subnet(b.cidr, p.spec.cidr)]
         around.sort(key=lambda p: (p.metadata.name != b.pool, -ip_network(p.spec.cidr).prefixlen, p.metadata.name))
         spec = around[0].spec if around else None
-        if spec is not None and spec.ipip_mode != "Never":
-            continue
         family = ip_network(b.cidr).version
-        mode = Encapsulation(spec.vxlan_mode) if spec is not None else Encapsulation.NEVER
+        tunnel, mode = Tunnel.NONE, Encapsulation.NEVER
+        if spec is not None and spec.vxlan_mode != "Never":
+            tunnel, mode = Tunnel.VXLAN, Encapsulation(spec.vxlan_mode)
+        elif spec is not None and spec.ipip_mode != "Never" and family == 4:
+            tunnel, mode = Tunnel.IPIP, Encapsulation(spec.ipip_mode)
         wanted: list[tuple[str, NodeName | None, bool]] = [(b.cidr, b.node, False)]
         wanted += [
             (f"{address(b, a.ordinal)}/{32 if family == 4 else 128}", a.borrower, True)
@@ -72,10 +74,10 @@ def oracle(world: list[Fact]) -> dict[str, Route]:
                     node=name,
                     pool=around[0].metadata.name if around else "",
                     address=nodes[name].address(family),
-                    tunnel=Tunnel.NONE if mode is Encapsulation.NEVER else Tunnel.VXLAN,
+                    tunnel=tunnel,
                     encapsulation=mode,
-                    vtep="" if mode is Encapsulation.NEVER else vtep(name, family),
-                    vtep_mac="" if mode is Encapsulation.NEVER else vtep_mac_of(name),
+                    vtep=vtep(name, family) if tunnel is Tunnel.VXLAN else "",
+                    vtep_mac=vtep_mac_of(name) if tunnel is Tunnel.VXLAN else "",
                     borrowed=borrowed,
                 )
     return routes

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 
 from bus_schemas.routes import Route
-from bus_schemas.subjects import ROUTE, Fact
+from bus_schemas.subjects import BGP, BGP_MESH, ROUTE, Fact
 from chassis.bus import Bus
 from chassis.feed import Interest
 from chassis.health import Health
@@ -20,6 +21,7 @@ from services.route_distribution.settings import Settings
 from tests.support.expanders import gone
 from tests.support.nats import Nats
 from tests.support.routes import block, direct, node, pool, tunnelled
+from tests.support.speakers import configuration, peer
 
 DEADLINE_S = 20.0
 
@@ -87,6 +89,16 @@ class Routes:
             while not condition(self._seen):
                 self._moved.clear()
                 await self._moved.wait()
+
+    async def heard(self, interest: Interest, keys: set[str]) -> dict[str, Any]:
+        """What a follower of the interest knows once it is exactly these keys' values."""
+        seen: dict[str, Any] = {}
+        async with asyncio.timeout(DEADLINE_S), self._bus.follow(interest) as feed:
+            while True:
+                for fact in (await feed.next()).facts:
+                    seen[fact.key[0]] = fact.value
+                if {key for key, value in seen.items() if value is not None} == keys:
+                    return seen
 
     async def put_foreign(self, route: Route | None, cidr: str) -> None:
         if route is None:
@@ -169,9 +181,25 @@ async def test_what_is_withheld_is_named_in_health(nats: Nats) -> None:
     async with watching(nats.url) as routes, replica(nats.url, "a") as health:
         await routes.tell(*WORLD)
         await routes.become(DIRECT1, DIRECT2)
-        await routes.tell(pool("pool4", "10.244.0.0/16", ipip="Always"))
-        await routes.become()
-        assert "IPIP" in health.notes["unsupported pool4"]
-        await routes.tell(pool("pool4", "10.244.0.0/16"))
+        older = block("10.244.2.0/24", "node1", claimed=0.5)
+        await routes.tell(older)
+        await routes.become(DIRECT1, direct("10.244.2.0/24", "node1", DIRECT1.address))
+        assert "10.244.2.0/24" in health.notes["contested 10.244.2.0/26"]
+        await routes.tell(gone(older))
         await routes.become(DIRECT1, DIRECT2)
-        assert "unsupported pool4" not in health.notes
+        assert "contested 10.244.2.0/26" not in health.notes
+
+
+async def test_sessions_follow_the_world(nats: Nats) -> None:
+    async with watching(nats.url) as routes, replica(nats.url, "a"):
+        await routes.tell(*WORLD, configuration())
+        members = await routes.heard(Interest(BGP_MESH), {"node1", "node2"})
+        assert members["node2"].address4 == "10.0.1.16"
+        await routes.become(DIRECT1, DIRECT2)
+        record = (await routes.heard(Interest(BGP, ("node1",)), {"node1"}))["node1"]
+        assert (record.mesh is not None, record.address4) == (True, "10.0.0.15/24")
+        await routes.tell(peer("tor", node="node2", peer_ip="192.0.2.1", as_number=65001), gone(N1))
+        await routes.heard(Interest(BGP_MESH), {"node2"})
+        await routes.heard(Interest(BGP), {"node2"})
+        await routes.tell(gone(peer("tor")), gone(configuration()))
+        await routes.heard(Interest(BGP), set())

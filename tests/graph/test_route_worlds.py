@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from bus_schemas.routes import Route
+from bus_schemas.routes import Route, WireguardEnd
 from bus_schemas.subjects import Fact
 from tests.support.expanders import EXPANDERS, Expander, gone, world
-from tests.support.routes import Outcome, block, direct, node, pool, tunnelled
+from tests.support.routes import Outcome, block, direct, keys, node, pool, through_ipip, tunnelled
 
 N1, N2 = node("node1", "10.0.0.15/24", "fd00::15/64"), node("node2", "10.0.1.16/24", "fd00::16/64")
 POOL = pool("pool4", "10.244.0.0/16")
@@ -18,6 +19,8 @@ NEVER = world(N1, N2, POOL, B1, B2)
 ALWAYS = world(NEVER, pool("pool4", "10.244.0.0/16", "Always"))
 CROSS_SUBNET = world(NEVER, pool("pool4", "10.244.0.0/16", "CrossSubnet"))
 IPIP = world(NEVER, pool("pool4", "10.244.0.0/16", ipip="Always"))
+END = WireguardEnd(key="A" * 43 + "=", port=51820)
+KEYS = world(NEVER, keys("node2", END), keys("node9", END))
 NODE2_LEFT = world(ALWAYS, gone(N2))
 NODE2_MOVED = world(ALWAYS, node("node2", "10.0.7.7/24"))
 NODE2_UNADDRESSED = world(NEVER, node("node2"))
@@ -56,6 +59,7 @@ MALFORMED = world(NEVER, block("10.244.5.1/26", "node1"), block("nonsense", "nod
 A1, A2 = "10.0.0.15/24", "10.0.1.16/24"
 V1, V2 = "10.244.1.0", "10.244.2.5"
 DIRECT1, DIRECT2 = direct("10.244.1.0/26", "node1", A1), direct("10.244.2.0/26", "node2", A2)
+IPIP1, IPIP2 = through_ipip(DIRECT1, "Always"), through_ipip(DIRECT2, "Always")
 TUNNEL1 = tunnelled("10.244.1.0/26", "node1", A1, V1, "Always")
 TUNNEL2 = tunnelled("10.244.2.0/26", "node2", A2, V2, "Always")
 V6_ROUTES = (
@@ -76,7 +80,8 @@ STATES: dict[str, tuple[list[Fact], tuple[Route, ...], set[tuple[str, str]]]] = 
         ),
         set(),
     ),
-    "ipip": (IPIP, (), {("unsupported", "pool4")}),
+    "ipip": (IPIP, (IPIP1, IPIP2), set()),
+    "keys": (KEYS, (DIRECT1, msgspec.structs.replace(DIRECT2, wireguard=END)), set()),
     "node left": (NODE2_LEFT, (TUNNEL1,), set()),
     "node moved": (
         NODE2_MOVED,
@@ -152,9 +157,11 @@ HISTORIES = {
     "back again": ("never", "always", "never"),
     "node leaves and returns": ("always", "node left", "always"),
     "node moves": ("always", "node moved"),
+    "keys at last": ("never", "keys"),
     "tunnel address arrives": ("no vtep yet", "always"),
     "lending ends": ("lent", "nobody's block", "always"),
     "ipip is given up": ("ipip", "cross subnet"),
+    "a key is taken back": ("keys", "never"),
     "ipip is wanted": ("always", "ipip"),
     "overlap ends": ("older overlap", "never"),
     "overlap turns": ("younger overlap", "older overlap"),

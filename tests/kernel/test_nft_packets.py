@@ -342,6 +342,31 @@ def test_the_tunnel_port(lab: Lab) -> None:
     assert udp(lab.a, outside, WORLD, 4789) == NODE
 
 
+def test_ip_in_ip(lab: Lab) -> None:
+    """By raw sockets: it is not the kernel's tunnel that is tried, but who may send into it."""
+    lab.policy()
+    lab.table.set_node(_changed(ipip=True))
+    lab.settle()
+
+    def sends(namespace: Namespace, address: str) -> bool:
+        with lab.node.inside(), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP) as heard:
+            heard.settimeout(REFUSED_S)
+            with namespace.inside(), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP) as sender:
+                sender.sendto(b"inner", (address, 0))
+            try:
+                return heard.recv(100).endswith(b"inner")
+            except TimeoutError:
+                return False
+
+    assert not sends(lab.a, NODE)
+    assert lab.dropped("ipip_from_pod")
+    assert not sends(lab.world, NODE)
+    assert lab.dropped("ipip_from_stranger")
+    lab.table.set_node(_changed(ipip=True, nodes=(NODE, WORLD)))
+    lab.settle()
+    assert sends(lab.world, NODE)
+
+
 def test_the_kernel_takes_a_limit_on_what_is_logged(lab: Lab) -> None:
     tell(lab.table, rules("probe", ingress=[Rule(action="log"), Rule(action="allow")]))
     lab.policy(b=("probe", ""))

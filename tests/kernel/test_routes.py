@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
-from services.node_dataplane.routes import BLACKHOLE, Row, destination
+from services.node_dataplane.routes import BLACKHOLE, SPARE, Row, destination
 from services.node_dataplane.routing import RouteTable
 from tests.support.netns import Namespace, namespaces
 
@@ -209,3 +210,47 @@ def test_an_unreachable_gateway_is_named(node: Node) -> None:
     node.table.want(destination("10.244.0.64/26"), via("172.16.0.1"))
     node.table.flush()
     assert "refuses" in node.table.stuck[destination("10.244.0.64/26")]
+
+
+@pytest.mark.parametrize(("cidr", "near"), [("10.244.0.64/26", "10.0.0.2"), ("fd00:244::40/122", "fd00::2")])
+def test_a_row_becomes_a_spare_one_and_comes_back_without_a_gap(node: Node, cidr: str, near: str) -> None:
+    node.table.adopt()
+    node.table.complete()
+    where, first, spare = destination(cidr), via(near), via(near)._replace(metric=SPARE)
+    for row in (first, spare, spare, first):
+        heard = node.namespace.call(lambda: NetlinkSocket(NETLINK_ROUTE, groups=0x40 | 0x400))
+        before = node.table.wanted(where)
+        node.table.want(where, row)
+        node.table.flush()
+        assert not node.table.stuck
+        [held] = [row for dst, row in node.ours().items() if dst == cidr]
+        assert held.get("metric", 0) == (row.metric or (1024 if ":" in cidr else 0))
+        told = [type_ for type_, body in heard.notifications() if readback.route(bytes(body)).destination == where[0]]
+        moved = before is not None and before != row
+        assert told == ([] if before == row else [rtnl.RTM_NEWROUTE, *([rtnl.RTM_DELROUTE] if moved else [])])
+        heard.close()
+        assert node.table.check() == []
+
+
+def test_somebody_elses_better_route_is_left_beside_the_spare_one(node: Node) -> None:
+    node.namespace.ip("route", "add", "10.244.0.64/26", "via", "10.0.0.9", "proto", "bird", "metric", "1024")
+    node.table.adopt()
+    node.table.complete()
+    node.table.want(destination("10.244.0.64/26"), via("10.0.0.2")._replace(metric=SPARE))
+    node.table.flush()
+    assert "via 10.0.0.9" in node.namespace.ip("route", "get", "10.244.0.65")
+    node.namespace.ip("route", "del", "10.244.0.64/26", "proto", "bird")
+    assert "via 10.0.0.2" in node.namespace.ip("route", "get", "10.244.0.65")
+
+
+@pytest.mark.parametrize("metric", [0, SPARE])
+def test_what_a_life_left_between_two_writes_is_cleared_up(node: Node, metric: int) -> None:
+    for left in (0, SPARE):
+        node.namespace.ip("route", "add", "10.244.0.64/26", "via", "10.0.0.2", "proto", "84", "metric", str(left))
+    node.table.adopt()
+    node.table.want(destination("10.244.0.64/26"), via("10.0.0.2")._replace(metric=metric))
+    node.table.complete()
+    node.table.flush()
+    node.table.check()
+    assert node.namespace.ip("route", "show", "proto", "84").count("10.244.0.64/26") == 1
+    assert node.ours()["10.244.0.64/26"].get("metric", 0) == metric

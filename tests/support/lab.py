@@ -48,6 +48,10 @@ def ipv6(source: str, destination: str, protocol: int, payload: bytes = b"") -> 
     return head + ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed + payload
 
 
+def udp(port: int, payload: bytes) -> bytes:
+    return struct.pack("!HHHH", 54321, port, 8 + len(payload), 0) + payload
+
+
 def vxlan(port: int, frame: bytes, vni: int = 1) -> bytes:
     """A UDP payload and header that carry the frame."""
     head = struct.pack("!HHHH", 54321, port, 16 + len(frame), 0)

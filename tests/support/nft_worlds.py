@@ -12,7 +12,7 @@ from services.node_dataplane.nft.table import Flush, PolicyTable
 from tests.support.nft_evaluator import Nftables
 
 NODE = NodeName("node1")
-TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
+TCP, UDP, SCTP, ICMP, ICMPV6, IPIP = 6, 17, 132, 1, 58, 4
 
 
 def pod(name: str) -> PodKey:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from bus_schemas.ids import BlockCidr, HandleId, NodeName
 from bus_schemas.ipam import Allocation, Block, tunnel_handle
 from bus_schemas.resources import IPPool, Metadata, Node
 from bus_schemas.resources.core import NodeBgp, NodeSpec
 from bus_schemas.resources.pools import IPPoolSpec
-from bus_schemas.routes import Encapsulation, Route, Tunnel, vtep_mac_of
-from bus_schemas.subjects import BLOCK, DESIRED, Fact
+from bus_schemas.routes import Encapsulation, Route, Tunnel, WireguardEnd, WireguardKeys, vtep_mac_of
+from bus_schemas.subjects import BLOCK, DESIRED, WIREGUARD_KEYS, Fact
 from services.route_distribution.core import Core, Withheld
 from tests.support.expanders import Batches
 
@@ -63,6 +65,14 @@ def block(
 
 def direct(cidr: str, owner: str, address: str, pool: str = "pool4", *, borrowed: bool = False) -> Route:
     return Route(cidr=cidr, node=NodeName(owner), pool=pool, address=address, borrowed=borrowed)
+
+
+def through_ipip(route: Route, mode: str) -> Route:
+    return msgspec.structs.replace(route, tunnel=Tunnel.IPIP, encapsulation=Encapsulation(mode))
+
+
+def keys(name: str, ipv4: WireguardEnd | None, ipv6: WireguardEnd | None = None) -> Fact:
+    return Fact(WIREGUARD_KEYS, (name,), WireguardKeys(node=NodeName(name), ipv4=ipv4, ipv6=ipv6))
 
 
 def tunnelled(

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -17,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tortie.cli.errors import Misused, Refused
-from tortie.lab import control, keeper, netns, ownership, report, requirements, runs
+from tortie.lab import control, elsewhere, keeper, netns, ownership, report, requirements, runs
+from tortie.lab import vm as machine
 from tortie.lab.cluster import Cluster
 from tortie.lab.engine import Result
 from tortie.lab.errors import LabError
@@ -230,6 +232,19 @@ def demo() -> None:
     _run(whole())
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def vm(words: Annotated[list[str], typer.Argument(metavar="COMMAND...", show_default=False)]) -> None:
+    """Run a command in a small virtual machine: Debian's kernel over this machine's files. Its exit code is the
+    command's."""
+
+    async def whole() -> int:
+        found = machine.find()
+        with tempfile.TemporaryDirectory(prefix="tortie-vm-") as directory:
+            return await machine.run(found, words, Path(directory))
+
+    raise typer.Exit(_run(whole()))
+
+
 @app.command(hidden=True)
 def keep(
     name: str,
@@ -283,7 +298,12 @@ async def _scenario(
     report.heading(shown, path)
     progress = report.Progress(shown, path.stem, live=live)
     try:
-        result = await runs.run(path, lab, progress, patience_s=patience_s, hold=hold)
+        lacking = await elsewhere.lacks(path) if hold is None else []
+        if lacking:
+            progress.phase(f"in a virtual machine, as this kernel has no {', '.join(lacking)}")
+            result = await elsewhere.run(path, lacking, patience_s=patience_s)
+        else:
+            result = await runs.run(path, lab, progress, patience_s=patience_s, hold=hold)
     finally:
         progress.close()
     report.outcome(shown, result, kept=hold is not None)

@@ -130,6 +130,20 @@ def _internal_ip(family: int) -> Callable[[Manifest], str]:
     return read
 
 
+def _bgp_peer(manifest: Manifest) -> str:
+    spec = manifest.get("spec") or {}
+    return str(spec.get("peerIP") or spec.get("peerSelector") or spec.get("localWorkloadSelector") or "")
+
+
+def _bgp_nodes(manifest: Manifest) -> str:
+    spec = manifest.get("spec") or {}
+    return str(spec.get("node") or spec.get("nodeSelector") or "(global)")
+
+
+def _number_of(name: str) -> Callable[[Manifest], str]:
+    return lambda manifest: str(len((manifest.get("spec") or {}).get(name) or ()))
+
+
 _NAME: Column = ("NAME", _meta("name"))
 _SELECTOR: Column = ("SELECTOR", _at("spec", "selector", default="all()"))
 _POOL_SELECTOR: Column = ("SELECTOR", _at("spec", "nodeSelector", default="all()"))
@@ -155,6 +169,15 @@ _RESERVED: Column = ("RESERVED-CIDRS", _at("spec", "reservedCIDRs"))
 _NETS: Column = ("NETS", _at("spec", "nets"))
 _ACTION: Column = ("ACTION", _at("spec", "stagedAction", default="Set"))
 _STATE: Column = ("STATE", _policy_state)
+
+_BGP_PEER: tuple[Column, ...] = (
+    ("PEERIP", _bgp_peer),
+    ("NODE", _bgp_nodes),
+    ("ASN", _at("spec", "asNumber")),
+)
+_BGP_FILTER: tuple[Column, ...] = tuple(
+    (f"NUM{way.upper()}", _number_of(way)) for way in ("exportV4", "importV4", "exportV6", "importV6")
+)
 
 _FALLBACK = Columns((_NAME,), (_NAME, _LABELS))
 _POLICY = Columns((_NAME, _TIER), (_NAME, _TIER, _ORDER, _SELECTOR, _STATE))
@@ -212,6 +235,11 @@ COLUMNS: dict[str, Columns] = {
             ("ASNUMBER", _at("spec", "asNumber")),
         ),
     ),
+    "bgppeer": Columns(
+        (_NAME, *_BGP_PEER),
+        (_NAME, *_BGP_PEER, ("NEXTHOPMODE", _at("spec", "nextHopMode")), ("FILTERS", _at("spec", "filters"))),
+    ),
+    "bgpfilter": Columns((_NAME, *_BGP_FILTER), (_NAME, *_BGP_FILTER, _CREATED)),
     "networkpolicy": _POLICY,
     "globalnetworkpolicy": _POLICY,
     "k8snetworkpolicy": Columns(

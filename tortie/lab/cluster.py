@@ -20,9 +20,10 @@ from typing import TypeVar
 from bus_schemas.ids import PodKey
 from tortie.cli.client import Client, Json, object_path
 from tortie.cli.errors import CommandError
-from tortie.lab import fabric, ownership, processes
+from tortie.lab import fabric, netns, ownership, processes, routers
 from tortie.lab.errors import CannotDo, LabError
 from tortie.lab.listeners import Listeners
+from tortie.lab.pace import SLOWNESS
 from tortie.lab.pods import Pod
 from tortie.lab.processes import Process
 from tortie.lab.scenario import LabelChange, Labels, NodeSpec, Place, PodSpec, Reference
@@ -50,6 +51,8 @@ class Cluster:
         self.pods: dict[PodKey, Pod] = {}
         self.directory = directory
         self.processes: dict[str, Process] = {}
+        self.routers: list[Process] = []
+        """What runs on nodes that are no part of the cluster."""
         self._nodes = dict(nodes)
         self._client = Client(ownership.api_address(name))
         self._namespaces: set[str] = set()
@@ -72,6 +75,7 @@ class Cluster:
             await self._outside.open(protocol, fabric.ANSWERING_PORT)
         say("the bus, the services and the agents")
         await self._start_processes()
+        await _all(self._start_router(node) for node, spec in self._nodes.items() if spec.external is not None)
         await self.processes["api"].ready()
         say("resources")
         documents = [self._node_manifest(node) for node, spec in self._nodes.items() if spec.external is None]
@@ -88,6 +92,7 @@ class Cluster:
         for listeners in (self._outside, *self._node_listeners.values(), *(p.listeners for p in self.pods.values())):
             listeners.close()
         # clients of the bus end before the bus, so that none of them complains of its absence
+        await asyncio.gather(*(router.stop() for router in self.routers))
         await asyncio.gather(*(process.stop() for name, process in self.processes.items() if name != BUS))
         if BUS in self.processes:
             await self.processes[BUS].stop()
@@ -100,7 +105,7 @@ class Cluster:
 
     def fates(self) -> list[str]:
         """The processes that ended although nobody told them to."""
-        return [process.fate for process in self.processes.values() if process.fate]
+        return [process.fate for process in (*self.processes.values(), *self.routers) if process.fate]
 
     def complaints(self, lines: int = 12) -> list[str]:
         """The last warnings and errors in the logs, oldest first, each with the name of its process."""
@@ -173,10 +178,39 @@ class Cluster:
                 "TORTIE_NODE": node,
                 "TORTIE_STATE_DIR": str(self.directory / "node" / node),
                 "TORTIE_CNI_SOCKET": str(self._cni_socket(node)),
+                "TORTIE_CNI_DEADLINE_S": f"{min(30 * SLOWNESS, 80):g}",
+                "TORTIE_BGP_SECRETS_DIR": str(self.directory / "secrets"),
             }
             | self._settings.get(_agent(node), {}),
             health=self.directory / "health" / node,
         )
+
+    async def _start_router(self, node: str) -> None:
+        """A node that is none of ours: it forwards, and speaks BGP if it is to."""
+        external, host = self._nodes[node].external, self.topology.nodes[node]
+        assert external is not None
+        for key in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+            netns.write_sysctl(host.netns, key, "1")
+        routes = [f"route add {to} via {self.address(Place('node', way))}" for to, way in external.routes.items()]
+        lines = [*(f"addr add {own} dev lo" for own in routers.addresses_of(external)), *routes]
+        if lines:
+            await fabric.run("ip", "-n", host.netns, "-batch", "-", stdin="\n".join(lines) + "\n")
+        neighbours = external.router.neighbours if external.router is not None else {}
+        place = routers.Place(
+            tuple(address.partition("/")[0] for address in self._nodes[node].addresses),
+            {self.address(Place("node", name)): asn for name, asn in neighbours.items()},
+            routers.directory_of(external, self.directory, host.netns),
+        )
+        software = routers.software(external, place)
+        if software is None:
+            return
+        routers.write(software, place.directory)
+        for daemon in software.daemons:
+            if daemon.waits_for is not None:
+                await processes.appears(daemon.waits_for)
+            name = f"{node}-{daemon.name}"
+            log = self.directory / "log" / f"{name}.log"
+            self.routers.append(await processes.start(daemon.argv, name=name, namespace=host.netns, log=log))
 
     async def stop_agent(self, node: str) -> None:
         process = self.processes.pop(_agent(node), None)

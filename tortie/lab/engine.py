@@ -17,12 +17,13 @@ from tortie.lab import checks, kernel, placeholders
 from tortie.lab.checks import ROLES, VXLAN_DEVICE, Check, Verdict
 from tortie.lab.cluster import Cluster
 from tortie.lab.errors import LabError
+from tortie.lab.pace import SLOWNESS
 from tortie.lab.placeholders import Memory, Placeholder
 from tortie.lab.scenario import Action, Apply, Delete, Label, Place, Scenario, Start, Step, Stop, pod_key
 
-PATIENCE_S = 2.0
-BGP_PATIENCE_S = 20.0
-SETTLE_S = 0.3
+PATIENCE_S = 2.0 * SLOWNESS
+BGP_PATIENCE_S = 20.0 * SLOWNESS
+SETTLE_S = 0.3 * SLOWNESS
 RETRY_EVERY_S = 0.05
 
 

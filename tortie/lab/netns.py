@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,6 +72,22 @@ def named(prefix: str) -> list[str]:
     if not DIRECTORY.is_dir():
         return []
     return sorted(entry.name for entry in DIRECTORY.iterdir() if entry.name.startswith(prefix))
+
+
+def inhabitants(names: Iterable[str]) -> list[int]:
+    """Processes that live in these namespaces."""
+    homes = {(found.st_dev, found.st_ino) for found in (_identity(path(name)) for name in names) if found is not None}
+    everyone = (
+        (entry.name, _identity(entry / "ns/net")) for entry in Path("/proc").iterdir() if entry.name.isdecimal()
+    )
+    return [int(pid) for pid, found in everyone if found is not None and (found.st_dev, found.st_ino) in homes]
+
+
+def _identity(namespace: Path) -> os.stat_result | None:
+    try:
+        return namespace.stat()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
 
 
 def write_sysctl(name: str, key: str, value: str) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tortie.lab import fabric, netns
+from tortie.lab import fabric, netns, routers
 from tortie.lab.errors import LabBusy
 from tortie.lab.topology import prefix
 
@@ -93,7 +94,12 @@ def labs() -> list[str]:
 
 async def erase(lab: str) -> None:
     """Removes everything of the lab but the lock. Only for its owner."""
-    await fabric.remove_namespaces(netns.named(prefix(lab)))
+    names = netns.named(prefix(lab))
+    for pid in netns.inhabitants(names):  # such as a BIRD, which outlives its agent
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    await fabric.remove_namespaces(names)
+    routers.erase(prefix(lab))
     shutil.rmtree(directory(lab), ignore_errors=True)
 
 

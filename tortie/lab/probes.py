@@ -18,10 +18,11 @@ import struct
 from dataclasses import dataclass
 
 from tortie.lab import netns, sctp
+from tortie.lab.pace import SLOWNESS
 
 TRIES = 3
-SPACING_S = 0.15
-PATIENCE_S = 0.5
+SPACING_S = 0.15 * SLOWNESS
+PATIENCE_S = 0.5 * SLOWNESS
 
 IP_RECVERR = 11
 IPV6_RECVERR = 25

@@ -10,16 +10,17 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import tortie
 from tortie.lab import netns
-from tortie.lab.errors import ProcessEnded
+from tortie.lab.errors import CannotDo, ProcessEnded
+from tortie.lab.pace import SLOWNESS
 
-READY_DEADLINE_S = 30.0
-STOP_GRACE_S = 3.0
+READY_DEADLINE_S = 30.0 * SLOWNESS
+STOP_GRACE_S = 3.0 * SLOWNESS
 _ASK_EVERY_S = 0.03
 
 
@@ -111,6 +112,20 @@ async def serve(
     environment = clean_environment() | dict(settings)
     if health is not None:
         environment["TORTIE_HEALTH_LISTEN"] = f"unix:{health}"
+    command = tortie_command("serve", service, *arguments)
+    return await start(command, name=name, namespace=namespace, log=log, environment=environment, health=health)
+
+
+async def start(
+    command: Sequence[str],
+    *,
+    name: str,
+    namespace: str,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    health: Path | None = None,
+) -> Process:
+    """Any program inside the namespace. Raises CannotDo when there is no such program."""
 
     def before_exec() -> None:
         netns.die_with_parent(signal.SIGKILL)
@@ -118,15 +133,28 @@ async def serve(
         os.setpgid(0, 0)  # the terminal's Ctrl-C is for the owner, who stops its children in order
 
     with log.open("ab") as output:
-        child = await asyncio.create_subprocess_exec(
-            *tortie_command("serve", service, *arguments),
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            preexec_fn=before_exec,
-        )
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *command,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=before_exec,
+            )
+        except FileNotFoundError as error:
+            raise CannotDo(f"{name}: there is no program {command[0]} on this machine") from error
     return Process(name, child, log, health)
+
+
+async def appears(path: Path) -> None:
+    """Returns when there is such a file. Raises CannotDo."""
+    try:
+        async with asyncio.timeout(READY_DEADLINE_S):
+            while not path.exists():  # noqa: ASYNC110 - a program of others, which tells nobody
+                await asyncio.sleep(_ASK_EVERY_S)
+    except TimeoutError:
+        raise CannotDo(f"{path} did not appear within {READY_DEADLINE_S:g} s") from None
 
 
 def tortie_command(*arguments: str) -> list[str]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from uuid import uuid4
 
 from bus_schemas.manifests.reading import READERS
-from tortie.lab import fabric
+from tortie.lab import fabric, routers
 from tortie.lab.errors import CannotDo, MachineLacks
 from tortie.lab.scenario import Scenario
 
@@ -39,21 +40,35 @@ async def check_machine() -> None:
         raise MachineLacks(f"this machine does not let us make network namespaces with veth devices: {reason}")
 
 
+async def lacks_of_kernel(scenario: Scenario) -> list[str]:
+    """The modules that the scenario needs and this kernel has not."""
+    return [module for module in scenario.kernel if module in _DEVICES and await _try(_DEVICES[module])]
+
+
 async def reason_to_skip(scenario: Scenario) -> str:
     """Why the scenario cannot be run here; empty when it can."""
-    for module in scenario.kernel:
-        command = _DEVICES.get(module)
-        if command is None:
-            return f"it needs the kernel's {module}, and this version cannot tell whether it is there"
-        if await _try(command):
-            return f"it needs the kernel's {module} device, which this kernel has not"
+    strange = [module for module in scenario.kernel if module not in _DEVICES]
+    if strange:
+        return f"it needs the kernel's {strange[0]}, and this version cannot tell whether it is there"
+    if lacking := await lacks_of_kernel(scenario):
+        return f"it needs the kernel's {lacking[0]} device, which this kernel has not"
     named = set(re.findall(r"^[ -]*kind: *(\w+)", scenario.text, re.MULTILINE))
     unknown = sorted(named - {kind for _, kind in READERS} - {"List"})
     if unknown:
         return f"it needs the kind {', '.join(unknown)}, which this version does not know"
-    if scenario.speaks_bgp and shutil.which("bird") is None:
-        return "it needs BIRD: apt-get install bird2"
-    return ""
+    missing = sorted({package for name, package in _routers(scenario) if shutil.which(routers.program(name)) is None})
+    return f"it needs the packages {' '.join(missing)}: apt-get install {' '.join(missing)}" if missing else ""
+
+
+def _routers(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Programs that speak BGP in it, and their Debian packages."""
+    if scenario.speaks_bgp:
+        yield "bird", "bird2"
+    externals = [spec.external for spec in scenario.nodes.values() if spec.external is not None]
+    if any(external.frr is not None for external in externals):
+        yield "bgpd", "frr"
+    if any(external.gobgp is not None for external in externals):
+        yield "gobgpd", "gobgpd"
 
 
 async def _try(command: tuple[str, ...]) -> str:

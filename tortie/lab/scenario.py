@@ -7,6 +7,7 @@ are known only while it runs, see `placeholders`.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,16 +29,32 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pass
 
 
-class Bird(_Part, frozen=True, kw_only=True):
+class BgpRouter(_Part, frozen=True, kw_only=True):
     asn: int
     neighbours: dict[str, int] = {}
     """Node name -> AS number."""
+    announces: tuple[str, ...] = ()
+    """Networks that are behind it; the first address of each is its own."""
 
 
 class External(_Part, frozen=True, kw_only=True):
-    """A router that is no part of the cluster."""
+    """A router that is no part of the cluster: at most one of the programs that speak BGP."""
 
-    bird: Bird
+    bird: BgpRouter | None = None
+    frr: BgpRouter | None = None
+    gobgp: BgpRouter | None = None
+    routes: dict[str, str] = {}
+    """Static routes: network -> node that forwards."""
+
+    @property
+    def routers(self) -> dict[str, BgpRouter]:
+        """By program."""
+        known = {"bird": self.bird, "frr": self.frr, "gobgp": self.gobgp}
+        return {name: router for name, router in known.items() if router is not None}
+
+    @property
+    def router(self) -> BgpRouter | None:
+        return next(iter(self.routers.values()), None)
 
 
 class NodeSpec(_Part, frozen=True, kw_only=True):
@@ -151,7 +168,7 @@ class Scenario:
     @property
     def speaks_bgp(self) -> bool:
         """BGP takes its time to converge, and needs BIRD."""
-        return bool(re.search(r"kind: *BGPPeer|protocol: *bird|\bbird:", self.text))
+        return bool(re.search(r"kind: *BGPPeer|protocol: *bird|\b(?:bird|frr|gobgp):", self.text))
 
 
 # --- where a packet goes from and to
@@ -317,6 +334,9 @@ def _check(scenario: Scenario) -> None:
     """What can be known to be wrong before anything is started."""
     if not scenario.nodes:
         raise ScenarioFault("nodes: at least one is needed")
+    for name, node in scenario.nodes.items():
+        if node.external is not None:
+            _check_external(f"nodes.{name}.external", node.external, scenario.nodes)
     pods = dict(_pods(scenario))
     for key, spec in pods.items():
         if spec.node not in scenario.nodes:
@@ -336,6 +356,24 @@ def _check(scenario: Scenario) -> None:
             for where in table:
                 if where not in hosts:
                     raise ScenarioFault(f"step {number} ({step.do}): there is no node or pod {where!r}")
+
+
+def _check_external(where: str, external: External, nodes: Mapping[str, NodeSpec]) -> None:
+    if len(external.routers) > 1:
+        raise ScenarioFault(f"{where}: one of bird, frr and gobgp, not {' and '.join(external.routers)}")
+    if not external.routers and not external.routes:
+        raise ScenarioFault(f"{where}: one of bird, frr, gobgp and routes is needed")
+    named = [*external.routes.values(), *(external.router.neighbours if external.router is not None else ())]
+    for node in named:
+        if node not in nodes:
+            raise ScenarioFault(f"{where}: there is no node {node!r}")
+    for text in (*external.routes, *(external.router.announces if external.router is not None else ())):
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError as error:
+            raise ScenarioFault(f"{where}: {error}") from error
+        if network.num_addresses < 4:
+            raise ScenarioFault(f"{where}: {text} has no room for an address of the router")
 
 
 def _pods(scenario: Scenario) -> Iterator[tuple[PodKey, PodSpec]]:

@@ -1,7 +1,8 @@
-"""What a packet looks like on a node's uplink: plain, in VXLAN, or in IP.
+"""What a packet looks like on a node's uplink: plain, in VXLAN, in IP, or in WireGuard.
 
 A packet socket sees every frame, whatever the routes and the filters say; `classify` finds the traffic between two
-addresses in a frame, whether it lies bare or inside a tunnel. Sources: packet(7), RFC 7348, RFC 2003.
+addresses in a frame, whether it lies bare or inside a tunnel. Nobody can see whose traffic is in a WireGuard packet:
+there the form says only that something is. Sources: packet(7), RFC 7348, RFC 2003, WireGuard's paper.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ _ETH_IPV6 = 0x86DD
 _ETH_ALL = 3
 _IPIP = 4
 _UDP = 17
+_WIREGUARD_DATA = b"\x04\0\0\0"
+"""Of a message that carries a packet; of one that carries nothing (a keepalive) only the length is different."""
 
 
 def classify(frame: bytes, one: str, other: str) -> str | None:
-    """`plain`, `vxlan/<port>` or `ipip` when the Ethernet frame carries a packet between the two addresses."""
+    """`plain`, `vxlan/<port>` or `ipip` when the Ethernet frame carries a packet between the two addresses, and
+    `wireguard/<port>` when it may."""
     ends = {ipaddress.ip_address(one).packed, ipaddress.ip_address(other).packed}
     outer = _packet(frame)
     if outer is None:
@@ -37,6 +41,8 @@ def classify(frame: bytes, one: str, other: str) -> str | None:
         inner = _packet(payload[16:])
         if inner is not None and {inner[0], inner[1]} == ends:
             return f"vxlan/{int.from_bytes(payload[2:4], 'big')}"
+    if protocol == _UDP and payload[8:12] == _WIREGUARD_DATA and not len(payload) % 16 - 8 and len(payload) > 40:
+        return f"wireguard/{int.from_bytes(payload[2:4], 'big')}"
     return None
 
 

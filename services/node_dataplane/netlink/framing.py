@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
+NETLINK_GENERIC = 16
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4

@@ -35,12 +35,17 @@ class Link(NamedTuple):
     kind: str
     group: int
     vxlan: Vxlan | None = None
+    alias: str = ""
 
 
 class Address(NamedTuple):
     device: int
     packed: bytes
     prefix: int
+
+
+_IPV6_METRIC = 1024
+"""Of an IPv6 route that asks for none (IP6_RT_PRIO_USER)."""
 
 
 class Route(NamedTuple):
@@ -51,6 +56,8 @@ class Route(NamedTuple):
     onlink: bool
     blackhole: bool
     protocol: int
+    metric: int
+    """0: what the kernel gives to a route that asks for none."""
 
 
 class Neighbour(NamedTuple):
@@ -92,6 +99,7 @@ def link(body: bytes) -> Link:
         kind=kind,
         group=_u32(found[rtnl.IFLA_GROUP]) if rtnl.IFLA_GROUP in found else 0,
         vxlan=vxlan,
+        alias=found.get(rtnl.IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 
@@ -105,6 +113,7 @@ def route(body: bytes) -> Route:
     family, prefix, _, _, _, protocol, _, kind, flags = _ROUTE.unpack_from(body)
     found = dict(attributes(body[12:]))
     blackhole = kind == rtnl.RTN_BLACKHOLE
+    metric = _u32(found[rtnl.RTA_PRIORITY]) if rtnl.RTA_PRIORITY in found else 0
     return Route(
         destination=found.get(rtnl.RTA_DST, bytes(4 if family == rtnl.AF_INET else 16)),
         prefix=prefix,
@@ -114,6 +123,7 @@ def route(body: bytes) -> Route:
         onlink=bool(flags & rtnl.RTNH_F_ONLINK),
         blackhole=blackhole,
         protocol=protocol,
+        metric=0 if family == rtnl.AF_INET6 and metric == _IPV6_METRIC else metric,
     )
 
 

@@ -31,7 +31,7 @@ AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
-IFLA_GROUP, IFLA_NET_NS_FD = 27, 28
+IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD = 20, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
@@ -147,11 +147,25 @@ def vxlan(name: str, mac: bytes, mtu: int, *, vni: int, port: int, local: bytes,
     return message(RTM_NEWLINK, _NEW, body)
 
 
-def link_change(index: int, *, up: bool = False, mtu: int = 0, mac: bytes = b"") -> bytes:
-    """Change what is given of an existing link."""
-    flags = IFF_UP if up else 0
-    body = _LINK.pack(AF_UNSPEC, 0, index, flags, flags)
+def link_add(name: str, kind: str, *, mtu: int) -> bytes:
+    """Create a device of a kind that needs no more words. It is down."""
+    body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + b"".join(
+        (
+            attribute(IFLA_IFNAME, text(name)),
+            attribute(IFLA_MTU, u32(mtu)),
+            _nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode())),
+        )
+    )
+    return message(RTM_NEWLINK, _NEW, body)
+
+
+def link_change(
+    index: int, *, up: bool | None = None, mtu: int = 0, mac: bytes = b"", alias: str | None = None
+) -> bytes:
+    """Change what is given of an existing link; the alias `` is none."""
+    body = _LINK.pack(AF_UNSPEC, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
     body += (attribute(IFLA_MTU, u32(mtu)) if mtu else b"") + (attribute(IFLA_ADDRESS, mac) if mac else b"")
+    body += b"" if alias is None else attribute(IFLA_IFALIAS, alias.encode())
     return message(RTM_NEWLINK, _SET, body)
 
 
@@ -211,30 +225,40 @@ def route(
     gateway: bytes | None = None,
     onlink: bool = False,
     blackhole: bool = False,
+    metric: int = 0,
     protocol: int = PROTOCOL,
     presence: Presence = "new",
     acknowledge: bool = True,
 ) -> bytes:
-    """A route of the main table. Without a gateway it has scope link; `blackhole` has neither link nor gateway."""
+    """A route of the main table. Without a gateway it has scope link; `blackhole` has neither link nor gateway.
+    `metric` 0: the kernel's own, 0 or, for IPv6, 1024."""
     return _route(
         RTM_NEWROUTE,
         _NEW if presence == "new" else _PUT,
-        (destination, prefix, index, gateway, onlink, blackhole, protocol),
+        (destination, prefix, index, gateway, onlink, blackhole, metric, protocol),
         acknowledge,
     )
 
 
 def route_delete(
-    destination: bytes, prefix: int, *, index: int = 0, blackhole: bool = False, acknowledge: bool = True
+    destination: bytes,
+    prefix: int,
+    *,
+    index: int = 0,
+    blackhole: bool = False,
+    metric: int = 0,
+    acknowledge: bool = True,
 ) -> bytes:
-    """Delete a route of ours: the protocol is part of what must match, so nobody else's can go."""
-    return _route(RTM_DELROUTE, _SET, (destination, prefix, index, None, False, blackhole, PROTOCOL), acknowledge)
+    """Delete a route of ours: the protocol is part of what must match, so nobody else's can go. `metric` 0: the most
+    preferred one."""
+    what = (destination, prefix, index, None, False, blackhole, metric, PROTOCOL)
+    return _route(RTM_DELROUTE, _SET, what, acknowledge)
 
 
 def _route(
-    type_: int, flags: int, what: tuple[bytes, int, int, bytes | None, bool, bool, int], acknowledge: bool
+    type_: int, flags: int, what: tuple[bytes, int, int, bytes | None, bool, bool, int, int], acknowledge: bool
 ) -> bytes:
-    destination, prefix, index, gateway, onlink, blackhole, protocol = what
+    destination, prefix, index, gateway, onlink, blackhole, metric, protocol = what
     family = AF_INET if len(destination) == 4 else AF_INET6
     if type_ == RTM_DELROUTE:
         scope = RT_SCOPE_NOWHERE
@@ -252,6 +276,8 @@ def _route(
         body += attribute(RTA_OIF, u32(index))
     if gateway is not None:
         body += attribute(RTA_GATEWAY, gateway)
+    if metric:
+        body += attribute(RTA_PRIORITY, u32(metric))
     return message(type_, flags if acknowledge else flags & ~NLM_F_ACK, body)
 
 

@@ -18,6 +18,7 @@ from typing import Self
 from services.node_dataplane.netlink.framing import (
     FLAGS_OFFSET,
     HEADER,
+    NETLINK_GENERIC,
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
     NLM_F_ACK,
@@ -29,7 +30,7 @@ from services.node_dataplane.netlink.framing import (
     messages,
 )
 
-__all__ = ["NETLINK_NETFILTER", "NETLINK_ROUTE", "NetlinkError", "NetlinkSocket", "within"]
+__all__ = ["NETLINK_GENERIC", "NETLINK_NETFILTER", "NETLINK_ROUTE", "NetlinkError", "NetlinkSocket", "within"]
 
 _NLMSGERR_ATTR_MSG = 1
 _NLM_F_CAPPED = 0x100

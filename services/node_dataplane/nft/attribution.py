@@ -93,6 +93,8 @@ GUARDS: Mapping[str, Way] = {
     "vxlan_from_pod": "egress",
     "vxlan_from_stranger": "ingress",
     "router_from_pod": "egress",
+    "ipip_from_pod": "egress",
+    "ipip_from_stranger": "ingress",
     "to_host": "egress",
 }
 """Each a counter object of its own name and a chain that drops; and the way of its packets (of `invalid`: either)."""

@@ -1,6 +1,6 @@
-"""The fixed part of the table: hooks, dispatch by link, guards, VXLAN, outgoing NAT.
+"""The fixed part of the table: hooks, dispatch by link, guards, tunnels, outgoing NAT.
 
-                 prerouting/raw      guard: a pod sends from its own addresses, and no VXLAN; VXLAN is not tracked
+                 prerouting/raw      guard: a pod sends from its own addresses, and into no tunnel; they are not tracked
     pod -> far   forward             pod_egress  -> `pods_from` map -> the pod's egress rules
                                      pod_ingress -> `pods_to` map   -> the destination's ingress rules
     pod -> node  input               pod_egress  -> `pods_from` map
@@ -79,6 +79,7 @@ _ND = "{ 130, 131, 132, 133, 135, 136, 143 }"
 them a pod has no IPv6 neighbours."""
 _ROUTER = "{ 134, 137 }"
 """Router advertisements and redirects: a node that took one from a pod would send its traffic there."""
+IPIP = "ip protocol 4"
 ESTABLISHED = "ct state established,related accept"
 INVALID = f"ct state invalid goto {guard_chain('invalid')}"
 _MIDSTREAM = f"ct state new tcp flags & (syn | ack) == ack goto {guard_chain('invalid')}"
@@ -98,10 +99,15 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     exclude_nodes: bool = False
     """natOutgoingExclusions IPPoolsAndHostIPs: towards `nodes` pods keep their own address."""
     vxlan_port: int | None = None
-    """UDP port of the tunnel; None: there is no tunnel to guard."""
-    vxlan_links: tuple[str, ...] = ("vxlan.tortie",)
-    """The tunnel devices, one for each family of outer packets: what goes into them keeps its address."""
+    """UDP port of VXLAN; None: there is none to guard."""
+    ipip: bool = False
+    """There is a tunnel of IP in IP to guard."""
+    wireguard_ports: tuple[int, ...] = ()
+    """Host endpoints' policies do not close these between nodes. Who may send there is for the keys to say."""
+    tunnel_links: tuple[str, ...] = ("vxlan.tortie",)
+    """The tunnel devices: what goes into them keeps its address."""
     allow_vxlan_from_workloads: bool = False
+    allow_ipip_from_workloads: bool = False
     endpoint_to_host: Literal["accept", "drop", "return"] = "accept"
     """For traffic from a pod to this node that the pod's policy allows. An accept is not final over other tables of the
     host, so it and `return` are the same."""
@@ -131,7 +137,7 @@ def chains(node: NodeRules) -> dict[str, Chain]:
         "input": Chain(_input(node), hook("filter", "input", "filter")),
         "forward": Chain(_forward(), hook("filter", "forward", "filter")),
     }
-    if node.vxlan_port is not None:
+    if node.vxlan_port is not None or node.ipip:
         found["tunnel"] = Chain((f"ip saddr @{NODES4} notrack", f"ip6 saddr @{NODES6} notrack"))
         found["output"] = Chain(_output(node), hook("filter", "output", "raw"))
     if node.endpoint_to_host == "drop":
@@ -184,6 +190,8 @@ def _prerouting(node: NodeRules) -> tuple[str, ...]:
     lines = [f"{FROM_POD} goto guard"]
     if node.vxlan_port is not None:
         lines.append(f"udp dport {node.vxlan_port} goto tunnel")
+    if node.ipip:
+        lines.append(f"{IPIP} goto tunnel")
     return tuple(lines)
 
 
@@ -191,6 +199,8 @@ def _guard(node: NodeRules) -> tuple[str, ...]:
     lines = []
     if node.vxlan_port is not None and not node.allow_vxlan_from_workloads:
         lines.append(f"udp dport {node.vxlan_port} {_drop('vxlan_from_pod')}")
+    if node.ipip and not node.allow_ipip_from_workloads:
+        lines.append(f"{IPIP} {_drop('ipip_from_pod')}")
     lines += [
         f"iifname . ip saddr @{POD_SOURCES4} accept",
         f"iifname . ip6 saddr @{POD_SOURCES6} accept",
@@ -214,10 +224,15 @@ def _forward() -> tuple[str, ...]:
 
 
 def _output(node: NodeRules) -> tuple[str, ...]:
-    return (
-        f"udp dport {node.vxlan_port} ip daddr @{NODES4} notrack",
-        f"udp dport {node.vxlan_port} ip6 daddr @{NODES6} notrack",
-    )
+    lines = []
+    if node.vxlan_port is not None:
+        lines += [
+            f"udp dport {node.vxlan_port} ip daddr @{NODES4} notrack",
+            f"udp dport {node.vxlan_port} ip6 daddr @{NODES6} notrack",
+        ]
+    if node.ipip:
+        lines.append(f"{IPIP} ip daddr @{NODES4} notrack")
+    return tuple(lines)
 
 
 def _input(node: NodeRules) -> tuple[str, ...]:
@@ -228,6 +243,8 @@ def _input(node: NodeRules) -> tuple[str, ...]:
             f"udp dport {node.vxlan_port} ip6 saddr @{NODES6} accept",
             f"udp dport {node.vxlan_port} {_drop('vxlan_from_stranger')}",
         ]
+    if node.ipip:
+        lines += [f"{IPIP} ip saddr @{NODES4} accept", f"{IPIP} {_drop('ipip_from_stranger')}"]
     return tuple(lines)
 
 
@@ -235,6 +252,8 @@ def _input_pod(node: NodeRules) -> tuple[str, ...]:
     lines = [f"iifgroup {_NOT_IN_GROUP} {_drop('no_policy_egress')}"]
     if node.vxlan_port is not None:
         lines.append(f"udp dport {node.vxlan_port} {_drop('vxlan_from_pod')}")
+    if node.ipip:
+        lines.append(f"{IPIP} {_drop('ipip_from_pod')}")
     routers = f"icmpv6 type {_ROUTER} {_drop('router_from_pod')}"
     return (*lines, ESTABLISHED, f"icmpv6 type {_ND} accept", routers, "goto pod_egress")
 
@@ -247,7 +266,7 @@ _INPUT_HOST = (
 
 
 def _postrouting(node: NodeRules) -> tuple[str, ...]:
-    lines = [f'oifname "{link}" accept' for link in node.vxlan_links]
+    lines = [f'oifname "{link}" accept' for link in node.tunnel_links]
     for ip, masquerade, pools, nodes in (("ip", MASQUERADE4, POOLS4, NODES4), ("ip6", MASQUERADE6, POOLS6, NODES6)):
         far = f"{ip} daddr != @{pools}" + (f" {ip} daddr != @{nodes}" if node.exclude_nodes else "")
         lines.append(f"{ip} saddr @{masquerade} {far} masquerade fully-random")

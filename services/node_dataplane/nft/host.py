@@ -25,7 +25,7 @@ own, and what they send to it is for their policy and the endpoint-to-host actio
 
 Where connections are cut, TCP that comes to the node or leaves it begins with a SYN (`frame.midstream`), but for
 failsafe ports. Nobody is asked about established connections (but in the raw stages, which know of none), neighbour
-discovery, VXLAN between known nodes, and failsafe ports, of which there are none for what is forwarded.
+discovery, tunnels between known nodes, and failsafe ports, of which there are none for what is forwarded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,17 @@ import msgspec
 from bus_schemas.policy import Direction, HostAttachment, TierRules
 from services.node_dataplane.nft import failsafe
 from services.node_dataplane.nft.chains import Chain
-from services.node_dataplane.nft.frame import ESTABLISHED, INVALID, NODES4, NODES6, POD, NodeRules, hook, midstream
+from services.node_dataplane.nft.frame import (
+    ESTABLISHED,
+    INVALID,
+    IPIP,
+    NODES4,
+    NODES6,
+    POD,
+    NodeRules,
+    hook,
+    midstream,
+)
 from services.node_dataplane.nft.governed import EVERY, LOOPBACK, Governed
 from services.node_dataplane.nft.names import Way, host_chain
 from services.node_dataplane.nft.sets import DISPATCH, SetSpec
@@ -233,6 +243,11 @@ def _always_in(node: NodeRules) -> Iterator[str]:
     if node.vxlan_port is not None:
         yield f"udp dport {node.vxlan_port} ip saddr @{NODES4} accept"
         yield f"udp dport {node.vxlan_port} ip6 saddr @{NODES6} accept"
+    if node.ipip:
+        yield f"{IPIP} ip saddr @{NODES4} accept"
+    for port in node.wireguard_ports:
+        yield f"udp dport {port} ip saddr @{NODES4} accept"
+        yield f"udp dport {port} ip6 saddr @{NODES6} accept"
 
 
 def _always_out(node: NodeRules) -> Iterator[str]:
@@ -240,3 +255,8 @@ def _always_out(node: NodeRules) -> Iterator[str]:
     if node.vxlan_port is not None:
         yield f"udp dport {node.vxlan_port} ip daddr @{NODES4} accept"
         yield f"udp dport {node.vxlan_port} ip6 daddr @{NODES6} accept"
+    if node.ipip:
+        yield f"{IPIP} ip daddr @{NODES4} accept"
+    for port in node.wireguard_ports:
+        yield f"udp dport {port} ip daddr @{NODES4} accept"
+        yield f"udp dport {port} ip6 daddr @{NODES6} accept"

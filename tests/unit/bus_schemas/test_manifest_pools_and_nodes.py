@@ -277,6 +277,7 @@ def test_bgp_configuration() -> None:
             "projectcalico.org/v3",
             "BGPConfiguration",
             "{logSeverityScreen: INFO, nodeToNodeMeshEnabled: false, asNumber: 63400}",
+            "{name: default}",
         )
     )
     assert isinstance(found, BGPConfiguration)

@@ -96,7 +96,7 @@ def test_items_of_a_typed_list_need_not_say_what_they_are() -> None:
             "{apiVersion: v1, kind: IPPool}",
             "kind: IPPool is known with the apiVersion crd.projectcalico.org/v1 or projectcalico.org/v3, not 'v1'",
         ),
-        ("{apiVersion: projectcalico.org/v3, kind: BGPFilter}", "kind: BGPFilter is not supported yet"),
+        ("{apiVersion: projectcalico.org/v3, kind: BlockAffinity}", "kind: BlockAffinity is not supported yet"),
     ],
 )
 def test_objects_that_are_none(text: str, fault: str) -> None:

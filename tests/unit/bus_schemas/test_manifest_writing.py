@@ -32,7 +32,13 @@ TEXTS = [
     "{apiVersion: v1, kind: Node, metadata: {name: a}, spec: {podCIDR: 10.0.0.0/24}, "
     "status: {addresses: [{address: 10.0.0.1, type: InternalIP}]}}",
     manifest("projectcalico.org/v3", "FelixConfiguration", "{vxlanPort: 1, logPrefix: 'on', vxlanMTU: 0}"),
-    manifest("projectcalico.org/v3", "BGPConfiguration", "{nodeToNodeMeshEnabled: false}"),
+    manifest("projectcalico.org/v3", "BGPConfiguration", "{nodeToNodeMeshEnabled: false}", "{name: default}"),
+    manifest("projectcalico.org/v3", "BGPPeer", "{peerIP: '10.0.0.1:180', asNumber: 65001, filters: [one]}"),
+    manifest(
+        "projectcalico.org/v3",
+        "BGPFilter",
+        "{importV4: [{action: Accept, cidr: 10.0.0.0/8, matchOperator: In, operations: [{setPriority: {value: 1}}]}]}",
+    ),
 ]
 
 

@@ -65,3 +65,17 @@ def test_a_node_of_kubernetes_shows_its_internal_address() -> None:
     status = "status: {addresses: [{type: InternalIP, address: 10.9.9.9}]}"
     text = f"apiVersion: v1\nkind: Node\nmetadata: {{name: node1}}\n{status}\n"
     assert shown(text)["IPV4"] == "10.9.9.9"
+
+
+@pytest.mark.parametrize(
+    ("spec", "row"),
+    [
+        ("{peerIP: '192.0.2.1:180', asNumber: 65001}", "peer 192.0.2.1:180 (global) 65001"),
+        ("{node: a, peerIP: 192.0.2.1, asNumber: 65001}", "peer 192.0.2.1 a 65001"),
+        ("{nodeSelector: has(a), peerSelector: has(b)}", "peer has(b) has(a)"),
+    ],
+)
+def test_a_bgp_peer(spec: str, row: str) -> None:
+    columns = shown(f"{{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {{name: peer}}, spec: {spec}}}")
+    assert list(columns) == ["NAME", "PEERIP", "NODE", "ASN"]
+    assert " ".join(filter(None, columns.values())) == row

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.lab import ethernet, ipv4, ipv6, vxlan
+from tests.support.lab import ethernet, ipv4, ipv6, udp, vxlan
 from tortie.lab import probes, wire
 
 A, B = "10.244.1.5", "10.244.2.6"
@@ -18,6 +18,9 @@ BACK = ipv4(B, A, 1, b"pong")
         (ethernet(ipv4("10.0.0.1", "10.0.0.2", 4, PLAIN)), "ipip"),
         (ethernet(ipv4("10.0.0.1", "10.0.0.2", 17, vxlan(8472, ethernet(BACK)))), "vxlan/8472"),
         (ethernet(ipv4("10.0.0.1", "10.0.0.2", 17, vxlan(4789, ethernet(PLAIN)))), "vxlan/4789"),
+        (ethernet(ipv4("10.0.0.1", "10.0.0.2", 17, udp(51820, b"\x04" + bytes(63)))), "wireguard/51820"),
+        (ethernet(ipv4("10.0.0.1", "10.0.0.2", 17, udp(51820, b"\x04" + bytes(31)))), None),
+        (ethernet(ipv4("10.0.0.1", "10.0.0.2", 17, udp(51820, b"\x01" + bytes(147)))), None),
         (ethernet(ipv4(A, "10.0.0.2", 1)), None),
         (ethernet(ipv4("10.0.0.1", "10.0.0.2", 17, b"\0" * 8 + PLAIN)), None),
         (ethernet(ipv4("10.0.0.1", "10.0.0.2", 4, b"short")), None),

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import random
-from ipaddress import ip_interface
+from base64 import b64encode
+from ipaddress import ip_address, ip_interface
 
 import msgspec
 import pytest
 
+from bus_schemas.bgp import Speaker
 from bus_schemas.ids import NodeName
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
+from bus_schemas.resources.bgp import ClusterRoutes
 from bus_schemas.resources.configuration import FelixConfigurationSpec
 from bus_schemas.resources.core import NodeBgp, NodeSpec
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.resources.pools import IPPoolSpec
-from bus_schemas.routes import Encapsulation, Route, Tunnel, vtep_mac_of
-from bus_schemas.subjects import DESIRED, ROUTE, Fact
+from bus_schemas.routes import Encapsulation, Route, Tunnel, WireguardEnd, vtep_mac_of
+from bus_schemas.subjects import BGP, DESIRED, ROUTE, Fact
 from services.node_dataplane.core import NodeCore
+from services.node_dataplane.ipip import IpipSpec
 from services.node_dataplane.node_rules import faults, node_rules
-from services.node_dataplane.routes import BLACKHOLE, Destination, Row, destination
+from services.node_dataplane.routes import BLACKHOLE, SPARE, Destination, Row, destination
 from services.node_dataplane.uplink import Interface
+from services.node_dataplane.wireguard import WireguardSpec
 
 ETH0 = Interface("eth0", 1500, (ip_interface("10.0.0.15/24"),), frozenset({4}))
 
@@ -82,7 +87,7 @@ class Kernel:
 
     @property
     def state(self) -> object:
-        return self.rows, self.desired.tunnels, self.desired.peers, self.desired.vtep_families, self.surroundings
+        return self.rows, self.desired.tunnels, self.desired.peers, self.desired.vteps, self.surroundings
 
 
 WORLD = [
@@ -104,12 +109,12 @@ def test_the_world_as_this_node_sees_it() -> None:
     assert kernel.rows[destination("10.244.15.0/26")] == BLACKHOLE
     assert kernel.rows[destination("10.244.16.0/26")].device == "eth0"
     assert kernel.rows[destination("10.244.17.0/26")].device == "vxlan.tortie"
-    assert len(kernel.desired.peers[4]) == 1
-    tunnel = kernel.desired.tunnels[4]
+    assert len(kernel.desired.peers["vxlan.tortie"]) == 1
+    tunnel = kernel.desired.tunnels["vxlan.tortie"]
     assert tunnel is not None
     assert (tunnel.vni, tunnel.port, tunnel.mtu, tunnel.underlay) == (1, 8472, 1450, "eth0")
-    assert kernel.desired.tunnels[6] is None
-    assert kernel.desired.vtep_families == {4}
+    assert kernel.desired.tunnels["vxlan6.tortie"] is None
+    assert {kind: vteps.families for kind, vteps in kernel.desired.vteps.items() if vteps.families} == {"vxlan": {4}}
     assert kernel.core.pod_mtu() == 1450
     assert not kernel.desired.problems
 
@@ -125,9 +130,9 @@ def test_order_and_batching_do_not_matter(seed: int) -> None:
 def test_everything_gone_leaves_nothing(flush_each: bool) -> None:
     kernel = Kernel(WORLD + [gone(fact) for fact in WORLD], flush_each=flush_each)
     assert kernel.rows == {}
-    assert kernel.desired.tunnels == {4: None, 6: None}
-    assert kernel.desired.peers == {4: frozenset(), 6: frozenset()}
-    assert kernel.desired.vtep_families == frozenset()
+    assert not any(kernel.desired.tunnels.values())
+    assert not any(kernel.desired.peers.values())
+    assert not any(vteps.families for vteps in kernel.desired.vteps.values())
 
 
 def test_one_changed_route_costs_one_row() -> None:
@@ -144,29 +149,29 @@ def test_a_new_subnet_of_our_own_converts_all_routes_again() -> None:
     kernel.core.apply(node("node1", "10.0.0.15"))
     kernel.flush()
     assert kernel.rows[destination("10.244.17.0/26")].device == "eth0"
-    assert kernel.desired.peers[4] == frozenset()
+    assert kernel.desired.peers["vxlan.tortie"] == frozenset()
 
 
 def test_a_node_of_the_configuration_precedes_the_default() -> None:
     kernel = Kernel([*WORLD, felix("node.node1", vxlan_port=4000), felix("node.node2", vxlan_port=4001)])
-    tunnel = kernel.desired.tunnels[4]
+    tunnel = kernel.desired.tunnels["vxlan.tortie"]
     assert tunnel is not None
     assert (tunnel.port, tunnel.vni) == (4000, 1)
 
 
 def test_own_tunnel_addresses_reach_the_device() -> None:
     kernel = Kernel(WORLD)
-    kernel.core.set_vteps(("10.244.15.1",))
+    kernel.core.set_vteps("vxlan", ("10.244.15.1",))
     kernel.flush()
-    tunnel = kernel.desired.tunnels[4]
+    tunnel = kernel.desired.tunnels["vxlan.tortie"]
     assert tunnel is not None
     assert tunnel.addresses == ("10.244.15.1",)
 
 
 def test_a_disabled_pool_keeps_its_tunnel_but_wants_no_address() -> None:
     kernel = Kernel([*WORLD, pool("default", "10.244.0.0/16", "Always", disabled=True)])
-    assert kernel.desired.tunnels[4] is not None
-    assert kernel.desired.vtep_families == frozenset()
+    assert kernel.desired.tunnels["vxlan.tortie"] is not None
+    assert not any(vteps.families for vteps in kernel.desired.vteps.values())
     assert kernel.core.pod_mtu() == 1500
 
 
@@ -215,7 +220,7 @@ def test_an_uplink_that_is_down_for_a_moment_costs_nothing_but_a_word() -> None:
     before = core.flush()
     assert core.set_interfaces([])
     after = core.flush()
-    assert (after.tunnels, after.peers, after.vtep_families) == (before.tunnels, before.peers, before.vtep_families)
+    assert (after.tunnels, after.peers, after.vteps) == (before.tunnels, before.peers, before.vteps)
     assert not after.rows
     assert after.problems == ("the uplink eth0 is down or has lost its address 10.0.0.15",)
     assert core.set_interfaces([ETH0])
@@ -248,7 +253,7 @@ def test_numbers_that_cannot_be_are_named_and_the_default_taken(fields: dict[str
     for fact in (pool("p", "10.244.0.0/16", "Always"), felix("default", **fields)):
         core.apply(fact)
     desired = core.flush()
-    spec = desired.tunnels[4]
+    spec = desired.tunnels["vxlan.tortie"]
     assert spec is not None
     assert (spec.vni, spec.port, spec.mtu) == kept
     assert desired.problems[0].startswith(f"FelixConfiguration: {next(iter(fields))} is")
@@ -280,4 +285,133 @@ def test_a_tunnel_end_that_cannot_be_is_a_problem_of_its_route_alone(fields: dic
         core.apply(fact)
     desired = core.flush()
     assert desired.problems[0].startswith("route 10.244.9.0/26: ")
-    assert len(desired.peers[4]) == 1
+    assert len(desired.peers["vxlan.tortie"]) == 1
+
+
+# --- IP in IP
+
+
+def speaker(cluster_routes: ClusterRoutes = "EnabledNoEncapOnly") -> Fact:
+    value = Speaker(node=NodeName("node1"), as_number=64512, router_id="10.0.0.15", cluster_routes=cluster_routes)
+    return Fact(BGP, ("node1",), value)
+
+
+@pytest.mark.parametrize(
+    ("cluster_routes", "metric"),
+    [("EnabledNoEncapOnly", SPARE), ("Enabled", SPARE), ("EnabledIPIPOnly", 0), ("Disabled", 0)],
+)
+def test_where_bird_brings_routes_ours_are_spare(cluster_routes: ClusterRoutes, metric: int) -> None:
+    plain, near = "10.244.16.0/24", "10.244.17.0/24"
+    facts = [
+        node("node1", "10.0.0.15/24"),
+        pool("pool", "10.244.0.0/16"),
+        route("10.244.15.0/24", "node1", "10.0.0.15/24"),
+        route(plain, "node2", "10.0.0.16/24"),
+        route(near, "node3", "10.0.0.17/24", Encapsulation.CROSS_SUBNET),
+        speaker(cluster_routes),
+    ]
+    kernel = Kernel(facts)
+    assert kernel.rows[destination(plain)].metric == metric
+    assert kernel.rows[destination(near)].metric == 0, "a pool with a tunnel is the agent's, whichever way packets go"
+    assert kernel.rows[destination("10.244.15.0/24")] == BLACKHOLE
+    assert Kernel(facts, flush_each=True).rows == kernel.rows
+    kernel.core.apply(gone(facts[-1]))
+    kernel.flush()
+    assert kernel.rows[destination(plain)].metric == 0
+
+
+def ipip_route(cidr: str, owner: str, address: str, mode: str) -> Fact:
+    value = Route(
+        cidr=cidr, node=NodeName(owner), address=address, tunnel=Tunnel.IPIP, encapsulation=Encapsulation(mode)
+    )
+    return Fact(ROUTE, (cidr,), value)
+
+
+def test_a_pool_of_ip_in_ip() -> None:
+    kernel = Kernel(
+        [
+            node("node1", "10.0.0.15/24"),
+            node("node2", "10.0.0.16/24"),
+            pool("default", "10.244.0.0/16", ipip_mode="Always"),
+            ipip_route("10.244.16.0/26", "node2", "10.0.0.16/24", "Always"),
+        ]
+    )
+    kernel.core.set_vteps("ipip", ("10.244.15.1",))
+    kernel.flush()
+    assert kernel.rows[destination("10.244.16.0/26")] == Row("tunl0", ip_address("10.0.0.16").packed, onlink=True)
+    assert kernel.desired.tunnels["tunl0"] == IpipSpec(1480, ("10.244.15.1",))
+    assert kernel.desired.vteps["ipip"].families == {4}
+    assert not kernel.desired.vteps["vxlan"].families
+    assert kernel.core.pod_mtu() == 1480
+    rules = node_rules(kernel.surroundings)
+    assert (rules.ipip, rules.vxlan_port) == (True, None)
+
+
+# --- WireGuard
+
+
+KEYS = {name: WireguardEnd(key=b64encode(name.encode().ljust(32)).decode(), port=51820) for name in ("node2", "node3")}
+
+
+def keyed(fact: Fact) -> Fact:
+    route = fact.value
+    return fact._replace(value=msgspec.structs.replace(route, wireguard=KEYS[route.node]))
+
+
+SECURED = [
+    *WORLD[:4],
+    felix("default", wireguard_enabled=True, wireguard_keep_alive="25s"),
+    WORLD[5],
+    *map(keyed, WORLD[6:]),
+]
+
+
+def secured(facts: list[Fact] = SECURED) -> Kernel:
+    kernel = Kernel(facts)
+    kernel.core.set_keyed(frozenset({4}))
+    kernel.flush()
+    return kernel
+
+
+def test_nothing_is_encrypted_before_the_device_has_its_key() -> None:
+    kernel = Kernel(SECURED)
+    assert kernel.desired.tunnels["wg.tortie"] == WireguardSpec(51820, 1440, 25)
+    assert kernel.rows[destination("10.244.16.0/26")].device == "eth0"
+    kernel.core.set_keyed(frozenset({4}))
+    kernel.flush()
+    assert kernel.rows[destination("10.244.16.0/26")] == Row("wg.tortie")
+
+
+def test_the_destinations_of_a_node_are_what_its_peer_may_send() -> None:
+    kernel = secured()
+    peers = {peer.key.strip(): peer for peer in kernel.desired.peers["wg.tortie"]}
+    assert {name: len(peer.allowed) for name, peer in peers.items()} == {b"node2": 1, b"node3": 2}
+    assert peers[b"node3"].endpoint == ip_address("10.0.1.17").packed
+    assert not kernel.desired.peers["vxlan.tortie"]
+    assert kernel.core.pod_mtu() == 1440
+    assert kernel.desired.vteps["wireguard"].families == {4}
+    kernel.core.apply(gone(SECURED[-1]))
+    kernel.flush()
+    assert {peer.key.strip(): len(peer.allowed) for peer in kernel.desired.peers["wg.tortie"]} == {
+        b"node2": 1,
+        b"node3": 1,
+    }
+
+
+def test_a_node_without_a_key_is_named_as_long_as_it_has_none() -> None:
+    kernel = secured([*SECURED, WORLD[6]])
+    assert kernel.desired.problems == ("WireGuard: node2 has no key, so its pods are reached without encryption",)
+    kernel.core.apply(SECURED[6])
+    kernel.flush()
+    assert kernel.desired.problems == ()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_keys_in_any_order(seed: int) -> None:
+    shuffled = [*SECURED, *WORLD, *map(gone, SECURED)]
+    random.Random(seed).shuffle(shuffled)
+    lived = secured()
+    for fact in shuffled + SECURED:
+        lived.core.apply(fact)
+        lived.flush()
+    assert lived.state == secured().state

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface
 
+import msgspec
 import pytest
 
 from bus_schemas.ids import NodeName
-from bus_schemas.routes import Encapsulation, Route, Tunnel, vtep_mac_of
-from services.node_dataplane.routes import BLACKHOLE, Peer, Row, Standpoint, convert, destination
+from bus_schemas.routes import Encapsulation, Route, Tunnel, WireguardEnd, vtep_mac_of
+from services.node_dataplane.routes import BLACKHOLE, Peer, Row, Secured, Standpoint, convert, destination
 
 HERE = Standpoint("eth0", ip_interface("10.0.0.15/24"), "vxlan.tortie")
 NEAR, FAR = "10.0.0.16/24", "10.0.1.16/24"
@@ -51,6 +52,52 @@ TUNNEL = Row("vxlan.tortie", ip_address("10.244.1.1").packed, onlink=True)
 )
 def test_the_row_for_anothers_block(address: str, encapsulation: Encapsulation, expected: Row | None) -> None:
     assert row(record(address, encapsulation)) == expected
+
+
+THROUGH = Standpoint("eth0", ip_interface("10.0.0.15/24"), ipip="tunl0")
+
+
+@pytest.mark.parametrize(
+    ("address", "encapsulation", "expected"),
+    [
+        (NEAR, NEVER, DIRECT),
+        (NEAR, CROSS, DIRECT),
+        (FAR, CROSS, Row("tunl0", ip_address("10.0.1.16").packed, onlink=True)),
+        (NEAR, ALWAYS, Row("tunl0", ip_address("10.0.0.16").packed, onlink=True)),
+    ],
+)
+def test_ip_in_ip_leads_to_the_owners_own_address(address: str, encapsulation: Encapsulation, expected: Row) -> None:
+    route = msgspec.structs.replace(record(address, encapsulation, vtep=""), tunnel=Tunnel.IPIP, vtep_mac="")
+    assert row(route, THROUGH) == expected
+    assert row(route, HERE) == (expected if expected == DIRECT else None)
+
+
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+SECURE = Standpoint("eth0", ip_interface("10.0.0.15/24"), "vxlan.tortie", wireguard="wg.tortie")
+
+
+@pytest.mark.parametrize("address", [NEAR, FAR])
+@pytest.mark.parametrize("encapsulation", [NEVER, CROSS, ALWAYS])
+def test_who_has_a_key_is_encrypted_for_whatever_the_tunnel(address: str, encapsulation: Encapsulation) -> None:
+    end = WireguardEnd(key=KEY, port=51820)
+    route = msgspec.structs.replace(record(address, encapsulation), wireguard=end)
+    found = convert(route, NodeName("node1"), SECURE)
+    owner = ip_address(address.partition("/")[0]).packed
+    assert (found.row, found.peer, found.bare) == (Row("wg.tortie"), None, False)
+    assert found.secured == Secured(bytes(range(32)), owner, 51820)
+    assert convert(route, NodeName("node1"), HERE) == convert(record(address, encapsulation), NodeName("node1"), HERE)
+
+
+def test_who_has_no_key_is_reached_without_and_named() -> None:
+    found = convert(record(NEAR), NodeName("node1"), SECURE)
+    assert (found.row, found.bare, found.node) == (DIRECT, True, "node2")
+
+
+@pytest.mark.parametrize("key", ["", "nonsense", "AAAA", KEY[:-1]])
+def test_what_is_no_key_is_refused(key: str) -> None:
+    route = msgspec.structs.replace(record(NEAR), wireguard=WireguardEnd(key=key, port=51820))
+    with pytest.raises(ValueError, match="WireGuard key"):
+        convert(route, NodeName("node1"), SECURE)
 
 
 @pytest.mark.parametrize("encapsulation", [NEVER, CROSS, ALWAYS])

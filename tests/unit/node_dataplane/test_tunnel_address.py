@@ -17,7 +17,7 @@ from bus_schemas.subjects import Rpc
 from chassis.errors import Unavailable
 from chassis.health import Health
 from services.node_dataplane import tunnel_address
-from services.node_dataplane.tunnel_address import CAUSE, TunnelAddress
+from services.node_dataplane.tunnel_address import CAUSES, TunnelAddress
 from tests.support.waiting import eventually
 
 ADDRESSES = {4: "10.244.0.1", 6: "fd00::1"}
@@ -61,7 +61,11 @@ class Node:
     def __init__(self, ipam: Ipam) -> None:
         self.health = Health()
         self.seen: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
-        self.tunnel = TunnelAddress(NodeName("node1"), ipam, self.health, self.seen.put_nowait)
+        self.tunnel = TunnelAddress(NodeName("node1"), "vxlan", ipam, self.health, self.gain)
+
+    def gain(self, kind: str, addresses: tuple[str, ...]) -> None:
+        assert kind == "vxlan"
+        self.seen.put_nowait(addresses)
 
     async def gained(self) -> tuple[str, ...]:
         async with asyncio.timeout(5):
@@ -122,7 +126,7 @@ async def test_a_silent_or_busy_service_is_asked_again(node: Node, ipam: Ipam) -
     node.tunnel.want(frozenset({4}), POOLS)
     assert await node.gained() == ("10.244.0.1",)
     assert ipam.asked == ["assign"] * 3
-    assert CAUSE not in node.health.notes
+    assert CAUSES["vxlan"] not in node.health.notes
 
 
 async def test_a_node_whose_resource_returns_asks_again_at_once(node: Node, ipam: Ipam) -> None:

@@ -20,7 +20,15 @@ def around(*specs: FelixConfigurationSpec) -> Surroundings:
         (name, FelixConfiguration(metadata=Metadata(name=name), spec=spec))
         for name, spec in zip(("node.node1", "default"), specs, strict=False)
     )
-    return Surroundings(pools=(), node_addresses=(), own_addresses=(), tunnels=(), configurations=configurations)
+    return Surroundings(
+        pools=(),
+        node_addresses=(),
+        own_addresses=(),
+        tunnels=(),
+        ipip=False,
+        wireguard_ports=(),
+        configurations=configurations,
+    )
 
 
 def test_ports_with_the_same_far_end_are_one_line() -> None:

@@ -11,6 +11,7 @@ from services.node_dataplane.nft.table import NodeRules, PolicyTable
 from tests.support.nft_evaluator import Nftables, Outcome, Packet
 from tests.support.nft_worlds import (
     ICMPV6,
+    IPIP,
     TCP,
     UDP,
     allow,
@@ -102,6 +103,27 @@ def test_pods_send_no_vxlan() -> None:
     assert from_pod(permissive, POD, PEER, UDP, 4789).accepted
     assert not from_pod(permissive, POD, NODE, UDP, 4789, path="input").accepted, "never into our own tunnel"
     assert from_pod(changed(vxlan_port=None), POD, PEER, UDP, 4789).accepted
+
+
+def test_pods_send_no_ip_in_ip() -> None:
+    nft = changed(ipip=True)
+    assert not from_pod(nft, POD, PEER, IPIP).accepted
+    assert not from_pod(nft, POD, NODE, IPIP, path="input").accepted
+    permissive = changed(ipip=True, allow_ipip_from_workloads=True)
+    assert from_pod(permissive, POD, PEER, IPIP).accepted
+    assert not from_pod(permissive, POD, NODE, IPIP, path="input").accepted, "never into our own tunnel"
+    assert from_pod(kernel(), POD, PEER, IPIP).accepted
+
+
+@pytest.mark.parametrize("vxlan_port", [4789, None])
+def test_ip_in_ip_is_heard_from_known_nodes_and_is_not_tracked(vxlan_port: int | None) -> None:
+    nft = changed(ipip=True, vxlan_port=vxlan_port)
+    known = nft.send(Packet(PEER, NODE, IPIP, path="input"))
+    assert known.accepted
+    assert not known.tracked
+    assert not nft.send(Packet(STRANGER, NODE, IPIP, path="input")).accepted
+    assert not nft.send(Packet(NODE, PEER, IPIP, path="output")).tracked
+    assert kernel().send(Packet(STRANGER, NODE, IPIP, path="input")).accepted
 
 
 def test_the_tunnel_hears_known_nodes_and_is_not_tracked() -> None:

@@ -1,0 +1,84 @@
+"""Builders for the world of BGP: configurations, peers and filters as facts, and records as sets of sessions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bus_schemas.bgp import MeshMember, Speaker, with_mesh
+from bus_schemas.ids import NodeName
+from bus_schemas.resources import BGPConfiguration, BGPFilter, BGPPeer, Metadata, Node
+from bus_schemas.resources.bgp import BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec
+from bus_schemas.resources.core import NodeBgp, NodeSpec
+from bus_schemas.routes import Route
+from bus_schemas.subjects import DESIRED, Fact
+from services.route_distribution.bgp import BgpCore
+
+
+def speaking(
+    name: str,
+    v4: str = "",
+    v6: str = "",
+    *,
+    labels: dict[str, str] | None = None,
+    as_number: int | None = None,
+    cluster: str = "",
+) -> Fact:
+    """A node."""
+    bgp = NodeBgp(ipv4_address=v4, ipv6_address=v6, as_number=as_number, route_reflector_cluster_id=cluster)
+    resource = Node(metadata=Metadata(name=name, labels=labels or {}), spec=NodeSpec(bgp=bgp))
+    return Fact(DESIRED[Node], resource.key, resource)
+
+
+def configuration(name: str = "default", **spec: Any) -> Fact:
+    resource = BGPConfiguration(metadata=Metadata(name=name), spec=BGPConfigurationSpec(**spec))
+    return Fact(DESIRED[BGPConfiguration], resource.key, resource)
+
+
+def peer(name: str, **spec: Any) -> Fact:
+    resource = BGPPeer(metadata=Metadata(name=name), spec=BGPPeerSpec(**spec))
+    return Fact(DESIRED[BGPPeer], resource.key, resource)
+
+
+def bgp_filter(name: str, **spec: Any) -> Fact:
+    resource = BGPFilter(metadata=Metadata(name=name), spec=BGPFilterSpec(**spec))
+    return Fact(DESIRED[BGPFilter], resource.key, resource)
+
+
+class Told:
+    """A core, and everything that it has published."""
+
+    def __init__(self, *facts: Fact) -> None:
+        self.core = BgpCore()
+        self.speakers: dict[str, Speaker] = {}
+        self.members: dict[str, MeshMember] = {}
+        self.troubles: set[str] = set()
+        self.tell(*facts)
+
+    def tell(self, *facts: Fact) -> set[str]:
+        """The keys that were written for it: names of nodes, those of the mesh with `mesh/` before."""
+        for fact in facts:
+            self.core.apply(fact)
+        return self.flush()
+
+    def lead(self, cidr: str, node: str | None, *, borrowed: bool = False) -> set[str]:
+        route = None if node is None else Route(cidr=cidr, node=NodeName(node), borrowed=borrowed)
+        self.core.apply_route(cidr, route)
+        return self.flush()
+
+    def flush(self) -> set[str]:
+        changes = self.core.flush()
+        for kept, changed in ((self.speakers, changes.speakers), (self.members, changes.members)):
+            for name, value in changed.items():
+                if value is None:
+                    del kept[name]  # type: ignore[attr-defined]
+                else:
+                    kept[name] = value  # type: ignore[index]
+        self.troubles -= {trouble.object for trouble in changes.cleared}
+        self.troubles |= {trouble.object for trouble in changes.raised}
+        return {*changes.speakers, *(f"mesh/{name}" for name in changes.members)}
+
+    def whole(self, node: str) -> Speaker:
+        return with_mesh(self.speakers[node], self.members.values())
+
+    def neighbours(self, node: str) -> list[str]:
+        return [session.neighbour for session in self.whole(node).sessions]
