@@ -183,7 +183,7 @@ class Session:
             callback()
 
     def _let_go(self) -> None:
-        """Whoever waits for the library to write goes on: its writing task ends without a word to those in its queue."""
+        """Whoever waits for the library to write goes on: its writing task ends and tells nobody in its queue."""
         queue = self.client._flush_queue
         while queue is not None and not queue.empty():
             written = queue.get_nowait()
