@@ -89,8 +89,9 @@ def limit_reached(draft: Draft, node: NodeName, limits: Limits, pools: Sequence[
         advice += " or that setting"
     return PoolExhausted(
         pools=tuple(pool.name for pool in pools),
-        reason=f"no IPv{pools[0].family} address for {_whom(node)} in {names}: it has {limit} block{'s' * (limit != 1)}, the most that "
-        f"{limits.max_blocks_by}={limit} allows, and nothing is left in those of them that lie there{rest}. "
+        reason=f"no IPv{pools[0].family} address for {_whom(node)} in {names}: it has {limit} "
+        f"block{'s' * (limit != 1)}, the most that {limits.max_blocks_by}={limit} allows, and nothing is left in those "
+        f"of them that lie there{rest}. "
         f"{advice}, or use an IPPool with larger blocks (blockSize); {USAGE}.",
     )
 
