@@ -19,9 +19,9 @@ demo: prepare ## a three-node cluster in network namespaces, pods, a policy, rea
 
 test: prepare-dev lint ## every check and every test
 	$(PY) -m pytest
-	$(MAKE) test-vm
 
-test-vm: prepare-dev ## what this kernel may lack (ipip, WireGuard), in a small virtual machine: minutes
+test-vm: ## what this kernel may lack (ipip, WireGuard), in a small virtual machine: minutes
+	@TORTIE_PREPARE_VM=1 scripts/prepare dev
 	$(TORTIE) lab vm $(PY) -m pytest -p no:cacheprovider tests/vm
 
 lint: prepare-dev
