@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bus_schemas.ids import HandleId, NodeName
 from bus_schemas.ipam import Handle, ReleaseRequest
-from bus_schemas.subjects import BLOCK, CANDIDATE, EPOCH, HANDLE
+from bus_schemas.subjects import BLOCK, CANDIDATE, ENDPOINT, EPOCH, HANDLE, HOLDING
 from chassis.health import Health
 from services.ipam.collector import Collector
 from services.ipam.keeper import Keeper
@@ -28,7 +28,7 @@ from tests.support.ipam import START, ask, check_store, pool, without
 from tests.support.ipam_lives import Ask, LivingReplica, ModelAgent, ModelBus, Records, Running
 
 NODES = [f"n{i}" for i in range(3)]
-POOLS = [pool("a", "10.0.0.0/28", block_size=30), pool("six", "fd00::/125", block_size=126)]
+POOLS = [pool("a", "10.0.0.0/29", block_size=31), pool("six", "fd00::/126", block_size=127)]
 NODE = st.sampled_from(NODES)
 REPLICA = st.integers(0, 1)
 PICK = st.integers(0, 7)
@@ -236,6 +236,28 @@ class Lives(RuleBasedStateMachine):
             self.replicas[replica].hear()
             self.tend(replica, True)
         self.replicas[replica].hear()
+
+    @rule(silent=NODE, families=st.sampled_from([(4,), (6,)]))
+    def lose_everything_while_one_is_silent(self, silent: str, families: tuple[int, ...]) -> None:
+        """No replica remembers, one agent says nothing yet, and the others ask for all that there is."""
+        self.recover(0)
+        for name in self.agents:
+            self.add(name, 0, families, True)
+        self.wipe(True)
+        for family in (ENDPOINT, HOLDING):
+            self.store.lose(family)
+        for replica in range(2):
+            self.kill(replica)
+        others = [name for name in self.agents if name != silent]
+        for _ in range(4):
+            for name in others:
+                self.speak(name)
+            for _ in range(2):
+                self.replicas[0].hear()
+                self.tend(0, True)
+        for name in others:
+            for _ in range(3):
+                self.add(name, 0, families, True)
 
     @rule(replica=REPLICA)
     def collect(self, replica: int) -> None:
