@@ -174,7 +174,9 @@ async def test_ipam_show(tortie: Tortie) -> None:
     _, out, _ = await tortie("ipam show --ip=10.244.0.69")
     assert out.startswith("IP 10.244.0.69 is in use\nHandle ID: cni.1\nActive Owner Attributes:\n")
     _, out, _ = await tortie("ipam show --ip=10.244.0.70")
-    assert out == ("IP 10.244.0.70 is not in use (block 10.244.0.64/26 of node node1, pool default-ipv4-ippool)\n")
+    assert out == (
+        "IP 10.244.0.70 is not in use: not assigned (block 10.244.0.64/26 of node node1, pool default-ipv4-ippool)\n"
+    )
     code, _, err = await tortie("ipam show --ip=nonsense")
     assert code == 1
     assert "nonsense" in err

@@ -179,7 +179,7 @@ async def test_whose_an_address_is(tortie: Tortie) -> None:
         "  pod: web",
     ]
     assert lines[-1] == "Used by: pod default/web on node1"
-    assert (await tortie("ipam show --ip=192.0.2.1"))[1] == "IP 192.0.2.1 is not in use (in no pool)\n"
+    assert (await tortie("ipam show --ip=192.0.2.1"))[1] == "IP 192.0.2.1 is not in use: not assigned (in no pool)\n"
     code, _, err = await tortie("ipam show --ip=nonsense")
     assert (code, "nonsense" in err) == (1, True)
     assert (await tortie("ipam show --ip=192.0.2.1 --show-blocks"))[0] == 2

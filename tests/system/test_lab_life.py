@@ -118,7 +118,7 @@ def test_pods_come_and_go_and_processes_die_in_a_lab_that_is_up(lab: str, file: 
     assert (nowhere.returncode, nowhere.stderr) == (1, "tortie: there is no node n9\n")
     unfit = ("lab", "start", "--lab", lab, "shop/d", "--node", "n1", "--annotation")
     refused = tortie(*unfit, 'cni.projectcalico.org/ipv4pools=["none"]')
-    assert (refused.returncode, "CNI ADD of shop/d on n1" in refused.stderr) == (1, True)
+    assert (refused.returncode, "CNI ADD of shop/d on n1" in refused.stderr) == (1, True), refused.stderr
     assert "shop/d" not in ok("lab", "status", lab)
     assert tortie(*unfit, "cni.projectcalico.org/ipv4pools").returncode == 2
     assert "shop/c is gone, it had 10." in ok("lab", "stop", "--lab", lab, "shop/c")

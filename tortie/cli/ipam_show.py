@@ -156,7 +156,7 @@ def owner(address: dict[str, Any]) -> str:
         place = f"block {address['block']} of node {address['owner'] or '(none)'}, pool {address['pool'] or '(none)'}"
         return f"IP {ip} is kept ready by node {address['node']} for its next pod (handle {address['handle']}, {place})"
     if not address["assigned"]:
-        return f"IP {ip} is not in use ({_why_free(address)})"
+        return f"IP {ip} is not in use: not assigned ({_why_free(address)})"
     lines = [f"IP {ip} is in use", f"Handle ID: {address['handle']}", "Active Owner Attributes:"]
     attributes = {name: address[name] for name in ("namespace", "node", "pod", "use")}
     if address["assignedAt"]:

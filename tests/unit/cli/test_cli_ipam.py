@@ -91,10 +91,13 @@ def test_whose_an_address_is() -> None:
 @pytest.mark.parametrize(
     ("ip", "expected"),
     [
-        ("10.244.0.65", "IP 10.244.0.65 is not in use (block 10.244.0.64/26 of node node1, pool default)"),
-        ("10.244.7.7", "IP 10.244.7.7 is not in use (pool default)"),
-        ("10.9.9.9", "IP 10.9.9.9 is not in use (in no pool; but used by pod default/c on node1)"),
-        ("10.244.8.1", "IP 10.244.8.1 is not in use (pool default; reserved by kept)"),
+        (
+            "10.244.0.65",
+            "IP 10.244.0.65 is not in use: not assigned (block 10.244.0.64/26 of node node1, pool default)",
+        ),
+        ("10.244.7.7", "IP 10.244.7.7 is not in use: not assigned (pool default)"),
+        ("10.9.9.9", "IP 10.9.9.9 is not in use: not assigned (in no pool; but used by pod default/c on node1)"),
+        ("10.244.8.1", "IP 10.244.8.1 is not in use: not assigned (pool default; reserved by kept)"),
     ],
 )
 def test_whose_an_address_is_not(ip: str, expected: str) -> None:
