@@ -382,8 +382,10 @@ async def _all(work: Iterable[Awaitable[object]]) -> None:
         async with asyncio.TaskGroup() as group:
             for item in work:
                 group.create_task(one(item))
-    except* LabError as failures:
+    except BaseExceptionGroup as failures:
         first: BaseException = failures
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
+        if not isinstance(first, LabError):
+            raise
         raise first from None
