@@ -233,6 +233,8 @@ class Holding(Message, tag="holding/1", frozen=True, kw_only=True):
     """Tunnel and warm addresses, and those of pods whose endpoint is not announced yet."""
     blocks: tuple[BlockCidr, ...] = ()
     """The blocks that the node has as its own, as far as it knows."""
+    complete: bool = True
+    """False: a placeholder, whose sequence the word that follows is swapped on. Nothing is said yet."""
 
 
 class Epoch(Message, tag="epoch/1", frozen=True, kw_only=True):

@@ -144,7 +144,7 @@ class Keeper:
 
     def _until_believed(self, words: Words) -> float:
         """In how many seconds words that speak of nothing before are believed; infinite: there are none yet."""
-        if not words.holdings:
+        if not words.any_word:
             self._first_word = inf
             return inf
         now = self._now()

@@ -86,6 +86,11 @@ class Words:
         """Whether anybody says that he has something beside endpoints."""
         return any(holding.held or holding.blocks for holding in self.holdings.values())
 
+    @property
+    def any_word(self) -> bool:
+        """Whether anybody has said everything that he has; under whatever epoch, and be it nothing."""
+        return any(holding.complete for holding in self.holdings.values())
+
     def users(self, address: str) -> set[NodeName]:
         """Who lists an address (canonical)."""
         return {node for node, _ in self._listed.get(address, ())}

@@ -162,7 +162,7 @@ class HoldingReport:
             return
         if self._said is None or self._said.epoch != epoch:
             if not self._sequence:
-                nothing = Holding(node=self._node)
+                nothing = Holding(node=self._node, complete=False)
                 self._sequence = await self._bus.swap(HOLDING, (self._node,), nothing, expected=0)
             await self._announcements.verify()
         await self._announcements.published()

@@ -13,6 +13,7 @@ import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,20 @@ class IpamWorld:
         """PURGE or DELETE; a deleted stream is made again by whoever needs it first."""
         for stream in streams:
             await jetstream.api(await self.bus.session(), f"STREAM.{operation}.{stream}")
+
+    async def lose_the_store(self) -> None:
+        """The server comes back with nothing, and what people asked for is written again. Not within the second in
+        which the youngest Node was made: its age is told in whole seconds, and one that is not older is not awaited."""
+        made = [fact.value.metadata.creation_timestamp for fact in self.desired if fact.family is DESIRED[Node]]
+        youngest = max(map(datetime.fromisoformat, made)).timestamp()
+
+        async def are_older() -> bool:
+            return time.time() > youngest + 1.0
+
+        await within(are_older, "the Nodes are older than the loss")
+        await self.nats.wipe()
+        await self.bus.connected()
+        await self.write_back()
 
     async def write_back(self) -> None:
         """As the api does with what it mirrors."""

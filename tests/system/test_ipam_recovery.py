@@ -58,9 +58,7 @@ async def test_what_agents_hold_comes_back(how: str, replicas: int, tmp_path: Pa
             if "restarted" in how:
                 for name in list(world.replicas):
                     await world.kill_ipam(name)
-            await world.nats.wipe()
-            await world.bus.connected()
-            await world.write_back()
+            await world.lose_the_store()
             if "restarted" in how:
                 for i in range(replicas):
                     await world.start_ipam(f"ipam-{i}")
@@ -127,9 +125,7 @@ async def test_what_is_held_beside_pods_comes_back(tmp_path: Path) -> None:
         before = (await world.epoch()).id
         for name in list(world.replicas):
             await world.kill_ipam(name)
-        await world.nats.wipe()
-        await world.bus.connected()
-        await world.write_back()
+        await world.lose_the_store()
         await world.start_ipam("ipam-0")
         await recovered(world, before)
         assert (await world.bus.get(HANDLE, ("warm.n0.1",))).value.use == "warm"

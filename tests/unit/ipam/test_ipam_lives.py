@@ -166,6 +166,20 @@ def test_a_new_bus_in_an_older_cluster_does_not_await_silent_nodes() -> None:
     assert story.is_ready(), "the silent node is not awaited afterwards, either"
 
 
+def test_a_placeholder_is_no_word() -> None:
+    story = Installation()
+    story.store.put(Fact(HOLDING, ("n0",), Holding(node=NodeName("n0"), complete=False)))
+    story.tend(0)
+    assert (story.is_ready(), story.again) == (False, None), "its agent is about to speak, and has not yet"
+    story.now += 60.0
+    story.tend(0)
+    assert not story.is_ready()
+    story.agents[0].epoch = "before"
+    story.agents[0].speak(story.store)
+    story.tend(0)
+    assert story.store.get(EPOCH, ()).value.state == "recovering"
+
+
 def test_one_word_of_an_earlier_life_makes_an_older_cluster_a_lost_bus() -> None:
     story = Installation()
     story.agents[0].speak(story.store)
