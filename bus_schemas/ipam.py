@@ -103,6 +103,8 @@ class AssignRequest(Message, tag="assign/1", frozen=True, kw_only=True):
     """Exactly these (plain addresses) instead of any."""
     pools: tuple[str, ...] = ()
     """Pool names or CIDRs to choose from, in order; empty: every enabled pool whose selectors match."""
+    pools_of: tuple[int, ...] = ()
+    """For each of `pools`, the family that it was named for (`ipv4pools`: 4, `ipv6pools`: 6); empty: whatever it is."""
     takes_over: HandleId | None = None
     """Exactly the addresses that this handle of the same node holds (a warm one) pass to `handle`, in one write. When
     that handle holds nothing any more, `addresses` must name what it held: they are assigned if they are free."""

@@ -173,7 +173,9 @@ def _yaml_documents(chunk: str, first: int, line: int) -> Iterator[Document | Un
                 yield Document(value, line)
     except yaml.MarkedYAMLError as error:
         said = " ".join(filter(None, (error.context, error.problem)))
-        yield Unreadable(f"not YAML: {said}{_at(error.problem_mark, first)}", line)
+        # the parser reads ahead of the builder, and newer ones have a limit of their own
+        reason = f"nested deeper than {MAX_DEPTH}" if "nesting depth" in said else f"not YAML: {said}"
+        yield Unreadable(f"{reason}{_at(error.problem_mark, first)}", line)
     except yaml.YAMLError as error:
         yield Unreadable(f"not YAML: {error}", line)
     except _Refused as error:

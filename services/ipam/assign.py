@@ -26,7 +26,7 @@ from services.ipam.draft import Draft, Promise
 from services.ipam.exact import by_address
 from services.ipam.limits import Limits
 from services.ipam.plan import Claim, Plan, Source, Take
-from services.ipam.pools import Pool, denial, wanted
+from services.ipam.pools import Pool, denial, misnamed, wanted
 from services.ipam.release import Behind
 from services.ipam.search import Search
 from services.ipam.takeover import handle_for, still_unknown, take_over
@@ -105,6 +105,8 @@ def _any(draft: Draft, desired: Desired, limits: Limits, request: AssignRequest)
         pools, unknown = wanted(desired.pools, request.pools)
         if unknown:
             return [Refused(reason=reasons.unknown_pools(unknown, desired))]
+        if mistaken := misnamed(desired.pools, request):
+            return [Refused(reason=mistaken)]
         # Who names pools of one family chose nothing for the other.
         left = set(request.families).difference(pool.family for pool in pools)
         unnamed = [pool for _, pool in sorted(desired.pools.items()) if request.pools and pool.family in left]

@@ -190,6 +190,16 @@ def wanted(pools: Mapping[str, Pool], names: tuple[str, ...]) -> tuple[list[Pool
     return list(found.values()), unknown
 
 
+def misnamed(pools: Mapping[str, Pool], request: AssignRequest) -> str:
+    """The first pool that was named in the list of the other family; empty: none."""
+    for name, family in zip(request.pools, request.pools_of, strict=False):
+        found, _ = wanted(pools, (name,))
+        for pool in found:
+            if pool.family != family:
+                return f"{pool} is named in ipv{family}pools (ipv{family}_pools), and is of IPv{pool.family}"
+    return ""
+
+
 def _canonical(text: str) -> str:
     try:
         return parse(text).text

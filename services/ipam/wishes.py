@@ -96,6 +96,7 @@ def wish_of(service: Service) -> AssignRequest | None:
         families=() if addresses else families,
         addresses=tuple(map(str, addresses)),
         pools=() if addresses else pools[4] + pools[6],
+        pools_of=() if addresses else (4,) * len(pools[4]) + (6,) * len(pools[6]),
     )
 
 

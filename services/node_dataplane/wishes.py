@@ -52,6 +52,8 @@ class Wishes:
     families: tuple[int, ...] = ()
     """Empty: every family that has a pool."""
     pools: tuple[str, ...] = ()
+    pools_of: tuple[int, ...] = ()
+    """The family that each of `pools` is named for."""
     addresses: tuple[str, ...] = ()
     unassigned: tuple[str, ...] = ()
     """`ipAddrsNoIpam`."""
@@ -106,6 +108,7 @@ def wishes(call: Call, pod: Annotations, namespace: Annotations, allowed: Allowe
     return Wishes(
         families=_families(pod) or _families(namespace) or config.families,
         pools=() if config.from_pod_cidr else pools[4] + pools[6],
+        pools_of=() if config.from_pod_cidr else (4,) * len(pools[4]) + (6,) * len(pools[6]),
         addresses=addresses,
         unassigned=unassigned,
         floating=floating,
@@ -127,6 +130,7 @@ def request(call: Call, node: NodeName, wishes: Wishes) -> AssignRequest:
         pod=pod.name,
         addresses=wishes.addresses,
         pools=wishes.pools,
+        pools_of=wishes.pools_of,
         from_pod_cidr=wishes.from_pod_cidr,
         max_blocks_per_node=wishes.max_blocks,
     )

@@ -61,6 +61,15 @@ def no(reply: Reply) -> str:
     return reply.reason
 
 
+def test_a_pool_in_the_list_of_the_other_family_is_refused() -> None:
+    _, [ipam] = cluster(FOUR, SIX, N1)
+    assert given(ipam, "a", pools=("four", "six"), pools_of=(4, 6))[0].startswith("10.0.0.")
+    for name in ("four", "10.0.0.0/24"):
+        for families in ((), (6,)):
+            text = no(ipam.answer(ask("b", pools=(name,), pools_of=(6,), families=families))[0])
+            assert text == "IPPool four (10.0.0.0/24) is named in ipv6pools (ipv6_pools), and is of IPv4"
+
+
 # --- IPAMConfiguration
 
 

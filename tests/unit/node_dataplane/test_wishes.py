@@ -52,7 +52,10 @@ def asked(conf: dict[str, Any] | None = None, namespace: dict[str, str] | None =
         ({"ipAddrsNoIpam": '["10.0.0.7"]'}, Wishes(unassigned=("10.0.0.7",))),
         ({"ipFamilies": '["IPv6", "ipv4"]'}, Wishes(families=(4, 6))),
         ({"ipFamilies": '["IPv6"]'}, Wishes(families=(6,))),
-        ({"ipv4pools": '["a", "10.0.0.0/8"]', "ipv6pools": '["b"]'}, Wishes(pools=("a", "10.0.0.0/8", "b"))),
+        (
+            {"ipv4pools": '["a", "10.0.0.0/8"]', "ipv6pools": '["b"]'},
+            Wishes(pools=("a", "10.0.0.0/8", "b"), pools_of=(4, 4, 6)),
+        ),
         ({"floatingIPs": '["10.9.0.1", "10.9.0.1"]'}, Wishes(floating=("10.9.0.1",))),
         ({"allowedSourcePrefixes": '["10.1.2.3/16"]'}, Wishes(sources=("10.1.0.0/16",))),
         ({"hwAddr": "02-00-00-00-00-0A"}, Wishes(mac="02:00:00:00:00:0a")),
@@ -129,10 +132,10 @@ def test_pools_and_families_by_precedence(family: int) -> None:
     conf = {"ipam": {f"ipv{family}_pools": ["conf"], "assign_ipv4": "true"}}
     of_namespace = said(**{name: '["namespace"]', "ipFamilies": '["IPv6"]'})
     assert asked(conf, of_namespace, **{name: '["pod"]', "ipFamilies": '["IPv4", "IPv6"]'}) == Wishes(
-        pools=("pod",), families=(4, 6)
+        pools=("pod",), pools_of=(family,), families=(4, 6)
     )
-    assert asked(conf, of_namespace) == Wishes(pools=("namespace",), families=(6,))
-    assert asked(conf) == Wishes(pools=("conf",), families=(4,))
+    assert asked(conf, of_namespace) == Wishes(pools=("namespace",), pools_of=(family,), families=(6,))
+    assert asked(conf) == Wishes(pools=("conf",), pools_of=(family,), families=(4,))
 
 
 @pytest.mark.parametrize(
