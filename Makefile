@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 TORTIE := .venv/bin/tortie
 
-.PHONY: help demo test test-vm lint unit conformance scenarios soak benchmarks prepare prepare-dev clean
+.PHONY: help demo test test-vm lint unit conformance scenarios soak benchmarks cni-front prepare prepare-dev clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,5 +46,8 @@ soak: prepare-dev ## pods come and go on 20 nodes while replicas, agents and the
 benchmarks: prepare-dev ## every figure of benchmarks/RESULTS.md again
 	$(PY) benchmarks/all.py
 
+cni-front: ## build/cni/tortie, the static CNI front end for hosts without Python
+	scripts/build-cni-front build/cni/tortie
+
 clean: ## remove the virtual environment and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -8,8 +8,10 @@ From fork to the end of the process, its answer read, in turn with its peers in 
     ADD       as far as an agent that answers at once (ours); the whole verb of a plugin that has next to nothing to do
               (Debian's `loopback`, in a network namespace of its own), and of `ptp` with host-local
     floor     /bin/true, and interpreters that run nothing
+    request   from fork until the whole request is at the agent
 
-Needs root for the ADDs.
+`tortie` is the plugin in Python as `tortie cni install` writes it, `tortie, static` the front end in C. Needs root for
+the ADDs and a C compiler.
 """
 
 from __future__ import annotations
@@ -44,9 +46,13 @@ ANSWER = (
 Start = Callable[[], None]
 
 
+BUILD = Path(__file__).parents[1] / "scripts" / "build-cni-front"
+
+
 @contextmanager
-def agent(path: str) -> Iterator[None]:
-    """Answers every connection at once; it parses nothing, so that what is measured is the plugin."""
+def agent(path: str, arrived: list[float] | None = None) -> Iterator[None]:
+    """Answers every connection at once; it parses nothing, so that what is measured is the plugin. `arrived`: when each
+    request was there, whole."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen()
@@ -60,6 +66,8 @@ def agent(path: str) -> Iterator[None]:
                     asked += part
                 if not asked:
                     return
+                if arrived is not None:
+                    arrived.append(time.perf_counter())
                 connection.sendall(ANSWER)
 
     thread = threading.Thread(target=serve)
@@ -71,6 +79,7 @@ def agent(path: str) -> Iterator[None]:
             last.connect(path)
         thread.join()
         server.close()
+        os.unlink(path)
 
 
 def start(
@@ -121,6 +130,8 @@ def table(title: str, samples: dict[str, list[Sample]], reference: str) -> None:
 def run(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as directory, namespaces(2) as (node, pod), node.inside():
         ours = install.install_plugin(Path(directory) / "bin")
+        static = Path(directory) / "front" / "tortie"
+        subprocess.run([BUILD, static], check=True)
         path = str(Path(directory) / "agent.sock")
         python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
         conf = {"cniVersion": "1.0.0", "name": "net", "type": "tortie", "socket": path}
@@ -135,13 +146,17 @@ def run(rounds: int) -> None:
             "python3 -IS, nothing": start((python, "-IS", "-c", "")),
             "python3, nothing": start((python, "-c", "")),
             "tortie": start((ours,), version, {"cniVersion": "1.0.0"}),
+            "tortie, static": start((static,), version, {"cniVersion": "1.0.0"}),
             "tortie.py, not installed": start((python, "-IS", plugin.__file__), version, {"cniVersion": "1.0.0"}),
             **{name: start((PEERS / name,), version, {"cniVersion": "1.0.0"}) for name in peers},
         }
         table("VERSION", measure(starts, rounds, lambda: None), "bridge" if peers else "/bin/true")
         with agent(path):
             env = cni_env("ADD", "c1", pod.path, PodKey("shop", "web"))
-            adds = {"tortie, to an agent that answers at once": start((ours,), env, conf)}
+            adds = {
+                "tortie, to an agent that answers at once": start((ours,), env, conf),
+                "tortie, static, to the same": start((static,), env, conf),
+            }
             clean: Callable[[], None] = lambda: None  # noqa: E731
             if peers:
                 env = env | {"CNI_PATH": str(PEERS), "PATH": os.environ["PATH"]}
@@ -153,6 +168,27 @@ def run(rounds: int) -> None:
                 adds["ptp + host-local"] = start((PEERS / "ptp",), env, ptp)
                 clean = start((PEERS / "ptp",), env | {"CNI_COMMAND": "DEL"}, ptp)
             table("ADD", measure(adds, rounds, clean), next(reversed(adds)))
+        arrived: list[float] = []
+        env = cni_env("ADD", "c1", pod.path, PodKey("shop", "web"))
+        fronts = {"tortie": ours, "tortie, static": static}
+        sent: dict[str, list[float]] = {name: [] for name in fronts}
+        with agent(path, arrived):
+            for _ in range(rounds):
+                for name, front in fronts.items():
+                    begun = time.perf_counter()
+                    start((front,), env, conf)()
+                    sent[name].append((arrived[-1] - begun) * 1000)
+        base = p50(sent["tortie"])
+        rows = [
+            {
+                "what": name,
+                "least ms": round(min(values), 2),
+                **spread(values),
+                "of tortie": f"{p50(values) / base:.2f}x",
+            }
+            for name, values in sent.items()
+        ]
+        show("request", rows)
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,10 +57,15 @@ def cni_env(
     return env
 
 
-def run_plugin(env: dict[str, str], conf: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+PYTHON_FRONT = (sys.executable, "-I", "-S", str(plugin.__file__))
+
+
+def run_plugin(
+    env: dict[str, str], conf: dict[str, Any], front: Sequence[str] = PYTHON_FRONT
+) -> tuple[int, dict[str, Any]]:
     """The plugin as a process of its own: (exit code, its JSON; empty when it printed nothing)."""
     done = subprocess.run(
-        [sys.executable, "-I", "-S", str(plugin.__file__)],
+        front,
         input=json.dumps(conf).encode(),
         env=env,
         capture_output=True,

@@ -46,6 +46,15 @@ def install_(
         Path, typer.Option("--conf-dir", metavar="DIRECTORY", help="For the configuration.")
     ] = install.NETWORKS,
     file: Annotated[str, typer.Option("--file", metavar="NAME", help="Of the configuration.")] = install.FILE,
+    front: Annotated[
+        Path | None,
+        typer.Option(
+            "--front",
+            metavar="FILE",
+            help=f"The static front end, for hosts without Python (`make cni-front`). {install.FRONT} if it is there, "
+            "and else the plugin in Python.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the configuration, write nothing.")] = False,
 ) -> None:
     """Write the plugin and a network configuration that names it; again to replace them."""
@@ -64,8 +73,12 @@ def install_(
     if dry_run:
         print(install.text_of(written), end="")
         return
+    if front is None and install.FRONT.exists():
+        front = install.FRONT
+    if front is not None and not front.is_file():
+        raise Misused(f"--front: {front} is not there; `make cni-front` builds it")
     try:
-        print(install.install_plugin(bin_dir))
+        print(install.install_plugin(bin_dir) if front is None else install.install_front(bin_dir, front))
         print(install.install_conflist(conf_dir, written, file=file))
     except OSError as error:
         raise Refused(f"cannot write {error.filename}: {error.strerror}") from error

@@ -41,14 +41,20 @@ def field(configuration: str, name: str, default: str) -> str:
     if not rest.startswith(":"):
         return default
     rest = rest[1:].lstrip()
-    return unquote(rest) if rest.startswith('"') else default
+    try:
+        return unquote(rest) if rest.startswith('"') else default
+    except ValueError:  # what is wrong with the configuration the agent says
+        return default
 
 
 def unquote(text: str) -> str:
-    """The JSON string at the start of `text`."""
+    """The JSON string at the start of `text`. Raises ValueError."""
     from _json import scanstring  # CPython's own scanner; `json` would import it, too, after much else
 
-    return str(scanstring(text, 1)[0])
+    try:
+        return str(scanstring(text, 1)[0])
+    except SystemError as error:  # it finds no class for its error, as `json` was not imported
+        raise ValueError("not a JSON string") from error
 
 
 def read(descriptor: int) -> bytes:
@@ -113,13 +119,16 @@ def main() -> int:
     except OSError as error:
         message = f"the tortie agent does not listen on {path}: is it running on this node?"
         return failure(configuration, TRY_AGAIN, message, error.strerror or "")
-    mark = '"stdout":'
-    if not answer.startswith('{"exit":') or mark not in answer:
+    try:
+        if not answer.startswith('{"exit":'):
+            raise ValueError(answer)
+        code = int(answer[len('{"exit":') : answer.index(",")])
+        output = unquote(answer[answer.index('"stdout":') + len('"stdout":') :])
+    except ValueError:
         return failure(configuration, TRY_AGAIN, "the tortie agent ended before it answered; it is safe to try again")
-    output = unquote(answer[answer.index(mark) + len(mark) :])
     if output:
         write(output + "\n")
-    return int(answer[len('{"exit":') : answer.index(",")])
+    return code
 
 
 if __name__ == "__main__":

@@ -22,6 +22,17 @@ def test_both_files_are_written_and_replaced(tmp_path: Path, capsys: pytest.Capt
     assert sorted(path.name for path in tmp_path.glob("*/*")) == ["10-tortie.conflist", "tortie"]
 
 
+def test_the_static_front_end_is_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "built").write_bytes(b"\x7fELF\xff")
+    places = ["--bin-dir", str(tmp_path / "bin"), "--conf-dir", str(tmp_path / "net.d")]
+    assert main(["cni", "install", "--front", str(tmp_path / "built"), *places]) == 0
+    executable = tmp_path / "bin" / "tortie"
+    assert (executable.read_bytes(), executable.stat().st_mode & 0o777) == (b"\x7fELF\xff", 0o755)
+    assert main(["cni", "install", "--front", str(tmp_path / "nothing"), *places]) == 2
+    assert "is not there" in capsys.readouterr().err
+    assert executable.read_bytes() == b"\x7fELF\xff"
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cni", "install", "--dry-run", "--chain", "portmap", "--conf-dir", str(tmp_path / "net.d")]) == 0
     shown = json.loads(capsys.readouterr().out)
