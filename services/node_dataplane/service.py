@@ -104,9 +104,9 @@ class Agent:
         self.links = PodLinks()
         self.connections = Connections(health)
         self.driver = NftDriver()
-        self.monitor = Monitor()
         self.core = NodeCore(node, uplink_device=settings.uplink)
         self.fabric = Fabric(settings.vxlan_checksum_offload, Path(settings.state_dir))
+        self.monitor = Monitor((self.fabric.socket.port, *self.links.ports))
         self.enforcement = Enforcement(node, self.driver, health, self._report)
         self.asking = Asking(bus)
         self.tunnel_addresses = {
