@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
@@ -31,6 +32,7 @@ from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK
 from services.node_dataplane.plugins import Plugin
 
 PREFIX = "tor"
+NAME = re.compile(PREFIX + "[0-9a-f]{11}")
 _GATEWAY4 = ip_address(GATEWAY4).packed
 _GATEWAY6 = ip_address(GATEWAY6).packed
 _NODE_MAC = rtnl.hardware(NODE_MAC)
@@ -119,7 +121,7 @@ class PodLinks:
     def present(self) -> dict[str, readback.Link]:
         """Every link on the node that has our name."""
         links = (readback.link(body) for _, body in self._node.dump(rtnl.links_dump()))
-        return {link.name: link for link in links if link.name.startswith(PREFIX) and link.kind == "veth"}
+        return {link.name: link for link in links if NAME.fullmatch(link.name) and link.kind == "veth"}
 
     def regroup(self) -> list[str]:
         """Put every link with our name into the group by which the table in the kernel knows it, those that are not:

@@ -39,7 +39,12 @@ def command(
         str, typer.Option("--backup", metavar="DIRECTORY", help="Where its files go.", show_default=f"below {BACKUPS}")
     ] = "",
     force: machine.Force = False,
-    root: Annotated[str, typer.Option("--root", metavar="DIRECTORY", hidden=True)] = "/",
+    root: Annotated[
+        str,
+        typer.Option(
+            "--root", metavar="DIRECTORY", help="Where the machine's files are, when this runs in a container."
+        ),
+    ] = "/",
     bin_dir: machine.BinDir = machine.BIN_DIR,
     conf_dir: machine.ConfDir = machine.CONF_DIR,
     output: Format = Output.TABLE,

@@ -9,10 +9,9 @@ agent's notes), unless `pods` says that they go, too.
 
 from __future__ import annotations
 
-import re
-
 from services.node_dataplane.ipip import DEVICE as TUNL
 from services.node_dataplane.ipip_device import ALIAS, KERNELS_MTU
+from services.node_dataplane.links import NAME as POD_LINK
 from services.node_dataplane.netlink.rtnl import PROTOCOL
 from services.node_dataplane.nft.names import TABLE
 from services.node_dataplane.nft.replacement import MEANWHILE
@@ -22,7 +21,6 @@ from tortie.cni import install
 from tortie.machine.plan import Kept, Plan, Step
 from tortie.machine.state import Link, Machine
 
-POD_LINK = re.compile(r"tor[0-9a-f]{11}")
 ROUTERS = ("bridge", "veth", "vxlan", "ipip", "wireguard", "tun", "gre")
 """Kinds of devices behind which somebody may need this machine to forward."""
 
