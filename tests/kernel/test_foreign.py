@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from services.node_dataplane.core import Desired
@@ -45,12 +45,12 @@ rows = st.tuples(*(st.integers(0, 4) for _ in BLOCKS))
 act = st.one_of(
     st.tuples(st.just("rows"), rows),
     st.tuples(st.just("tunnel"), st.booleans()),
-    st.tuples(st.just("damage"), st.integers(0, len(BLOCKS) - 1)),
+    st.tuples(st.sampled_from(["damage", "theft"]), st.integers(0, len(BLOCKS) - 1)),
     st.tuples(st.sampled_from(["check", "restart", "flush"]), st.none()),
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None, phases=(Phase.reuse, Phase.generate))  # To shrink one takes minutes.
 @given(seed=st.integers(0, 10_000), acts=st.lists(act, min_size=3, max_size=10))
 def test_whatever_happens_nothing_foreign_is_touched(
     tmp_path_factory: pytest.TempPathFactory, seed: int, acts: list[tuple[str, object]]
@@ -61,13 +61,12 @@ def test_whatever_happens_nothing_foreign_is_touched(
         node.ip("link", "set", "up0", "up")
         node.ip("-6", "address", "add", "fd00::1/64", "dev", "up0", "nodad")
         foreign.make(node, (*foreign.FIXED, *foreign.routes(seed, 60)))
-        before = foreign.snapshot(node)
         life = Life(node, tmp_path_factory.mktemp("node"))
         for what, argument in (("rows", (2, 2, 1, 4, 2, 3, 4, 1)), ("tunnel", True), *acts):
             getattr(life, what)(argument)
-            assert foreign.snapshot(node) == before, (what, argument)
+            assert foreign.snapshot(node) == life.others, (what, argument)
         life.cleanup()
-        assert foreign.snapshot(node) == before
+        assert foreign.snapshot(node) == life.others
         assert not [line for family in ("-4", "-6") for line in node.ip(family, "route", "show", "proto", "84").split()]
         assert DEVICE not in node.ip("link")
 
@@ -75,6 +74,8 @@ def test_whatever_happens_nothing_foreign_is_touched(
 class Life:
     def __init__(self, node: Namespace, directory: Path) -> None:
         self.node, self.directory = node, directory
+        self.others = foreign.snapshot(node)
+        """What is theirs now."""
         self.desired = Desired(tunnels={DEVICE: SPEC}, peers={})
         self.begin()
 
@@ -113,6 +114,12 @@ class Life:
         heard = Heard()
         self.monitor.drain(heard)
         self.node.call(lambda: self.fabric.mend(heard, lambda *event: None))
+
+    def theft(self, number: int) -> None:
+        """Somebody replaces routes of ours, and nobody has heard of it yet."""
+        self.node.ip("route", "replace", BLOCKS[number], "via", "10.0.0.9", "proto", "static")
+        self.node.ip("-6", "route", "replace", BLOCKS6[number], "via", "fd00::9", "proto", "static")
+        self.others = foreign.snapshot(self.node)
 
     def check(self, _: object) -> None:
         self.node.call(lambda: self.fabric.check(lambda *event: None))
