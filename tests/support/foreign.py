@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +21,7 @@ ELSEWHERE = ("172.20.{}.{}/28", "fd00:99:{}::{:x}/124")
 MAC = "02:00:00:00:{:02x}:{:02x}"
 
 Command = tuple[str, ...]
+_COUNTER = re.compile(r"counter packets \d+ bytes \d+")
 
 FIXED: tuple[Command, ...] = (
     ("ip", "link", "add", "br-other", "type", "bridge"),
@@ -95,7 +97,8 @@ def snapshot(namespace: Namespace) -> dict[str, list[str]]:
         **{f"rules {family}": namespace.ip(family, "rule").splitlines() for family in ("-4", "-6")},
         "links": sorted(
             f"{row['ifname']} {row.get('linkinfo', {}).get('info_kind')} {row['mtu']} {row.get('group')}"
-            f" {row.get('address')} {'UP' in row['flags']} {[a['local'] for a in row['addr_info'] if a['scope'] != 'link']}"
+            f" {row.get('address')} {'UP' in row['flags']}"
+            f" {[address['local'] for address in row['addr_info'] if address['scope'] != 'link']}"
             for row in _json(namespace, "ip", "-d", "-j", "address")
             if not _is_ours(row["ifname"])
         ),
@@ -143,7 +146,7 @@ def _ruleset(namespace: Namespace) -> list[str]:
         if line.startswith("table "):
             skip = line.split()[1:3] in (["inet", "tortie"], ["inet", "tortie_meanwhile"])
         if not skip:
-            lines.append(line)
+            lines.append(_COUNTER.sub("counter", line))
     return lines
 
 

@@ -19,7 +19,8 @@ PROGRAM = "flanneld"
 BRIDGE = "cni0"
 ENV = "/run/flannel/subnet.env"
 BINARIES = ("/opt/cni/bin/flannel",)
-FILES = (ENV, "/run/flannel", "/var/lib/cni/flannel", "/var/lib/cni/networks/cbr0", *BINARIES)
+RUN = "/run/flannel"
+FILES = (RUN, "/var/lib/cni/flannel", "/var/lib/cni/networks/cbr0", *BINARIES)
 NETWORK = "cbr0"
 """The name that flannel's manifest gives its CNI network."""
 
@@ -28,6 +29,7 @@ _DEVICES = (
     (re.compile(r"flannel\.ipip"), "ipip"),
     (re.compile(r"flannel-wg(-v6)?"), "wireguard"),
 )
+WHILE_PODS = "runtimes need it to stop the pods that run here"
 _NFT = (("ip", "flannel-ipv4"), ("ip6", "flannel-ipv6"))
 _CHAIN = re.compile(r"FLANNEL-[A-Z0-9-]+")
 
@@ -64,10 +66,10 @@ def plan(machine: Machine, *, pods: bool) -> Plan:
             Kept("device", BRIDGE, f"its address is not that of the node's subnet in {ENV}: it may be another's")
         )
     for path in FILES:
-        if path not in machine.files or (path == "/run/flannel" and ENV in machine.files):
+        if path not in machine.files:
             continue
-        if stay and path != ENV:
-            kept.append(Kept("file", path, "runtimes need it to stop the pods that run here"))
+        if stay:
+            kept.append(Kept("file", path, WHILE_PODS if path != RUN else f"by it {BRIDGE} is known for flannel's"))
         else:
             steps.append(Step("file", path, way="move"))
     restart = sorted(_pod(machine, port) for port in ports) if known else []
