@@ -99,13 +99,19 @@ def _tunnel(link: Link, steps: list[Step], kept: list[Kept]) -> None:
 
 def _sysctl(machine: Machine, stay: bool, ours: set[str], steps: list[Step], kept: list[Kept]) -> None:
     tunnels = {*VXLAN.values(), *WIREGUARD.values(), TUNL}
-    others = [k.name for k in machine.links if k.kind in ROUTERS and k.name not in ours | tunnels]
+    others = [
+        link.name
+        for link in machine.links
+        if link.kind in ROUTERS
+        and link.name not in ours | tunnels
+        and not (link.kind == "veth" and link.addresses)  # The way out of a machine that is a container.
+    ]
     for path, before, written, now in machine.sysctl:
         name = f"net.{path.replace('/', '.')}"
+        if now == before:
+            continue
         if now != written:
             kept.append(Kept("sysctl", name, f"somebody set it to {now} since"))
-        elif now == before:
-            continue
         elif stay:
             kept.append(Kept("sysctl", name, "the pods that run here need it"))
         elif (others and path.endswith("forward")) or (others and path.endswith("forwarding")):
