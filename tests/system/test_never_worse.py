@@ -23,7 +23,7 @@ from bus_schemas.subjects import BLOCK, EVENT, ROUTE, STATUS
 from chassis.feed import Interest
 from tests.support.netns import Namespace
 from tests.support.packet_stream import packets
-from tests.support.two_nodes import Cluster, Spaces, cluster_of, two_nodes
+from tests.support.two_nodes import Cluster, Spaces, cluster_of, two_nodes, until
 from tests.support.waiting import within
 
 pytestmark = pytest.mark.root
@@ -103,6 +103,7 @@ async def test_the_bus_gone_for_an_hour(cluster: Cluster) -> None:
         begun = len(agent.log())
         agent.start(LD_PRELOAD=str(FAKETIME), FAKETIME=f"+0 x{FASTER}")
 
+        await until(lambda: '"timestamp"' in agent.log()[begun:], "the agent has begun", DEADLINE_S)
         loop = asyncio.get_running_loop()
         over = loop.time() + 1.1 * HOUR_S / FASTER
 
