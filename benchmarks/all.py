@@ -39,6 +39,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "policy_compile": (),
     "policy_compile_service": ("--shards", "1", "2"),
     "policy_compile_worst": (),
+    "route_repair": ("--routes", "200", "--rounds", "10"),
 }
 """Module -> arguments."""
 

@@ -6,8 +6,10 @@ tunnel devices, neighbours, forwarding entries -> routes over them -> tunnels th
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +17,12 @@ from services.node_dataplane import offload, tunnel, wireguard
 from services.node_dataplane.core import FAMILIES, Desired, Peers, Spec
 from services.node_dataplane.ipip import IpipSpec
 from services.node_dataplane.ipip_device import IpipDevice
+from services.node_dataplane.monitor import Heard
+from services.node_dataplane.netlink import readback
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
 from services.node_dataplane.overlay import Overlay
-from services.node_dataplane.routes import Peer
+from services.node_dataplane.repairs import Repair, Repairs, Report
+from services.node_dataplane.routes import Destination, Peer
 from services.node_dataplane.routing import RouteTable, cidr_of
 from services.node_dataplane.tunnel import TunnelSpec
 from services.node_dataplane.tunnel_device import DEVICE, LAST_ADDRESS
@@ -25,16 +30,21 @@ from services.node_dataplane.wireguard import WireguardPeer, WireguardSpec
 from services.node_dataplane.wireguard_device import WireguardDevice
 from services.node_dataplane.wireguard_key import private_key
 
+__all__ = ["Fabric", "Report"]
+
 Driver = Overlay | IpipDevice | WireguardDevice
-Report = Callable[[str, str, str], None]
 
 
 class Fabric:
     def __init__(self, checksum_offload: Literal["auto", "on", "off"], directory: Path) -> None:
         """`directory`: where the WireGuard keys are."""
         self.socket = NetlinkSocket(NETLINK_ROUTE)
+        self.repairs = Repairs(time.monotonic)
         self.routes = RouteTable(self.socket, _index)
+        self.routes.rests = self.repairs.rests
         self._overlays = [Overlay(self.socket, tunnel.DEVICES[family], family) for family in FAMILIES]
+        for overlay in self._overlays:
+            overlay.rests = partial(self._entry_rests, overlay.device)
         self._ipip = IpipDevice(self.socket)
         self._wireguard = {
             family: WireguardDevice(self.socket, wireguard.DEVICES[family], partial(private_key, directory, family))
@@ -101,15 +111,46 @@ class Fabric:
         """Read everything back and mend it; how many things somebody else had changed. Each is reported."""
         if not self._begun:
             return 0
-        repaired = 0
-        for device, changes in self._reconcile(wanted=True, read_back=True):
-            for change in changes:
-                repaired += 1
-                report("repaired", device, f"{change} of {device} had been changed or deleted; it was put right.")
-        for where in self.routes.check():
-            repaired += 1
-            report("repaired", cidr_of(where), f"The route to {cidr_of(where)} had been changed; it was put right.")
-        return repaired
+        made = [*self._mended(self._reconcile(wanted=True, read_back=True)), *map(_route_back, self.routes.check())]
+        self.repairs.settle(report)
+        return self.repairs.tell(made, report)
+
+    def mend(self, heard: Heard, report: Report) -> int:
+        """Put right what was heard of and nothing else, without reading everything back; how many things that were.
+        Raises OSError."""
+        if not self._begun:
+            return 0
+        made: list[Repair] = []
+        if heard.entries or heard.tunnels:
+            for overlay in self._overlays:
+                for (_, key), value in heard.entries.items():
+                    overlay.hear(key, value)
+            told = self._reconcile(wanted=True, read_back=False)
+            made += self._mended(told)
+            for device, _ in told:
+                self.routes.recover(self.routes.over(device))  # They go with its last address.
+        gone: dict[Destination, int | None] = {}
+        for (where, metric), thief in heard.routes.items():
+            if thief is None:
+                gone[where] = metric
+            elif self.routes.overtake(where, metric):
+                made.append(_route_ahead(where, thief))
+        made += map(_route_back, self.routes.recover(gone))
+        for device in heard.risen:
+            # That the kernel drops routes over a device that goes down is not somebody's doing to a route of ours.
+            self.routes.recover(self.routes.over(device))
+        self.routes.flush()
+        return self.repairs.tell(made, report)
+
+    def _entry_rests(self, device: str, phrase: str) -> bool:
+        return self.repairs.rests((device, phrase))
+
+    @staticmethod
+    def _mended(told: list[tuple[str, list[str]]]) -> Iterator[Repair]:
+        for device, changes in told:
+            for change in [DEVICE] if DEVICE in changes else changes:  # With a device everything on it was gone.
+                message = f"{change} of {device} had been changed or deleted; it was put right."
+                yield Repair((device, change), device, message, "ip monitor link neigh")
 
     def _reconcile(self, *, wanted: bool, read_back: bool) -> list[tuple[str, list[str]]]:
         told = []
@@ -117,6 +158,9 @@ class Fabric:
         for driver in self._drivers:
             spec = self._tunnels.get(driver.device)
             if (spec is not None) is not wanted:
+                continue
+            if not self._stale and self.repairs.rests((driver.device, DEVICE)):
+                problems.append(f"{driver.device}: somebody else keeps taking it away; it is tried again")
                 continue
             _want(driver, spec, self._peers.get(driver.device, frozenset()))
             try:
@@ -141,6 +185,24 @@ class Fabric:
         except OSError as error:
             return [f"{spec.device}: cannot set checksum offload: {error.strerror}"]
         return []
+
+
+def _route_back(where: Destination) -> Repair:
+    cidr = cidr_of(where)
+    message = f"The route to {cidr} had been changed or deleted; it was put right."
+    return Repair(where, cidr, message, "ip monitor route")
+
+
+def _route_ahead(where: Destination, thief: readback.Route) -> Repair:
+    """`ip route show proto N` finds the other one."""
+    cidr = cidr_of(where)
+    by = f" via {ip_address(thief.gateway)}" if thief.gateway else " blackhole" if thief.blackhole else ""
+    flag = "-6 " if len(where[0]) == 16 else ""
+    message = (
+        f"A route{by} of protocol {thief.protocol} was put in the place of ours to {cidr}; ours goes before it again. "
+        f"`ip {flag}route show {cidr}` shows both; whoever runs protocol {thief.protocol} should not claim this range."
+    )
+    return Repair(where, cidr, message, "ip monitor route")
 
 
 def _want(driver: Driver, spec: Spec | None, peers: Peers) -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from ipaddress import ip_address
@@ -28,8 +29,10 @@ from services.node_dataplane.gateway import GATEWAY4, GATEWAY6, NODE_MAC
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkError, NetlinkSocket, within
 from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK
+from services.node_dataplane.plugins import Plugin
 
 PREFIX = "tor"
+NAME = re.compile(PREFIX + "[0-9a-f]{11}")
 _GATEWAY4 = ip_address(GATEWAY4).packed
 _GATEWAY6 = ip_address(GATEWAY6).packed
 _NODE_MAC = rtnl.hardware(NODE_MAC)
@@ -102,6 +105,11 @@ class PodLinks:
         self._node = NetlinkSocket(NETLINK_ROUTE)
         self._reaper = NetlinkSocket(NETLINK_ROUTE)
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """By which the kernel's announcements of our doings are known."""
+        return self._node.port, self._reaper.port
+
     def close(self) -> None:
         self._node.close()
         self._reaper.close()
@@ -113,7 +121,7 @@ class PodLinks:
     def present(self) -> dict[str, readback.Link]:
         """Every link on the node that has our name."""
         links = (readback.link(body) for _, body in self._node.dump(rtnl.links_dump()))
-        return {link.name: link for link in links if link.name.startswith(PREFIX) and link.kind == "veth"}
+        return {link.name: link for link in links if NAME.fullmatch(link.name) and link.kind == "veth"}
 
     def regroup(self) -> list[str]:
         """Put every link with our name into the group by which the table in the kernel knows it, those that are not:
@@ -237,6 +245,15 @@ class PodLinks:
     def raise_up(self, device: int) -> None:
         """Set a link up. Raises NetlinkError."""
         self._node.execute([rtnl.link_change(device, up=True)], "set up a pod's link")
+
+    def acquaint(self, link: readback.Link, plugin: Plugin, gone: Collection[bytes]) -> list[str]:
+        """Make the pod's IPv6 addresses that are among `gone` known on its link again; which. Raises NetlinkError."""
+        known = [a for a in plugin.endpoint.addresses if ":" in a and ip_address(a).packed in gone]
+        mac = rtnl.hardware(plugin.mac)
+        if known:
+            requests = [rtnl.neighbour(link.device, ip_address(address).packed, mac) for address in known]
+            self._node.execute(requests, f"make the pod's IPv6 address known on {link.name}")
+        return known
 
     def check(self, link: PodLink) -> str | None:
         """What is wrong with a link that should be there; None when it is right. For CNI CHECK."""

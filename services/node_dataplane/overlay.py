@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
 from services.node_dataplane import tunnel_device
@@ -34,6 +34,15 @@ class Overlay:
         self._cache: tuple[dict[bytes, bytes], dict[bytes, bytes]] | None = None
         """Entries that the kernel holds to our best knowledge; None: read them back."""
         self.problems: list[str] = []
+        self.rests: Callable[[str], bool] = lambda phrase: False
+        """Whether an entry is left alone for now, because somebody fights for it."""
+
+    def hear(self, key: bytes, value: bytes | None) -> None:
+        """What the neighbour with this address, or the forwarding entry with this MAC, now leads to; None: it is gone.
+        Of forwarding entries the kernel announces our own changes like anybody's."""
+        for held in self._cache or ():
+            if held.get(key) != value:
+                held.pop(key, None)
 
     def want(self, spec: TunnelSpec | None, peers: Iterable[Peer]) -> None:
         self._spec = spec
@@ -128,12 +137,20 @@ class Overlay:
         what: list[str] = []
         for vtep, mac in self._neighbours.items():
             if neighbours.get(vtep) != mac:
+                phrase = f"neighbour {ip_address(vtep)}"
+                if self._leave(phrase):
+                    self._cache[0].pop(vtep)
+                    continue
                 requests.append(rtnl.neighbour(index, vtep, mac))
-                what.append(f"neighbour {ip_address(vtep)}")
+                what.append(phrase)
         for mac, remote in self._forwarding.items():
             if forwarding.get(mac) != remote:
+                phrase = f"forwarding entry to {ip_address(remote)}"
+                if self._leave(phrase):
+                    self._cache[1].pop(mac)
+                    continue
                 requests.append(rtnl.forwarding(index, mac, remote))
-                what.append(f"forwarding entry to {ip_address(remote)}")
+                what.append(phrase)
         for vtep, mac in neighbours.items():
             if vtep not in self._neighbours:
                 requests.append(rtnl.neighbour(index, vtep, mac, remove=True))
@@ -149,6 +166,12 @@ class Overlay:
                     self.problems.append(f"{self.device}: {phrase}: {os.strerror(number)}")
                     self._cache = None
         return what
+
+    def _leave(self, phrase: str) -> bool:
+        if not self.rests(phrase):
+            return False
+        self.problems.append(f"{self.device}: {phrase}: somebody else keeps taking it away; it is tried again")
+        return True
 
     def _held(self, index: int) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
         """Permanent neighbours by address, forwarding entries by MAC; the device is ours and so is all on it."""

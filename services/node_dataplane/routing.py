@@ -8,6 +8,10 @@
 again), then kept by our own writes, and compared with the kernel by `check`. Until `complete` is called nothing that
 was found is removed. A row whose device is missing or that the kernel refuses waits in `stuck` with its reason and is
 tried again at every flush.
+
+Somebody else's route that was there before ours stays, and ours waits. One that was put in the place of ours stays,
+too, but ours comes back before it: for IPv4 as the first of the same metric, for IPv6, where those would share packets,
+with the next better metric.
 """
 
 from __future__ import annotations
@@ -15,16 +19,20 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from typing import NamedTuple
 
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.framing import NLM_F_ACK
 from services.node_dataplane.netlink.wire import NetlinkSocket
-from services.node_dataplane.routes import Destination, Row
+from services.node_dataplane.routes import SPARE, Destination, Row
 
 BATCH = 500
+
+
+_IPV6_METRIC = 1024
+"""What the kernel gives an IPv6 route that asks for none."""
 
 
 class _Held(NamedTuple):
@@ -48,12 +56,20 @@ class RouteTable:
         self._doubles: list[tuple[Destination, _Held]] = []
         """Read back beside what is held: of another metric, because a life of ours ended between two writes."""
         self._dirty: set[Destination] = set()
+        self._taken: set[Destination] = set()
+        """Of IPv6, where somebody else has our place."""
+        self._lost: dict[Destination, _Held] = {}
+        """Were ours, and are left alone for now."""
         self._complete = False
         self.stuck: dict[Destination, str] = {}
+        self.rests: Callable[[Destination], bool] = lambda destination: False
+        """Whether a destination is left alone for now, because somebody fights for it."""
 
     def adopt(self) -> int:
         """Take what the kernel has of ours as held; how many routes that is."""
         self._held = self._read()
+        better = (_IPV6_METRIC - 1, SPARE - 1)
+        self._taken = {where for where, held in self._held.items() if len(where[0]) == 16 and held.metric in better}
         self._dirty.update(self._all())
         return len(self._held)
 
@@ -90,6 +106,10 @@ class RouteTable:
                 self._held.pop(destination, None)
                 self._dirty.add(destination)
 
+    def over(self, device: str) -> dict[Destination, int | None]:
+        """Wanted over the device, for `recover`."""
+        return {destination: None for destination, row in self._all().items() if row.device == device}
+
     def flush(self) -> None:
         """Apply the differences. Raises OSError when netlink itself fails."""
         self._dirty.update(self.stuck)
@@ -111,8 +131,13 @@ class RouteTable:
             self.stuck.pop(destination, None)
             row, held = self.wanted(destination), self._held.get(destination)
             if row is None:
+                self._taken.discard(destination)
+                self._lost.pop(destination, None)
                 if held is not None:
                     removals.append((destination, _delete(destination, held)))
+                continue
+            if destination in self._lost:
+                self.stuck[destination] = "somebody else keeps taking it away; it is tried again"
                 continue
             if row.device not in indices:
                 indices[row.device] = self._index_of(row.device)
@@ -120,10 +145,10 @@ class RouteTable:
             if index is None:
                 self.stuck[destination] = f"the device {row.device} is not there"
                 continue
-            target = _Held(index, row.gateway, row.onlink, row.metric)
+            target = self._target(destination, row, index)
             if held != target:
                 replaces = held is not None and held.metric == target.metric
-                puts.append((destination, target, _put(destination, target, fresh=not replaces)))
+                puts.append((destination, target, _put(destination, target, "put" if replaces else "new")))
         for start in range(0, len(puts), BATCH):
             chunk = puts[start : start + BATCH]
             for (destination, target, _), number in zip(chunk, self._send([m for *_, m in chunk]), strict=True):
@@ -147,15 +172,83 @@ class RouteTable:
                 else:
                     self.stuck[destination] = _refusal(number)
 
+    def _target(self, destination: Destination, row: Row, index: int) -> _Held:
+        metric = (row.metric or _IPV6_METRIC) - 1 if destination in self._taken else row.metric
+        return _Held(index, row.gateway, row.onlink, metric)
+
     def check(self) -> list[Destination]:
         """Compare with the kernel and mend; the destinations that somebody else had changed."""
         actual = self._read()
         broken = [d for d in self._held if actual.get(d) != self._held[d]]
         foreign = [d for d in actual if d not in self._held] if self._complete else []
+        lost = {d: self._held[d] for d in broken if d not in actual and self.wanted(d) is not None} | self._lost
         self._held = actual
+        back = self._regain(lost)
         self._dirty.update(broken, foreign, self._all().keys() - actual.keys())
         self.flush()
-        return [*broken, *foreign]
+        return [*(d for d in (*broken, *foreign) if d not in lost), *back]
+
+    def recover(self, suspects: Mapping[Destination, int | None]) -> list[Destination]:
+        """Put back what is wanted of these, without reading anything: they are said to be gone, if they had that
+        metric, if any is given. Which of them were gone indeed. Raises OSError."""
+        lost = {}
+        for destination, metric in suspects.items():
+            held = self._held.get(destination)
+            if held is not None and metric in (None, held.metric) and self.wanted(destination) is not None:
+                lost[destination] = held
+        return self._regain(lost)
+
+    def overtake(self, destination: Destination, metric: int) -> bool:
+        """Somebody put a route in the place of ours or before it: ours goes before his. Whether ours has that place.
+        Raises OSError."""
+        held, row = self._held.get(destination), self.wanted(destination)
+        if held is None or held.metric != metric or row is None or self.rests(destination):
+            return False
+        if len(destination[0]) == 16:
+            self._taken.add(destination)
+        target = self._target(destination, row, held.device)
+        self._send([_delete(destination, held)])  # It is gone, or worse than useless where it is.
+        number = self._send([_put(destination, target, "first")])[0]
+        self._held.pop(destination)
+        if number not in (0, errno.EEXIST):
+            self.stuck[destination] = _refusal(number)
+            return False
+        self._held[destination] = target
+        self._dirty.add(destination)
+        return True
+
+    def _regain(self, lost: Mapping[Destination, _Held]) -> list[Destination]:
+        """Routes that were ours and may be gone: they go before whatever took their place meanwhile."""
+        wanted = [d for d in lost if not self.rests(d)]
+        for destination, held in lost.items():
+            self._lost.pop(destination, None)
+            if self.rests(destination):
+                self._lost[destination] = held
+                self._held.pop(destination, None)
+                self._dirty.add(destination)
+        back, unclear = [], []
+        for start in range(0, len(wanted), BATCH):
+            chunk = wanted[start : start + BATCH]
+            requests = [_put(d, lost[d], "new" if len(d[0]) == 16 else "first") for d in chunk]
+            for destination, number in zip(chunk, self._send(requests), strict=True):
+                if number == 0:
+                    self._held[destination] = lost[destination]
+                    self._dirty.add(destination)
+                    back.append(destination)
+                elif number == errno.EEXIST and len(destination[0]) == 4:
+                    self._held[destination] = lost[destination]  # It was never away.
+                elif number == errno.EEXIST:
+                    unclear.append(destination)
+                else:
+                    self._held.pop(destination, None)
+                    self._dirty.add(destination)  # Its device is gone or new: `flush` looks for it.
+        if unclear:
+            actual = self._read()
+            for destination in unclear:
+                held = self._held[destination] = lost[destination]
+                if actual.get(destination) != held and self.overtake(destination, held.metric):
+                    back.append(destination)
+        return back
 
     def _send(self, requests: list[bytes]) -> list[int]:
         """Refusals are always answered; only the last of a batch is asked to answer success."""
@@ -172,7 +265,7 @@ class RouteTable:
                     continue
                 where = (row.destination, row.prefix)
                 found, wanted = _Held(row.device, row.gateway, row.onlink, row.metric), self.wanted(where)
-                if where in rows and (wanted is None or found.metric != wanted.metric):
+                if where in rows and (wanted is None or found.metric != self._target(where, wanted, 0).metric):
                     self._doubles.append((where, found))
                     continue
                 if where in rows:
@@ -181,7 +274,7 @@ class RouteTable:
         return rows
 
 
-def _put(destination: Destination, row: _Held, *, fresh: bool) -> bytes:
+def _put(destination: Destination, row: _Held, presence: rtnl.Presence) -> bytes:
     return rtnl.route(
         *destination,
         index=row.device,
@@ -189,14 +282,19 @@ def _put(destination: Destination, row: _Held, *, fresh: bool) -> bytes:
         onlink=row.onlink,
         blackhole=not row.device,
         metric=row.metric,
-        presence="new" if fresh else "put",
+        presence=presence,
         acknowledge=False,
     )
 
 
 def _delete(destination: Destination, row: _Held) -> bytes:
     return rtnl.route_delete(
-        *destination, index=row.device, blackhole=not row.device, metric=row.metric, acknowledge=False
+        *destination,
+        index=row.device,
+        gateway=row.gateway if len(destination[0]) == 16 else None,
+        blackhole=not row.device,
+        metric=row.metric,
+        acknowledge=False,
     )
 
 

@@ -79,6 +79,7 @@ from services.node_dataplane.recollection import recollect
 from services.node_dataplane.routes import Row, host
 from services.node_dataplane.selfcheck import SelfCheck
 from services.node_dataplane.settings import Settings
+from services.node_dataplane.sysctl_notes import SysctlNotes
 from services.node_dataplane.take_overs import TakeOvers
 from services.node_dataplane.tunnel_address import TunnelAddress
 from services.node_dataplane.warm_pool import WarmPool
@@ -101,12 +102,13 @@ class Agent:
         self._start_closed = settings.outage_add == "start-closed"
 
         self.store = EndpointStore(Path(settings.state_dir))
+        self.sysctl = SysctlNotes(Path(settings.state_dir))
         self.links = PodLinks()
         self.connections = Connections(health)
         self.driver = NftDriver()
-        self.monitor = Monitor()
         self.core = NodeCore(node, uplink_device=settings.uplink)
         self.fabric = Fabric(settings.vxlan_checksum_offload, Path(settings.state_dir))
+        self.monitor = Monitor((self.fabric.socket.port, *self.links.ports))
         self.enforcement = Enforcement(node, self.driver, health, self._report)
         self.asking = Asking(bus)
         self.tunnel_addresses = {
@@ -238,7 +240,7 @@ class Agent:
     def adopt(self) -> None:
         """Take up what an earlier life left: routes as they are, and the pods on disk. Programs no policy."""
         self._health.fail(SYNC, "the bus has not yet told this node's state")
-        sysctl.write(sysctl.of_node((), ipv6=False))
+        self.sysctl.write(sysctl.of_node((), ipv6=False))
         for kind, addresses in self.fabric.adopt().items():
             self.tunnel_addresses[kind].adopt(addresses)
         self.core.set_keyed(frozenset(self.fabric.public_keys()))
@@ -300,7 +302,7 @@ class Agent:
         desired = self.core.flush()
         if desired.surroundings is not None:
             ipv6 = any(pool.family == 6 for pool in desired.surroundings.pools)
-            sysctl.write(sysctl.of_node(self.core.uplinks(6), ipv6=ipv6))
+            self.sysctl.write(sysctl.of_node(self.core.uplinks(6), ipv6=ipv6))
             cut = cuts_connections(desired.surroundings, self._cut)
             self.enforcement.set_node(node_rules(desired.surroundings, self._bus_ports), cut=cut)
             self._health.note("configuration", "; ".join(faults(desired.surroundings)) or None)

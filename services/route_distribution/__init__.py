@@ -6,6 +6,6 @@
     writes  ROUTES   route.<cidr>, bgp.<node>, bgp.mesh.<node>   (while it holds lease.route_distribution)
             EVENTS   event.route.<what>._
 
-`claims` settles which of several overlapping blocks counts, `core` turns the blocks that count into routes, `bgp` says
-who speaks BGP with whom, `service` carries it all.
+`claims` settles which of several overlapping blocks counts, `node_addresses` which of several nodes has an address,
+`core` turns the blocks that count into routes, `bgp` says who speaks BGP with whom, `service` carries it all.
 """

@@ -16,7 +16,7 @@ from services.node_dataplane.links import PodLink, PodLinks, link_name
 from services.node_dataplane.netlink import rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
 from services.node_dataplane.nft.names import LINK_GROUP
-from tests.support.netns import Namespace, namespaces, ping
+from tests.support.netns import Namespace, namespaces, ping, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -103,7 +103,8 @@ def test_packets_pass_both_families(node: Node) -> None:
     node.node.ip("-6", "address", "add", "fd00::1/128", "dev", "lo")
     route_to(node, "10.244.0.5", "fd00:10:244::5")
 
-    assert ping(node.pod, "10.0.0.1")
+    # A link that has just been made passes packets once the kernel has announced its carrier.
+    wait_for(lambda: ping(node.pod, "10.0.0.1"), "the pod reaches its node", 30.0)
     assert ping(node.node, "10.244.0.5", source="10.0.0.1")
     assert ping(node.pod, "fd00::1")
     assert ping(node.node, "fd00:10:244::5", source="fd00::1")

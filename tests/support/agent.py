@@ -363,7 +363,13 @@ class ServiceProcess:
         self._environment = environment(**settings)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, **variables: str) -> None:
+        """`variables`: further ones of its environment."""
         program = (
             "import sys; from chassis.runner import run; "
             f"from services.{self.name}.service import serve; from services.{self.name}.settings import Settings; "
@@ -371,7 +377,11 @@ class ServiceProcess:
         )
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", program], env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [sys.executable, "-c", program],
+                env=self._environment | variables,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
 
     def kill(self) -> None:
@@ -386,7 +396,7 @@ class ServiceProcess:
         if self._process is None:
             return None
         self._process.terminate()
-        code = self._process.wait(timeout=15)
+        code = self._process.wait(timeout=60)
         self._process = None
         return code
 
@@ -412,9 +422,9 @@ class AgentProcess(ServiceProcess):
             **settings,
         )
 
-    def start(self) -> None:
+    def start(self, **variables: str) -> None:
         with self.namespace.inside():
-            super().start()
+            super().start(**variables)
 
     def cni(
         self, command: str, container: str, netns: Namespace | None = None, pod: PodKey | None = None, **conf: Any

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from tortie.cli import node_status
+from tortie.cli import node_cleanup, node_status, node_takeover
 
 app = typer.Typer()
 app.command("status")(node_status.command)
+app.command("cleanup")(node_cleanup.command)
+app.command("takeover")(node_takeover.command)
 
 
 @app.callback()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -67,4 +68,25 @@ def messages(data: bytes | memoryview) -> Iterator[tuple[int, int, int, memoryvi
         if length < 16 or at + length > len(view):
             raise ValueError("netlink message runs over the end of its datagram")
         yield type_, flags, seq, view[at + 16 : at + length]
+        at += length + (-length & 3)
+
+
+class Announcement(NamedTuple):
+    """A message that nobody asked for."""
+
+    type: int
+    flags: int
+    port: int
+    """Netlink port of whoever's request is announced; 0: the kernel's own doing."""
+    body: memoryview
+
+
+def announcements(data: bytes | memoryview) -> Iterator[Announcement]:
+    view = memoryview(data)
+    at = 0
+    while at + 16 <= len(view):
+        length, type_, flags, _, port = HEADER.unpack_from(view, at)
+        if length < 16 or at + length > len(view):
+            raise ValueError("netlink message runs over the end of its datagram")
+        yield Announcement(type_, flags, port, view[at + 16 : at + length])
         at += length + (-length & 3)

@@ -58,6 +58,7 @@ class Route(NamedTuple):
     protocol: int
     metric: int
     """0: what the kernel gives to a route that asks for none."""
+    table: int = rtnl.RT_TABLE_MAIN
 
 
 class Neighbour(NamedTuple):
@@ -110,7 +111,7 @@ def address(body: bytes) -> Address:
 
 
 def route(body: bytes) -> Route:
-    family, prefix, _, _, _, protocol, _, kind, flags = _ROUTE.unpack_from(body)
+    family, prefix, _, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
     found = dict(attributes(body[12:]))
     blackhole = kind == rtnl.RTN_BLACKHOLE
     metric = _u32(found[rtnl.RTA_PRIORITY]) if rtnl.RTA_PRIORITY in found else 0
@@ -124,6 +125,7 @@ def route(body: bytes) -> Route:
         blackhole=blackhole,
         protocol=protocol,
         metric=0 if family == rtnl.AF_INET6 and metric == _IPV6_METRIC else metric,
+        table=_u32(found[rtnl.RTA_TABLE]) if rtnl.RTA_TABLE in found else table,
     )
 
 

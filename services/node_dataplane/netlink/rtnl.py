@@ -60,9 +60,11 @@ _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _SET = NLM_F_REQUEST | NLM_F_ACK
 _NEW = _SET | NLM_F_CREATE | NLM_F_EXCL
 _PUT = _SET | NLM_F_CREATE | NLM_F_REPLACE
+_FIRST = _SET | NLM_F_CREATE
 
-Presence = Literal["new", "put"]
-"""`new`: refused with EEXIST when something of that key is there; `put`: replaces it."""
+Presence = Literal["new", "put", "first"]
+"""`new`: refused with EEXIST when something of that key is there; `put`: replaces it; `first`: goes before it."""
+_PRESENCES: dict[Presence, int] = {"new": _NEW, "put": _PUT, "first": _FIRST}
 
 
 def u32(value: int) -> bytes:
@@ -231,10 +233,11 @@ def route(
     acknowledge: bool = True,
 ) -> bytes:
     """A route of the main table. Without a gateway it has scope link; `blackhole` has neither link nor gateway.
-    `metric` 0: the kernel's own, 0 or, for IPv6, 1024."""
+    `metric` 0: the kernel's own, 0 or, for IPv6, 1024. Of `presence`, `first` makes an
+    IPv6 route share packets with one of the same metric; where the very same route is there it is refused, as `new`."""
     return _route(
         RTM_NEWROUTE,
-        _NEW if presence == "new" else _PUT,
+        _PRESENCES[presence],
         (destination, prefix, index, gateway, onlink, blackhole, metric, protocol),
         acknowledge,
     )
@@ -245,13 +248,15 @@ def route_delete(
     prefix: int,
     *,
     index: int = 0,
+    gateway: bytes | None = None,
     blackhole: bool = False,
     metric: int = 0,
     acknowledge: bool = True,
 ) -> bytes:
     """Delete a route of ours: the protocol is part of what must match, so nobody else's can go. `metric` 0: the most
-    preferred one."""
-    what = (destination, prefix, index, None, False, blackhole, metric, PROTOCOL)
+    preferred one. An IPv6 route with a gateway must be named by it: without, the kernel takes everything away that
+    shares packets with it, whoever's that is."""
+    what = (destination, prefix, index, gateway, False, blackhole, metric, PROTOCOL)
     return _route(RTM_DELROUTE, _SET, what, acknowledge)
 
 

@@ -26,6 +26,8 @@ from services.node_dataplane.netlink.framing import (
     NLMSG_DONE,
     NLMSG_ERROR,
     SEQUENCE_OFFSET,
+    Announcement,
+    announcements,
     attributes,
     messages,
 )
@@ -214,6 +216,16 @@ class NetlinkSocket:
         for datagram in islice(self._receive(), most):
             for type_, _, _, body in messages(datagram):
                 yield type_, body
+
+    def announcements(self) -> Iterator[Announcement]:
+        """All that arrived unasked, and who asked for it. An overrun raises OSError(ENOBUFS)."""
+        for datagram in self._receive():
+            yield from announcements(datagram)
+
+    @property
+    def port(self) -> int:
+        """By which announcements of our own requests are known (`Announcement.port`)."""
+        return int(self._socket.getsockname()[0])
 
     def _send(self, data: bytearray) -> None:
         sent = self._socket.sendto(data, (0, 0))
