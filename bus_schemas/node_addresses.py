@@ -30,7 +30,7 @@ class OwnAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeAddresses(Message, tag="nodeaddresses/1", frozen=True, kw_only=True):
-    """What a node's agent says of the node's own addresses. It stays when the agent is silent: silence deletes nothing."""
+    """What a node's agent says of the node's own addresses. It stays while the agent is silent."""
 
     node: NodeName
     ipv4: OwnAddress | None = None
@@ -76,7 +76,7 @@ def since(node: Node, found: NodeAddresses | None, family: int) -> float:
 
 
 def completed(node: Node, addresses: Mapping[int, str]) -> Node:
-    """The Node with these addresses by family, and no others to be reached at; the same object where nothing changes."""
+    """The Node with these addresses by family, and no others to be reached at; itself where nothing changes."""
     if all(addresses.get(family, "") == node.address(family) for family in FAMILIES):
         return node
     bgp = msgspec.structs.replace(

@@ -38,6 +38,8 @@ class AddressFact(_Part, frozen=True, kw_only=True):
     address: str = ""
     """In force, with its subnet; empty: none."""
     device: str = ""
+    mtu: int = 0
+    """Of the device."""
     since: float = 0.0
     """Unix time in seconds."""
     method: str
@@ -77,7 +79,7 @@ class OffloadFact(_Part, frozen=True, kw_only=True):
     wanted: bool
     reason: str
     evidence: Literal["set", "measured", "presumed"]
-    """`set`: by the operator. `measured`: tried out on this machine. `presumed`: from the versions of kernel and driver."""
+    """`set`: by the operator. `measured`: tried out on this machine. `presumed`: by kernel's and driver's names."""
     check: str = ""
     """What the trial on this machine showed, or why there was none."""
 

@@ -114,12 +114,38 @@ class Asked:
         return "none" if self.none else self.address or self.method.text
 
 
+def asked(family: int, variable: str, said: str, how: str, device: str) -> Asked:
+    """From the settings: `said` is the value of `variable`, `how` the method. Raises ValueError with a sentence."""
+    try:
+        by_method = method(how)
+    except ValueError as error:
+        raise ValueError(f"{variable}_AUTODETECTION_METHOD: {error}") from None
+    if said in ("autodetect", ""):
+        by = f"{variable}_AUTODETECTION_METHOD"
+        return Asked(family, by, by_method, device=device, deliberate=by_method != AUTO or bool(device))
+    if said == "none":
+        return Asked(family, variable, by_method, none=True, device=device)
+    if not _is_address(said, family):
+        raise ValueError(f"{variable}: {said!r} is not autodetect, none or an IPv{family} address")
+    return Asked(family, variable, by_method, address=said, device=device, deliberate=True)
+
+
+def _is_address(text: str, family: int) -> bool:
+    try:
+        return ip_interface(text).version == family
+    except ValueError:
+        return False
+
+
 class Reach(NamedTuple):
     """From which address the kernel would send to the target of `can-reach`."""
 
     source: str = ""
     """Plain; empty: from none."""
     trouble: str = "not known yet"
+
+
+UNREACHED = Reach()
 
 
 @dataclass(frozen=True)
@@ -144,7 +170,7 @@ class Detection:
         return [candidate.uplink for candidate in self.candidates if candidate.uplink is not None]
 
 
-def detect(interfaces: Sequence[Interface], asked: Asked, reach: Reach = Reach()) -> Detection:
+def detect(interfaces: Sequence[Interface], asked: Asked, reach: Reach = UNREACHED) -> Detection:
     """Every device and address with the verdict on it. Raises ValueError when an address that is asked for is none."""
     family, exact = asked.family, asked.exact
     ordered = sorted(interfaces, key=lambda i: family not in i.defaults)

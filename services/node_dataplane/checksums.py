@@ -1,7 +1,8 @@
-"""Whether the tunnel device may leave checksums to the hardware (transmit checksum offload). Pure; `offload` does it and
-`offload_trial` tries it out.
+"""Whether the tunnel device may leave checksums to the hardware (transmit checksum offload). Pure; `offload` does it
+and `offload_trial` tries it out.
 
-Wrong checksums show as connections through the tunnel that hang or are very slow while pings pass. Two causes are known:
+Wrong checksums show as connections through the tunnel that hang or are very slow while pings pass. Two causes are
+known:
 
     kernel     before 5.7 it writes a checksum into an outer UDP header that is to have none, when it masquerades a
                packet whose inner checksum is left to the device (mended by ea64d8d6c675; some older kernels have the

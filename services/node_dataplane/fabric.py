@@ -12,7 +12,7 @@ from pathlib import Path
 
 from services.node_dataplane import tunnel, wireguard
 from services.node_dataplane.checksums import Mode, Trial
-from services.node_dataplane.core import FAMILIES, Desired, Peers, Spec
+from services.node_dataplane.core import Desired, Peers, Spec
 from services.node_dataplane.ipip import IpipSpec
 from services.node_dataplane.ipip_device import IpipDevice
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
@@ -22,6 +22,7 @@ from services.node_dataplane.routing import RouteTable, cidr_of
 from services.node_dataplane.tunnel import TunnelSpec
 from services.node_dataplane.tunnel_checksums import TunnelChecksums
 from services.node_dataplane.tunnel_device import DEVICE, LAST_ADDRESS
+from services.node_dataplane.whereabouts import FAMILIES
 from services.node_dataplane.wireguard import WireguardPeer, WireguardSpec
 from services.node_dataplane.wireguard_device import WireguardDevice
 from services.node_dataplane.wireguard_key import private_key

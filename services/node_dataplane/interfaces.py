@@ -11,7 +11,6 @@ from services.node_dataplane.netlink.wire import NetlinkSocket
 from services.node_dataplane.tunnel_devices import NAMES
 from services.node_dataplane.uplink import Interface
 
-
 _UNFIT = (
     (rtnl.IFA_F_DADFAILED, "is somebody else's, too (duplicate address detection)"),
     (rtnl.IFA_F_TENTATIVE, "is not in use yet (duplicate address detection)"),

@@ -26,7 +26,7 @@ def state(device: str) -> bool:
 
 
 def switch(device: str, *, on: bool) -> bool:
-    """True when it had to be changed; it is read back afterwards. Raises OSError, also when the kernel does not do it."""
+    """True when it had to be changed. Raises OSError, also when it was not, as read back afterwards."""
     if state(device) == on:
         return False
     _ethtool(device, array.array("I", [_SET_CHECKSUM, int(on)]))

@@ -1,7 +1,7 @@
 """Tries out whether this kernel spoils the checksum of a tunnelled packet that it masquerades (`checksums` says when).
 
-In a network namespace that exists for some milliseconds, with the node's own kernel, a datagram goes into a VXLAN device
-whose outer packet is then given another source:
+In a network namespace that exists for some milliseconds, with the node's own kernel, a datagram goes into a VXLAN
+device whose outer packet is then given another source:
 
     datagram -> vxlan -> out0 (snat) ==veth== in0 -> a packet socket: the outer UDP checksum must be right, or none
 
@@ -71,7 +71,7 @@ def trial(*, leave_to_device: bool = True, outer_checksum: bool | None = None) -
 
 def _judged(packet: bytes) -> Trial:
     if outer_is_right(packet):
-        return Trial(False, "tried out: this kernel keeps the checksums of a tunnelled packet that it masquerades right")
+        return Trial(False, "tried out: this kernel gets a tunnelled packet that it masquerades right")
     return Trial(
         True,
         f"tried out: this kernel writes a wrong checksum (0x{outer_checksum(packet):04x}) into the outer header of a "

@@ -61,7 +61,9 @@ class OwnAddress:
         try:
             detection = detect(interfaces, asked, reach)
         except ValueError:
-            return self._finding(asked, (), f"{asked.address or asked.internal!r}, asked for by {asked.by}, is no address")
+            return self._finding(
+                asked, (), f"{asked.address or asked.internal!r}, asked for by {asked.by}, is no address"
+            )
         possible, candidates = detection.possible, detection.candidates
         held = self._held
         if not possible:

@@ -1,7 +1,7 @@
 """Keeps transmit checksum offload of the VXLAN devices as `checksums` decides, and knows the reason.
 
-Off is enforced, and so is what an operator set. Where nothing speaks against offload, it is left as it is found: whoever
-switched it off by hand had a reason.
+Off is enforced, and so is what an operator set. Where nothing speaks against offload, it is left as it is found:
+whoever switched it off by hand had a reason.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Whether the checksums of a VXLAN packet over IPv4 would be right on the wire. Pure.
 
-A packet on its way to a device may still lack its inner checksum, which the device is to compute; the outer one is then
-computed as if it were there (the kernel's local checksum offload). So the inner one is filled in first. RFC 768, RFC 7348.
+A packet on its way to a device may still lack its inner checksum, which the device is to compute; the outer one is
+then computed as if it were there (the kernel's local checksum offload). So the inner one is filled in first. RFC 768,
+RFC 7348.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def ones(data: bytes) -> int:
     """The one's complement sum of 16-bit words (RFC 1071)."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total

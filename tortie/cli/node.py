@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from tortie.cli import node_status
+from tortie.cli import node_explain, node_status
 
 app = typer.Typer()
 app.command("status")(node_status.command)
+app.command("explain")(node_explain.command)
 
 
 @app.callback()

@@ -137,8 +137,8 @@ def vxlan(
 ) -> bytes:
     """Create a VXLAN device that learns nothing: peers come as forwarding entries only. Up at once.
 
-    `outer_checksum`: whether the outer UDP header has one. None: where it must, over IPv6 (RFC 8200); over IPv4 a kernel
-    that masquerades such a packet gets it wrong (`offload_trial`)."""
+    `outer_checksum`: whether the outer UDP header has one. None: where it must, over IPv6 (RFC 8200); over IPv4 a
+    kernel that masquerades such a packet gets it wrong (`offload_trial`)."""
     checksum = len(local) == 16 if outer_checksum is None else outer_checksum
     body = _LINK.pack(AF_UNSPEC, 0, 0, IFF_UP, IFF_UP) + b"".join(
         (
