@@ -70,7 +70,7 @@ def underlay(interfaces: Sequence[Interface], uplinks: Mapping[int, Uplink], pat
     if not uplinks:
         return Underlay({}, f"no uplink is known, so {FALLBACK}", tuple(problems))
     named = dict.fromkeys(f"{uplink.device} {uplink.mtu}" for _, uplink in sorted(uplinks.items()))
-    return Underlay({f: u.mtu for f, u in uplinks.items()}, f"of the uplink: {', '.join(named)}", tuple(problems))
+    return Underlay({f: u.mtu for f, u in uplinks.items()}, ", ".join(named), tuple(problems))
 
 
 def tunnel_term(what: str, mtu: int, underlay_mtu: int, overhead: int, field: str) -> Term:
@@ -82,7 +82,7 @@ def tunnel_term(what: str, mtu: int, underlay_mtu: int, overhead: int, field: st
 
 def plain_terms(under: Underlay, uplinks: Mapping[int, Uplink]) -> list[Term]:
     return [
-        Term(f"without a tunnel by {uplink.device} (IPv{family})", under.of(family), under.how, under.of(family))
+        Term(f"IPv{family} by {uplink.device}, without a tunnel", under.of(family), "the uplink's", under.of(family))
         for family, uplink in sorted(uplinks.items())
     ]
 

@@ -232,7 +232,7 @@ class Core:
         self._faults.found(("Endpoint", *key), () if fault is None else (fault,))
 
     def _apply_node_addresses(self, key: Key, value: Any) -> None:
-        self._faults.found(("NodeAddresses", *key), self._nodes.find(key[0], value))
+        self._faults.found_in(Node, ("", key[0]), self._nodes.find(key[0], value))
 
     def _member_door(
         self, kind: type[Resource], put: Callable[[Key, Any], tuple[str, ...]]

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from bus_schemas.routes import vtep_mac_of
-from services.node_dataplane import offload
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
 from services.node_dataplane.overlay import Overlay
 from services.node_dataplane.routes import Peer, Row, destination
@@ -192,15 +191,3 @@ def test_a_missing_uplink_is_a_sentence(nodes: tuple[Node, Node]) -> None:
     left.overlay.want(replace(left.spec, underlay="nowhere"), [])
     assert left.overlay.reconcile() == []
     assert left.overlay.problems == [f"{left.overlay.device}: the uplink nowhere is not there"]
-
-
-def test_checksum_offload_follows_the_setting(nodes: tuple[Node, Node]) -> None:
-    left, right = nodes
-    left.reconcile(left.spec, right)
-
-    def apply(mode: Any) -> bool:
-        return left.namespace.call(lambda: offload.apply(left.overlay.device, "up0", mode))
-
-    assert apply("off") is True
-    assert apply("off") is False
-    assert apply("on") is True

@@ -23,7 +23,7 @@ UPLINKS = {
 def test_each_family_has_that_of_its_uplink() -> None:
     under = underlay([ETH0, ETH1], UPLINKS, None)
     assert (under.of(4), under.of(6), under.least) == (1500, 9000, 1500)
-    assert under.how == "of the uplink: eth0 1500, eth1 9000"
+    assert under.how == "eth0 1500, eth1 9000"
 
 
 def test_without_an_uplink_it_is_small_enough_for_any() -> None:
@@ -49,8 +49,8 @@ def test_pods_get_the_least_of_all_ways() -> None:
     pods = of_pods(under, [*plain_terms(under, UPLINKS), vxlan])
     assert (pods.mtu, pods.problems) == (1450, ())
     assert [(term.mtu, term.how) for term in pods.terms] == [
-        (1500, "of the uplink: eth0 1500, eth1 9000"),
-        (9000, "of the uplink: eth0 1500, eth1 9000"),
+        (1500, "the uplink's"),
+        (9000, "the uplink's"),
         (1450, "1500 - 50"),
     ]
 
