@@ -47,6 +47,8 @@ class FactsReport:
         self._pacer = Pacer(0.0, 0.0, RETRY_S)
         self._addresses: NodeAddresses | None = None
         self._facts: NodeFacts | None = None
+        self._changes: list[str] = []
+        """Sentences of events yet to be told: with its address a node loses its connection to the bus, too."""
         self._news = asyncio.Event()
 
     def recall(self, kept: Mapping[int, OwnAddress]) -> None:
@@ -81,8 +83,8 @@ class FactsReport:
         for family in (4, 6):
             was, now = (a.of(family) if a is not None else None for a in (before, after))
             if was is not None and now is not None and was.address != now.address:
-                words = f"The node's address is {now.address}, no longer {was.address}."
-                self._report("address_changed", self._node, words)
+                self._changes.append(f"The node's address is {now.address}, no longer {was.address}.")
+                self._news.set()
 
     def _keep(self, facts: NodeFacts) -> None:
         beside = self._path.with_suffix(".new")
@@ -117,3 +119,7 @@ class FactsReport:
                 await self._bus.put(NODE_FACTS, (self._node,), self._facts, ttl_s=FACTS_TTL_S)
             except BusError:
                 pause = RETRY_S  # Health says why.
+                continue
+            changes, self._changes = self._changes, []
+            for sentence in changes:
+                self._report("address_changed", self._node, sentence)
