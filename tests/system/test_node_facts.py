@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from bus_schemas.subjects import EVENT, NODE_ADDRESSES, NODE_FACTS, ROUTE
 from chassis.feed import Interest
 from services.node_dataplane import offload
 from tests.support import netns
-from tests.support.agent import environment
+from tests.support.agent import AgentProcess, environment
 from tests.support.conversation import Conversation, conversation
 from tests.support.two_nodes import HUB, Cluster, Spaces, cluster_of, two_nodes
 
@@ -129,6 +130,13 @@ async def test_the_uplink_changes_while_pods_talk(cluster: Cluster) -> None:
         await until(lambda: link(node, "vxlan.tortie").get("mtu") == 1350, "the tunnel has the MTU of the new uplink")
         await until(lambda: facts(cluster, "node1")["mtu"]["pods"] == 1350, "so have pods that start")
         await exchange(talk)
+
+        for change in (("down",), ("name", "wan0"), ("up",)):
+            node.ip("link", "set", "wan0" if change == ("up",) else "up0", *change)
+        node.ip("route", "replace", "default", "via", HUB)
+        await until(lambda: own(cluster, "node1")["device"] == "wan0", "the same address on another device")
+        await exchange(talk)
+    assert own(cluster, "node1")["since"] == moved.ipv4.since
     said = await told(cluster, NODE_FACTS, ("node1",), lambda said: said.mtu.pods == 1350)
     assert [(term.what, term.mtu, term.how) for term in said.mtu.terms][-1] == ("VXLAN over IPv4", 1350, "1400 - 50")
 
@@ -195,16 +203,17 @@ async def test_what_explain_says_on_the_node(cluster: Cluster) -> None:
 
 
 async def test_offload_that_is_to_be_off_is_kept_off_and_named(spaces: Spaces, tmp_path: Path) -> None:
-    async with cluster_of(tmp_path, *spaces) as made:
+    async with cluster_of(tmp_path, *spaces) as made, AsyncExitStack() as stack:
         await made.pool("Always")
         node = made.nodes[0]
         made.agents[0].stop()
-        made.agents[0]._environment["TORTIE_VXLAN_CHECKSUM_OFFLOAD"] = "off"
-        made.agents[0].start()
-        await made.both()
+        agent = AgentProcess("node1", node, made.nats.url, tmp_path, vxlan_checksum_offload="off")
+        agent.start()
+        stack.callback(agent.stop)
+        await until(Path(agent.socket).exists, "the other agent listens")
 
         def state() -> bool:
-            return node.call(lambda: offload.state("vxlan.tortie"))
+            return not link(node, "vxlan.tortie") or node.call(lambda: offload.state("vxlan.tortie"))
 
         await until(lambda: not state(), "it is off")
         async with made.bus.follow(Interest(EVENT, ("node", "repaired"))) as events:
