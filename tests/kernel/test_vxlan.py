@@ -24,6 +24,7 @@ ADDRESS = {4: "10.0.0.{}", 6: "fd00::{}"}
 VTEP = {4: "10.244.{}.1", 6: "fd00:244:{}::1"}
 BLOCK = {4: "10.244.{}.0/24", 6: "fd00:244:{}::/64"}
 DEVICE = {4: "vxlan.tortie", 6: "vxlan6.tortie"}
+NODAD: dict[int, tuple[str, ...]] = {4: (), 6: ("nodad",)}
 
 
 class Node:
@@ -191,3 +192,21 @@ def test_a_missing_uplink_is_a_sentence(nodes: tuple[Node, Node]) -> None:
     left.overlay.want(replace(left.spec, underlay="nowhere"), [])
     assert left.overlay.reconcile() == []
     assert left.overlay.problems == [f"{left.overlay.device}: the uplink nowhere is not there"]
+
+
+def test_another_address_of_the_node_leaves_the_device_and_its_entries(nodes: tuple[Node, Node]) -> None:
+    left, right = nodes
+    left.reconcile(left.spec, right)
+    right.reconcile(right.spec, left)
+    reach(left, right)
+    before = left.device()["ifindex"]
+    other = ADDRESS[left.family].format(9)
+    left.namespace.ip("address", "add", f"{other}/{24 if left.family == 4 else 64}", "dev", "up0", *NODAD[left.family])
+    left.spec = replace(left.spec, local=ip_address(other).packed)
+    assert left.reconcile(left.spec, right) == ["link settings"]
+    assert right.reconcile(right.spec, left) != []
+    assert left.device()["ifindex"] == before
+    data = left.device()["linkinfo"]["info_data"]
+    assert data["local" if left.family == 4 else "local6"] == other
+    assert left.reconcile(left.spec, right, read_back=True) == []
+    reach(left, right)

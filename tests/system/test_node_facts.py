@@ -22,7 +22,7 @@ from services.node_dataplane import offload
 from tests.support import netns
 from tests.support.agent import AgentProcess, environment
 from tests.support.conversation import Conversation, conversation
-from tests.support.two_nodes import HUB, Cluster, Spaces, cluster_of, two_nodes
+from tests.support.two_nodes import HUB, WEB, Cluster, Spaces, cluster_of, two_nodes
 
 pytestmark = pytest.mark.root
 
@@ -137,6 +137,10 @@ async def test_the_uplink_changes_while_pods_talk(cluster: Cluster) -> None:
         await until(lambda: own(cluster, "node1")["device"] == "wan0", "the same address on another device")
         await exchange(talk)
     assert own(cluster, "node1")["since"] == moved.ipv4.since
+    code, answer = await asyncio.to_thread(cluster.agents[0].cni, "DEL", WEB.name, cluster.pods[0], WEB)
+    assert code == 0, answer
+    await cluster.add(0, WEB)
+    assert link(cluster.pods[0], "eth0")["mtu"] == 1350, "a pod that starts now"
     said = await told(cluster, NODE_FACTS, ("node1",), lambda said: said.mtu.pods == 1350)
     assert [(term.what, term.mtu, term.how) for term in said.mtu.terms][-1] == ("VXLAN over IPv4", 1350, "1400 - 50")
 

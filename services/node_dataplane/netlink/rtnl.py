@@ -163,6 +163,20 @@ def vxlan(
     return message(RTM_NEWLINK, _NEW, body)
 
 
+def vxlan_move(index: int, local: bytes, underlay: int) -> bytes:
+    """Give a VXLAN device another local address of the same family and another device below; what is on it stays."""
+    body = _LINK.pack(AF_UNSPEC, 0, index, 0, 0) + _nested(
+        IFLA_LINKINFO,
+        attribute(IFLA_INFO_KIND, b"vxlan"),
+        _nested(
+            IFLA_INFO_DATA,
+            attribute(IFLA_VXLAN_LINK, u32(underlay)),
+            attribute(IFLA_VXLAN_LOCAL if len(local) == 4 else IFLA_VXLAN_LOCAL6, local),
+        ),
+    )
+    return message(RTM_NEWLINK, _SET, body)
+
+
 def link_add(name: str, kind: str, *, mtu: int) -> bytes:
     """Create a device of a kind that needs no more words. It is down."""
     body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + b"".join(
