@@ -1,8 +1,8 @@
 """The tunnel driver: one VXLAN device, its own addresses, and a neighbour and forwarding entry per remote node.
 
 A device that already is as wanted is adopted with its entries. Another local address it gets in place, where the kernel
-can do that; one that differs in what cannot be changed (VNI, port) is created anew, and the caller is told so that routes
-over it are written again.
+can do that; one that differs in what cannot be changed (VNI, port) is created anew, and the caller is told so that
+routes over it are written again.
 """
 
 from __future__ import annotations
