@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.node_dataplane.mtu import FALLBACK, Term, of_pods, plain_terms, tunnel_term, underlay
@@ -64,6 +64,7 @@ def test_an_override_that_does_not_fit_is_taken_and_named() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(68, 9216), min_size=1))
 def test_no_way_is_narrower_than_what_pods_send(mtus: list[int]) -> None:
     terms = [Term("", mtu, "", mtu) for mtu in mtus]
