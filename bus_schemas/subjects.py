@@ -5,11 +5,13 @@
     ENDPOINTS endpoint.<node>.<namespace>.<name>         which pods are plugged in where
               holding.<node>                             what else the node holds
               wireguard.<node>                           the public keys of its tunnels
+              address.<node>                             where the node itself is reached, as its agent found
     POLICY    policy.group|rules|direction|attach|host|status...   what policy means, compiled
     ROUTES    route.<cidr>                               who reaches what
               bgp.<node>, bgp.mesh.<node>                which BGP sessions a node has, and who is in the full mesh
     STATUS    status.<component>.<instance>, lease.<service>, hits.<node>   who lives, who leads, what policies decided
-              sessions.<node>                            how BGP sessions stand (all of them with time to live)
+              sessions.<node>, facts.<node>              how BGP sessions stand, what a node found out about itself
+                                                         (all of them with time to live)
     EVENTS    event.<domain>.<what>.<node>               what happened
 
 Everything lies under `tortie.v1.`. State streams keep the last message of every subject; an empty payload is a
@@ -25,7 +27,7 @@ from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 from zlib import crc32
 
-from bus_schemas import bgp, endpoints, events, ipam, policy, routes, sessions, status
+from bus_schemas import bgp, endpoints, events, ipam, node_addresses, node_facts, policy, routes, sessions, status
 from bus_schemas.codec import Message
 from bus_schemas.ids import MalformedToken, escape, unescape
 from bus_schemas.resources import KINDS, Resource
@@ -62,10 +64,10 @@ STREAMS: dict[Stream, StreamSpec] = {
     for spec in (
         StreamSpec(Stream.DESIRED, ("desired.>",)),
         StreamSpec(Stream.BLOCKS, ("ipam.>",)),
-        StreamSpec(Stream.ENDPOINTS, ("endpoint.>", "holding.>", "wireguard.>")),
+        StreamSpec(Stream.ENDPOINTS, ("endpoint.>", "holding.>", "wireguard.>", "address.>")),
         StreamSpec(Stream.POLICY, ("policy.>",)),
         StreamSpec(Stream.ROUTES, ("route.>", "bgp.>")),
-        StreamSpec(Stream.STATUS, ("status.>", "lease.>", "hits.>", "sessions.>")),
+        StreamSpec(Stream.STATUS, ("status.>", "lease.>", "hits.>", "sessions.>", "facts.>")),
         StreamSpec(
             Stream.EVENTS,
             ("event.>",),
@@ -265,10 +267,22 @@ WIREGUARD_KEYS = Family(
     "node_dataplane of that node",
     ("route_distribution",),
 )
+NODE_ADDRESSES = Family(
+    "node addresses",
+    Stream.ENDPOINTS,
+    ("address",),
+    ("node",),
+    node_addresses.NodeAddresses,
+    "node_dataplane of that node",
+    ("route_distribution", "policy_compiler", "node_dataplane", "api"),
+)
 STATUS = Family("status", Stream.STATUS, ("status",), ("component", "instance"), status.Status, "everyone", ("api",))
 HITS = Family("hits", Stream.STATUS, ("hits",), ("node",), policy.Hits, "node_dataplane of that node", ("api",))
 SESSIONS = Family(
     "sessions", Stream.STATUS, ("sessions",), ("node",), sessions.Sessions, "node_dataplane of that node", ("api",)
+)
+NODE_FACTS = Family(
+    "node facts", Stream.STATUS, ("facts",), ("node",), node_facts.NodeFacts, "node_dataplane of that node", ("api",)
 )
 LEASE = Family("lease", Stream.STATUS, ("lease",), ("service",), status.Lease, "the replicas of a service", ())
 EVENT = Family(
@@ -299,11 +313,13 @@ FAMILIES: tuple[Family[Any], ...] = (
     POLICY_STATUS,
     ROUTE,
     WIREGUARD_KEYS,
+    NODE_ADDRESSES,
     BGP,
     BGP_MESH,
     STATUS,
     HITS,
     SESSIONS,
+    NODE_FACTS,
     LEASE,
     EVENT,
 )

@@ -13,6 +13,7 @@ from bus_schemas.manifests import felix_parameters
 from bus_schemas.manifests.addresses import net
 from bus_schemas.manifests.calico_policy import check_cut
 from bus_schemas.manifests.envelope import Envelope, metadata
+from bus_schemas.manifests.felix_parameters import regular_expression
 from bus_schemas.manifests.fields import At, Fields, Unknown, said
 from bus_schemas.manifests.numbers import duration
 from bus_schemas.resources.configuration import (
@@ -29,6 +30,7 @@ _EXCLUSIONS: tuple[Literal["IPPoolsOnly", "IPPoolsAndHostIPs"], ...] = ("IPPools
 _SPOOFING: tuple[Literal["Disabled", "Any"], ...] = ("Disabled", "Any")
 _FLOATING: tuple[Literal["Enabled", "Disabled"], ...] = ("Enabled", "Disabled")
 _PORT_PROTOCOLS = ("tcp", "udp", "sctp")
+_FEATURES = re.compile(r"(?:[a-zA-Z0-9_-]+=(?:true|false|),)*(?:[a-zA-Z0-9_-]+=(?:true|false|))?")
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)")
 
 
@@ -40,6 +42,8 @@ def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration
         vxlan_port=fields.integer("vxlanPort", 1, 65535),
         vxlan_mtu=fields.integer("vxlanMTU", 0, MAX_MTU),
         ipip_mtu=fields.integer("ipipMTU", 0, MAX_MTU),
+        mtu_iface_pattern=fields.maybe("mtuIfacePattern", regular_expression),
+        feature_detect_override=fields.maybe("featureDetectOverride", _features),
         wireguard_enabled=fields.maybe("wireguardEnabled", At.boolean),
         wireguard_enabled_v6=fields.maybe("wireguardEnabledV6", At.boolean),
         wireguard_listening_port=fields.integer("wireguardListeningPort", 1, 65535),
@@ -67,6 +71,13 @@ def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration
     felix_parameters.check_unused(fields)
     fields.close(Unknown.WARNED)
     return FelixConfiguration(metadata=meta, spec=spec)
+
+
+def _features(at: At) -> str:
+    text = at.string()
+    if at.value == text and not _FEATURES.fullmatch(text):
+        at.fault(f"must be Feature=true,Other=false,..., not {said(text)}")
+    return text
 
 
 def _proto_ports(at: At) -> tuple[ProtoPort, ...]:

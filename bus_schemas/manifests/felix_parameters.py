@@ -51,12 +51,13 @@ def each(check: Check, *, most: int | None = None) -> Check:
     return lambda at: [check(item) for item in at.items(most=most)]
 
 
-def _regular_expression(at: At) -> None:
+def regular_expression(at: At) -> str:
     text = at.string()
     try:
         re.compile(text)
     except re.error as error:
         at.fault(f"must be a regular expression, not {said(text)}: {error}")
+    return text
 
 
 def _address4(at: At) -> None:
@@ -151,7 +152,7 @@ PARAMETERS: dict[str, Check] = {
     "awsSrcDstCheck": exactly("DoNothing", "Enable", "Disable"),
     "bpfAttachType": exactly("TC", "TCX"),
     "bpfConnectTimeLoadBalancing": exactly("TCP", "Enabled", "Disabled"),
-    "bpfDataIfacePattern": _regular_expression,
+    "bpfDataIfacePattern": regular_expression,
     "bpfEnforceRPF": words("Disabled", "Strict", "Loose"),
     "bpfExcludeCIDRsFromNAT": each(lambda at: network(at, host=True)),
     "bpfExtToServiceConnmark": _MARK,
@@ -159,7 +160,7 @@ PARAMETERS: dict[str, Check] = {
     "bpfForceTrackPacketsFromIfaces": each(_INTERFACE_FILTER),
     "bpfHostNetworkedNATWithoutCTLB": _ON_OFF,
     "bpfJITHardening": exactly("Auto", "Strict"),
-    "bpfL3IfacePattern": _regular_expression,
+    "bpfL3IfacePattern": regular_expression,
     "bpfLogFilters": _log_filters,
     "bpfLogLevel": lambda at: at.value == "" or at.choice(("Debug", "Info", "Off"), any_case=True),
     "bpfPSNATPorts": _port_range,
@@ -186,7 +187,6 @@ PARAMETERS: dict[str, Check] = {
     "logSeverityFile": _LEVEL,
     "logSeverityScreen": _LEVEL,
     "logSeveritySys": _LEVEL,
-    "mtuIfacePattern": _regular_expression,
     "natOutgoingAddress": _address4,
     "natPortRange": _port_range,
     "nftablesFilterAllowAction": words("Accept", "Return"),
@@ -203,7 +203,7 @@ PARAMETERS: dict[str, Check] = {
     "routeTableRanges": _table_ranges,
     "serviceLoopPrevention": words("Drop", "Reject", "Disabled"),
     "windowsManageFirewallRules": _ON_OFF,
-    "windowsNetworkName": _regular_expression,
+    "windowsNetworkName": regular_expression,
     "wireguardInterfaceName": _INTERFACE,
     "wireguardInterfaceNameV6": _INTERFACE,
     "wireguardRoutingRulePriority": whole(1, 32765),

@@ -24,6 +24,11 @@ class FelixConfigurationSpec(msgspec.Struct, frozen=True, kw_only=True, omit_def
     vxlan_port: int | None = msgspec.field(default=None, name="vxlanPort")
     vxlan_mtu: int | None = msgspec.field(default=None, name="vxlanMTU")
     ipip_mtu: int | None = msgspec.field(default=None, name="ipipMTU")
+    mtu_iface_pattern: str | None = None
+    """A regular expression for the names of devices whose least MTU is that of the uplink. None: the device of the
+    node's address."""
+    feature_detect_override: str | None = None
+    """`ChecksumOffloadBroken=true,...`: what is known of the machine and need not be found out."""
     wireguard_enabled: bool | None = None
     """Pods' packets between nodes are encrypted, over IPv4; between nodes of which both have it so."""
     wireguard_enabled_v6: bool | None = msgspec.field(default=None, name="wireguardEnabledV6")

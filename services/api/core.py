@@ -20,8 +20,10 @@ import msgspec
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ipam import Affinity, Block, Candidate, Epoch, Handle, Holding, ServiceAddresses
 from bus_schemas.manifests import Accepted, Fault, Read, Rejected, validate_against
+from bus_schemas.node_addresses import NodeAddresses, with_found
+from bus_schemas.node_facts import NodeFacts
 from bus_schemas.policy import Hits, PolicyStatus
-from bus_schemas.resources import KINDS, IPPool, Namespace, Profile, Resource, Service, ServiceAccount
+from bus_schemas.resources import KINDS, IPPool, Namespace, Node, Profile, Resource, Service, ServiceAccount
 from bus_schemas.sessions import Sessions
 from bus_schemas.status import Status
 from bus_schemas.subjects import (
@@ -34,6 +36,8 @@ from bus_schemas.subjects import (
     HANDLE,
     HITS,
     HOLDING,
+    NODE_ADDRESSES,
+    NODE_FACTS,
     POLICY_STATUS,
     SERVICE_ADDRESSES,
     SESSIONS,
@@ -64,7 +68,8 @@ from services.api.split import CannotSplit, asking_by_name, split
 from services.api.standing import why_kept
 
 ADDRESSES = (BLOCK, AFFINITY, HANDLE, EPOCH, CANDIDATE, SERVICE_ADDRESSES, HOLDING)
-READS: tuple[Family[Any], ...] = (*DESIRED.values(), *ADDRESSES, ENDPOINT, STATUS, HITS, SESSIONS, POLICY_STATUS)
+OF_NODES = (NODE_ADDRESSES, NODE_FACTS, HITS, SESSIONS)
+READS: tuple[Family[Any], ...] = (*DESIRED.values(), *ADDRESSES, ENDPOINT, STATUS, *OF_NODES, POLICY_STATUS)
 
 MAX_WRITES = 1000
 """Changed objects of one request: what the bus takes as one atomic batch."""
@@ -99,6 +104,10 @@ class Core:
         """By node."""
         self.sessions: dict[str, Sessions] = {}
         """By node."""
+        self.node_facts: dict[str, NodeFacts] = {}
+        """By node."""
+        self._node_addresses: dict[str, NodeAddresses] = {}
+        """What agents say of their nodes' addresses, by node."""
         self._owners: dict[str, str] = {}
         """The pod that has an address."""
         self.policy_statuses: dict[tuple[str, str, str], PolicyStatus] = {}
@@ -109,6 +118,7 @@ class Core:
         self._views |= {AFFINITY: self.affinities, EPOCH: self.epochs, CANDIDATE: self.candidates}
         self._views |= {SERVICE_ADDRESSES: self.service_addresses, HOLDING: self.holdings}
         self._views |= {ENDPOINT: self.endpoints, STATUS: self.statuses, HITS: self.hits, SESSIONS: self.sessions}
+        self._views |= {NODE_FACTS: self.node_facts, NODE_ADDRESSES: self._node_addresses}
         self._views |= {POLICY_STATUS: self.policy_statuses}
 
     # --- the mirror
@@ -169,6 +179,19 @@ class Core:
             parent = self._desired[made[0]].get(made[1])
             return _made_of(parent) if parent is not None else None
         return self._desired[kind].get(key)
+
+    def node(self, name: str) -> Node | None:
+        """With the addresses at which it is reached, also where only its agent knows them."""
+        stored = self._desired[Node].get(("", name))
+        if stored is None or not isinstance(stored.resource, Node):
+            return None
+        return with_found(stored.resource, self._node_addresses.get(name))
+
+    def nodes(self) -> Iterator[Node]:
+        """The same of all, by name."""
+        for _, name in sorted(self._desired[Node]):
+            if (node := self.node(name)) is not None:
+                yield node
 
     def addresses_of(self, resource: Resource) -> ServiceAddresses | None:
         """What address management gave a Service, or why it did not."""

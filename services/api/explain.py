@@ -150,10 +150,10 @@ def find_service(core: Core, end: End, question: Asked) -> tuple[End, Asked]:
 
 
 def _node(core: Core, name: str) -> End:
-    stored = core.resource(Node, ("", name))
-    if stored is None or not isinstance(stored.resource, Node):
+    node = core.node(name)
+    if node is None:
         raise CannotTell(f"there is no node {name!r}")
-    return End("node", f"node:{name}", _addresses(stored.resource), name)
+    return End("node", f"node:{name}", _addresses(node), name)
 
 
 def _addresses(node: Node) -> tuple[str, ...]:
@@ -172,8 +172,8 @@ def _pod(core: Core, namespace: str, name: str) -> End:
         raise CannotTell(
             f"pod {namespace}/{name} is not on the network: no node has plugged it in, so nothing can be said of it yet"
         )
-    node = core.resource(Node, ("", pod.spec.node_name))
-    addresses = _addresses(node.resource) if node is not None and isinstance(node.resource, Node) else ()
+    node = core.node(pod.spec.node_name)
+    addresses = _addresses(node) if node is not None else ()
     note = (
         f"{namespace}/{name} is in the network of its node ({pod.spec.node_name or 'unknown'}): no policy applies to "
         "it, no selector means it; what counts is the node's address"
@@ -194,9 +194,9 @@ def _address(core: Core, address: str) -> End:
             name = f"{endpoint.namespace}/{endpoint.name}"
             note = f"{address} is pod {name}"
             return End("pod", name, (address,), endpoint.node, endpoint, notes=(note,))
-    for stored in core.resources(Node):
-        if isinstance(stored.resource, Node) and address in _addresses(stored.resource):
-            name = stored.resource.metadata.name
+    for node in core.nodes():
+        if address in _addresses(node):
+            name = node.metadata.name
             return End("node", f"node:{name}", (address,), name, notes=(f"{address} is node {name}",))
     return End("address", address, (address,))
 
@@ -351,8 +351,8 @@ def _hops(core: Core, source: End, destination: End, compiled: Compiled) -> Iter
     if source.kind == "node" and source.node == destination.node:
         return
     for name in dict.fromkeys(filter(None, (source.node, destination.node))):
-        stored = core.resource(Node, ("", name))
-        addresses = _addresses(stored.resource) if stored is not None and isinstance(stored.resource, Node) else ()
+        node = core.node(name)
+        addresses = _addresses(node) if node is not None else ()
         yield Hop(
             inside[source.kind] if name == source.node else "uplink",
             inside[destination.kind] if name == destination.node else "uplink",

@@ -18,7 +18,7 @@ from bus_schemas.manifests import Accepted, Read, Rejected, read
 from bus_schemas.resources import KINDS
 from chassis.bus import Bus
 from chassis.tail import LOOK_BACK
-from services.api import compiled, explain, labels, log, views
+from services.api import compiled, explain, labels, log, node_facts, views
 from services.api.answers import BODY_LIMIT, Handler, Problem, as_json, decided, document, encode, flag, invalid, json
 from services.api.bgp import bgp, bgp_of, known
 from services.api.hits import exists, hits
@@ -56,6 +56,7 @@ class Rest:
             ("GET", "/v1/endpoints", self.endpoints, "pods on the network, with node and addresses"),
             ("GET", "/v1/bgp", self.bgp, "how the BGP sessions of every node stand"),
             ("GET", "/v1/nodes/{node}/bgp", self.bgp_of_node, "how those of one node stand"),
+            ("GET", "/v1/nodes/{node}/facts", self.facts_of_node, "its addresses, MTU, checksum offload, and why"),
             ("GET", "/v1/hits", self.hits, "connections that policies decided; ?policy= ?namespace= ?node="),
             (
                 "GET",
@@ -155,6 +156,12 @@ class Rest:
 
     async def bgp(self, _: web.Request) -> web.Response:
         return json({"items": bgp(self._store.core)}, self._store.readable())
+
+    async def facts_of_node(self, request: web.Request) -> web.Response:
+        stale, core, node = self._store.readable(), self._store.core, request.match_info["node"]
+        if not node_facts.known(core, node):
+            raise Problem(HTTPStatus.NOT_FOUND, f"there is no node {node!r}")
+        return json(node_facts.facts_of(core, node), stale)
 
     async def bgp_of_node(self, request: web.Request) -> web.Response:
         stale, core, node = self._store.readable(), self._store.core, request.match_info["node"]

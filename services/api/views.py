@@ -16,7 +16,7 @@ def status(core: Core) -> Json:
     """`{components: [...], nodes: [...]}`: every replica that is alive, and every node with its agent (or without)."""
     agents = {status.node: status for status in core.statuses.values() if status.node}
     components = [_component(core.statuses[key]) for key in sorted(core.statuses)]
-    nodes = [_node(stored.resource, core, agents) for stored in core.resources(Node)]
+    nodes = [_node(node, core, agents) for node in core.nodes()]
     return {"components": components, "nodes": nodes}
 
 
@@ -60,8 +60,7 @@ def _component(status: Status) -> Json:
     }
 
 
-def _node(node: Any, core: Core, agents: dict[Any, Status]) -> Json:
-    assert isinstance(node, Node)
+def _node(node: Node, core: Core, agents: dict[Any, Status]) -> Json:
     name = node.metadata.name
     agent = agents.get(name)
     return {

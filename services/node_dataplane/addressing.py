@@ -105,6 +105,8 @@ class Addressing:
         self._warm = warm
         self._allowed = allowed
         self._mtu = mtu
+        self.asked_mtu = 0
+        """What the CNI configuration of the last pod said; 0: nothing."""
         self._outage_add = outage_add
         self.handles = KeyedLocks()
         """Held while a handle's address is being assigned or released."""
@@ -200,13 +202,17 @@ class Addressing:
             netns=call.netns,
             mac="",
             asked_mac=asked.wishes.mac,
-            mtu=call.config.mtu or self._mtu(),
+            mtu=self._mtu_for(call.config.mtu),
             unassigned=unassigned,
             unread=asked.unread,
             sources=asked.wishes.sources,
         )
         self._store.put(plugin)
         return plugin
+
+    def _mtu_for(self, configured: int) -> int:
+        self.asked_mtu = configured
+        return configured or self._mtu()
 
     # --- its floating ones
 

@@ -1,8 +1,9 @@
 """What this node's kernel should look like, from facts alone. Pure.
 
     Route ----------------------------+
-    Node (own) --> uplink, subnet --+ |
-    interfaces (the kernel's) ------+-+--> rows of routes, peers of tunnels         -> fabric
+    Node (own), settings,           | |
+    interfaces (the kernel's) --> whereabouts: uplinks, subnets
+                                    +-+--> rows of routes, peers of tunnels         -> fabric
     Speaker (own) ------------------+----> which rows are spare, because BIRD brings the same
     IPPool, FelixConfiguration -----+----> tunnel devices, their addresses, MTU of pods
     Node (all), Route, IPPool, Felix ----> node rules (masquerading, known nodes)   -> the policy table
@@ -14,7 +15,7 @@ node's own standpoint changed, so one changed block costs one conversion whateve
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple, TypeVar
@@ -24,23 +25,22 @@ from bus_schemas.ids import NodeName
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
 from bus_schemas.resources.bgp import ClusterRoutes
 from bus_schemas.routes import Route
-from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, ROUTE, Fact
-from services.node_dataplane import ipip, tunnel, wireguard
-from services.node_dataplane.errors import UplinkError
+from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, NODE_ADDRESSES, ROUTE, Fact
+from services.node_dataplane import ipip, mtu, tunnel, wireguard
+from services.node_dataplane.autodetection import Asked, Reach
+from services.node_dataplane.felix import setting
 from services.node_dataplane.ipip import IpipSpec
+from services.node_dataplane.mtu import PodMtu, Term
 from services.node_dataplane.routes import Conversion, Destination, Peer, Row, Standpoint, convert, destination
 from services.node_dataplane.tunnel import TunnelSpec
-from services.node_dataplane.uplink import Interface, Uplink, choose
+from services.node_dataplane.uplink import Interface
+from services.node_dataplane.whereabouts import FAMILIES, FEW, Whereabouts
 from services.node_dataplane.wireguard import Allowed, WireguardPeer, WireguardSpec
 
 V = TypeVar("V")
 
-FAMILIES = (4, 6)
-UNKNOWN_MTU = 1500
 PLAIN_BY_BIRD: tuple[ClusterRoutes, ...] = ("Enabled", "EnabledNoEncapOnly")
 """Under these, BIRD brings the routes between nodes that need no tunnel."""
-FEW = 5
-"""So many nodes are named in a sentence."""
 
 Spec = TunnelSpec | IpipSpec | WireguardSpec
 Peers = frozenset[Peer] | frozenset[WireguardPeer]
@@ -88,10 +88,12 @@ class Desired:
 
 
 class NodeCore:
-    def __init__(self, node: NodeName, *, uplink_device: str = "") -> None:
+    def __init__(self, node: NodeName, settings: Mapping[int, Asked] | None = None) -> None:
+        """`settings`: by family, what the agent's settings ask for while the Node resource says nothing."""
         self._node = node
-        self._uplink_device = uplink_device
-        self._interfaces: tuple[Interface, ...] = ()
+        self.whereabouts = Whereabouts(node, settings)
+        self.mtu = PodMtu(mtu.FALLBACK, (), ())
+        """Of pods that start, as of the last flush."""
         self._routes: dict[str, Route] = {}
         self._pools: dict[str, IPPool] = {}
         self._configurations: dict[str, FelixConfiguration] = {}
@@ -113,7 +115,6 @@ class NodeCore:
         self._refused: dict[str, str] = {}
         """Pools that cannot be, by name; what was known of them before stays."""
         self._standpoints: dict[int, Standpoint] = {}
-        self._uplinks: dict[int, Uplink] = {}
         self._surroundings: Surroundings | None = None
         self._stale = True
         """Something that the surroundings depend on changed."""
@@ -138,6 +139,8 @@ class NodeCore:
             _store(self._configurations, fact.key[1], fact.value)
         elif fact.family is DESIRED[Node]:
             _store(self._nodes, fact.key[1], fact.value)
+        elif fact.family is NODE_ADDRESSES:
+            self.whereabouts.set_said(fact.key[0], fact.value)
 
     def _apply_pool(self, name: str, pool: IPPool | None) -> None:
         self._refused.pop(name, None)
@@ -161,11 +164,19 @@ class NodeCore:
 
     def set_interfaces(self, interfaces: Sequence[Interface]) -> bool:
         """The kernel's devices; whether that is news."""
-        if self._interfaces == tuple(interfaces):
-            return False
-        self._interfaces = tuple(interfaces)
+        news = self.whereabouts.set_interfaces(interfaces)
+        self._stale = self._stale or news
+        return news
+
+    def set_reach(self, family: int, reach: Reach) -> bool:
+        """From where the kernel sends to the target of `can-reach`; whether that is news."""
+        news = self.whereabouts.set_reach(family, reach)
+        self._stale = self._stale or news
+        return news
+
+    def look_again(self) -> None:
+        """The time has come that the whereabouts named (`due`)."""
         self._stale = True
-        return True
 
     def set_vteps(self, kind: str, addresses: Sequence[str]) -> None:
         """Our own addresses of one kind of tunnel, as the address service gave them."""
@@ -199,12 +210,42 @@ class NodeCore:
         return self._surroundings
 
     def pod_mtu(self) -> int:
+        """As of the last flush."""
+        return self.mtu.mtu
+
+    def _reckon(self) -> PodMtu:
         """What fits through every path a pod's packet may take: the uplink, or the tunnel of an enabled pool."""
-        mtus = [uplink.mtu for uplink in self._uplinks.values()] or [UNKNOWN_MTU]
-        wanted: list[Spec | None] = [self._tunnel(family) for family in tunnel.families(self.pools, enabled=True)]
-        wanted += [self._ipip()] if ipip.wanted(self.pools, enabled=True) else []
-        wanted += [self._wireguard(family) for family in FAMILIES]
-        return min(mtus + [spec.mtu for spec in wanted if spec is not None])
+        under = self.whereabouts.underlay
+        terms = mtu.plain_terms(under, self.whereabouts.uplinks)
+        for family in sorted(tunnel.families(self.pools, enabled=True)):
+            if vxlan := self._tunnel(family):
+                terms.append(self._term(f"VXLAN over IPv{family}", vxlan, family, tunnel.OVERHEAD[family], "vxlanMTU"))
+        if ipip.wanted(self.pools, enabled=True) and (spec := self._ipip()):
+            terms.append(self._term("IP in IP", spec, 4, ipip.OVERHEAD, "ipipMTU"))
+        for family in FAMILIES:
+            if secured := self._wireguard(family):
+                field = "wireguardMTU" if family == 4 else "wireguardMTUV6"
+                terms.append(
+                    self._term(f"WireGuard over IPv{family}", secured, family, wireguard.OVERHEAD[family], field)
+                )
+        return mtu.of_pods(under, terms)
+
+    def _term(self, what: str, spec: Spec, family: int, overhead: int, field: str) -> Term:
+        return mtu.tunnel_term(what, spec.mtu, self.whereabouts.underlay.of(family), overhead, field)
+
+    @property
+    def configured(self) -> dict[str, str]:
+        """What FelixConfiguration says about MTUs and checksums."""
+        fields = {
+            "mtu_iface_pattern": "mtuIfacePattern",
+            "vxlan_mtu": "vxlanMTU",
+            "ipip_mtu": "ipipMTU",
+            "wireguard_mtu": "wireguardMTU",
+            "wireguard_mtu_v6": "wireguardMTUV6",
+            "feature_detect_override": "featureDetectOverride",
+        }
+        said = {name: setting(self._configurations, self._node, field) for field, name in fields.items()}
+        return {name: str(value) for name, value in said.items() if value}
 
     @property
     def registered(self) -> bool:
@@ -213,15 +254,17 @@ class NodeCore:
 
     def uplinks(self, family: int) -> tuple[str, ...]:
         """Names of the devices that lead to the other nodes in one family."""
-        return (self._uplinks[family].device,) if family in self._uplinks else ()
+        return (self.whereabouts.uplinks[family].device,) if family in self.whereabouts.uplinks else ()
 
     # --- output
 
-    def flush(self) -> Desired:
+    def flush(self, now: float = 0.0) -> Desired:
+        """`now`: Unix time in seconds."""
         news = None
         if self._stale:
             self._stale = False
-            self._look_around()
+            self._look_around(now)
+            self.mtu = self._reckon()
             surroundings = self._surround()
             news = surroundings if surroundings != self._surroundings else None
             self._surroundings = surroundings
@@ -241,7 +284,7 @@ class NodeCore:
             },
             vteps=self._wanted_vteps(),
             surroundings=news,
-            problems=(*self._problems, *faults, *self._unencrypted()),
+            problems=(*self._problems, *self.mtu.problems, *faults, *self._unencrypted()),
         )
 
     def _tunnels(self) -> dict[str, Spec | None]:
@@ -263,7 +306,7 @@ class NodeCore:
             "ipip": [pool for pool in pools if pool.spec.ipip_mode != "Never"],
             "wireguard": pools,
         }
-        return {kind: Vteps(families[kind] & frozenset(self._uplinks), tuple(of[kind])) for kind in families}
+        return {kind: Vteps(families[kind] & frozenset(self.whereabouts.uplinks), tuple(of[kind])) for kind in families}
 
     def _unencrypted(self) -> list[str]:
         if not self._bare:
@@ -272,33 +315,13 @@ class NodeCore:
         nodes = ", ".join(named) + (f" and {more} more" if more > 0 else "")
         return [f"WireGuard: {nodes} has no key, so its pods are reached without encryption"]
 
-    def _look_around(self) -> None:
-        """Uplinks and standpoints; every route is converted again where they changed.
-
-        An uplink that is not there any more (down for a moment, between two addresses) is kept until there is another:
-        to tear down the tunnel and to give back its address would cost the whole cluster far more than a flap does."""
-        problems = []
-        own = self._nodes.get(self._node)
-        before, self._uplinks = self._uplinks, {}
+    def _look_around(self, now: float) -> None:
+        """Uplinks and standpoints; every route is converted again where they changed."""
+        pattern = setting(self._configurations, self._node, "mtu_iface_pattern")
+        self._problems = tuple(self.whereabouts.settle(self._nodes, pattern, now))
         standpoints: dict[int, Standpoint] = {}
         tunnelled = tunnel.families(self._pools.values())
-        for family in FAMILIES:
-            address = own.address(family) if own is not None else ""
-            try:
-                found = choose(self._interfaces, family, address=address, device=self._uplink_device)
-            except UplinkError as error:
-                problems.append(str(error))
-                found = before.get(family)
-            except ValueError:
-                problems.append(f"the address {address!r} of Node/{self._node} is not one")
-                found = before.get(family)
-            else:
-                if found is None and family in before:
-                    found = before[family]
-                    problems.append(f"the uplink {found.device} is down or has lost its address {found.network.ip}")
-            if found is None:
-                continue
-            self._uplinks[family] = found
+        for family, found in self.whereabouts.uplinks.items():
             encrypts = wireguard.enabled(self._configurations, self._node, family) and family in self._keyed
             standpoints[family] = Standpoint(
                 found.device,
@@ -308,7 +331,6 @@ class NodeCore:
                 wireguard=wireguard.DEVICES[family] if encrypts else "",
                 yields=self._speaker is not None and self._speaker.cluster_routes in PLAIN_BY_BIRD,
             )
-        self._problems = tuple(problems)
         if standpoints != self._standpoints:
             self._standpoints = standpoints
             self._dirty.update(self._routes)
@@ -375,24 +397,31 @@ class NodeCore:
         return self._converted[min(keys)].row if keys else None
 
     def _tunnel(self, family: int) -> TunnelSpec | None:
-        uplink = self._uplinks.get(family)
+        uplink = self.whereabouts.uplinks.get(family)
         if uplink is None or family not in tunnel.families(self._pools.values()):
             return None
         return tunnel.spec(
-            self._node, uplink.network, uplink.device, uplink.mtu, self._configurations, self._own("vxlan")
+            self._node,
+            uplink.network,
+            uplink.device,
+            self.whereabouts.underlay.of(family),
+            self._configurations,
+            self._own("vxlan"),
         )
 
     def _ipip(self) -> IpipSpec | None:
-        uplink = self._uplinks.get(4)
+        uplink = self.whereabouts.uplinks.get(4)
         if uplink is None or not ipip.wanted(self._pools.values()):
             return None
-        return ipip.spec(self._node, uplink.mtu, self._configurations, self._own("ipip"))
+        return ipip.spec(self._node, self.whereabouts.underlay.of(4), self._configurations, self._own("ipip"))
 
     def _wireguard(self, family: int) -> WireguardSpec | None:
-        uplink = self._uplinks.get(family)
+        uplink = self.whereabouts.uplinks.get(family)
         if uplink is None or not wireguard.enabled(self._configurations, self._node, family):
             return None
-        return wireguard.spec(self._node, family, uplink.mtu, self._configurations, self._own("wireguard"))
+        return wireguard.spec(
+            self._node, family, self.whereabouts.underlay.of(family), self._configurations, self._own("wireguard")
+        )
 
     def _own(self, kind: str) -> tuple[str, ...]:
         return self._vteps.get(kind, ())
@@ -401,7 +430,8 @@ class NodeCore:
         addresses = {address for address, count in self._owners.items() if address and count}
         for node in self._nodes.values():
             addresses.update(_plain(a) for a in (node.address(4), node.address(6)) if a)
-        own = {str(uplink.network.ip) for uplink in self._uplinks.values()}
+        addresses.update(self.whereabouts.said())
+        own = {str(uplink.network.ip) for uplink in self.whereabouts.uplinks.values()}
         specs = (self._tunnel(family) for family in FAMILIES)
         names = (f"node.{self._node}", "default")
         secured = (self._wireguard(family) for family in FAMILIES)

@@ -3,7 +3,6 @@
 NodeError
   LinkError        a pod's link cannot be made as asked
   StoreError       the state directory cannot be read or written
-  UplinkError      no device carries the node's address
   BirdError        BIRD cannot be started, or does not speak as it should
 """
 
@@ -19,10 +18,6 @@ class LinkError(NodeError):
 
 
 class StoreError(NodeError):
-    pass
-
-
-class UplinkError(NodeError):
     pass
 
 

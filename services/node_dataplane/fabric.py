@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
 
-from services.node_dataplane import offload, tunnel, wireguard
-from services.node_dataplane.core import FAMILIES, Desired, Peers, Spec
+from services.node_dataplane import tunnel, wireguard
+from services.node_dataplane.checksums import Mode, Trial
+from services.node_dataplane.core import Desired, Peers, Spec
 from services.node_dataplane.ipip import IpipSpec
 from services.node_dataplane.ipip_device import IpipDevice
 from services.node_dataplane.monitor import Heard
@@ -25,7 +25,9 @@ from services.node_dataplane.repairs import Repair, Repairs, Report
 from services.node_dataplane.routes import Destination, Peer
 from services.node_dataplane.routing import RouteTable, cidr_of
 from services.node_dataplane.tunnel import TunnelSpec
+from services.node_dataplane.tunnel_checksums import TunnelChecksums
 from services.node_dataplane.tunnel_device import DEVICE, LAST_ADDRESS
+from services.node_dataplane.whereabouts import FAMILIES
 from services.node_dataplane.wireguard import WireguardPeer, WireguardSpec
 from services.node_dataplane.wireguard_device import WireguardDevice
 from services.node_dataplane.wireguard_key import private_key
@@ -33,10 +35,12 @@ from services.node_dataplane.wireguard_key import private_key
 __all__ = ["Fabric", "Report"]
 
 Driver = Overlay | IpipDevice | WireguardDevice
+CHECKSUMS = "checksum offload"
+"""A change, in words."""
 
 
 class Fabric:
-    def __init__(self, checksum_offload: Literal["auto", "on", "off"], directory: Path) -> None:
+    def __init__(self, checksum_offload: Mode, directory: Path) -> None:
         """`directory`: where the WireGuard keys are."""
         self.socket = NetlinkSocket(NETLINK_ROUTE)
         self.repairs = Repairs(time.monotonic)
@@ -51,7 +55,7 @@ class Fabric:
             for family in FAMILIES
         }
         self._drivers: tuple[Driver, ...] = (*self._overlays, self._ipip, *self._wireguard.values())
-        self._checksum_offload = checksum_offload
+        self.checksums = TunnelChecksums(checksum_offload)
         self._tunnels: dict[str, Spec | None] = {}
         self._peers: dict[str, Peers] = {}
         self._stale = False
@@ -86,6 +90,16 @@ class Fabric:
     def public_keys(self) -> dict[int, bytes]:
         """Of the WireGuard devices that are ready, by family."""
         return {family: device.public_key for family, device in self._wireguard.items() if device.public_key}
+
+    @property
+    def tunnelling(self) -> bool:
+        """There is to be a VXLAN device."""
+        return any(self._tunnels.get(overlay.device) is not None for overlay in self._overlays)
+
+    def tried(self, trial: Trial) -> None:
+        """What the trial of checksums showed; the next flush heeds it."""
+        self.checksums.trial = trial
+        self._stale = True
 
     def apply(self, desired: Desired) -> None:
         """Bring the kernel to what is desired now. Raises OSError when netlink itself fails."""
@@ -171,20 +185,23 @@ class Fabric:
             problems += driver.problems
             if DEVICE in changes or LAST_ADDRESS in changes:
                 self.routes.device_changed(driver.device)
-            if DEVICE in changes and isinstance(spec, TunnelSpec):
-                problems += self._offload(spec)
+            if isinstance(spec, TunnelSpec) and not driver.problems:
+                changes += self._settle_checksums(spec, problems)
+            elif spec is None and isinstance(driver, Overlay):
+                self.checksums.forget(driver.device)
             if changes:
                 told.append((driver.device, changes))
         if wanted:
             self._problems = tuple(problems)
         return told
 
-    def _offload(self, spec: TunnelSpec) -> list[str]:
+    def _settle_checksums(self, spec: TunnelSpec, problems: list[str]) -> list[str]:
         try:
-            offload.apply(spec.device, spec.underlay, self._checksum_offload)
+            changed = self.checksums.settle(spec)
         except OSError as error:
-            return [f"{spec.device}: cannot set checksum offload: {error.strerror}"]
-        return []
+            problems.append(f"{spec.device}: checksum offload: {error.strerror or error}")
+            return []
+        return [CHECKSUMS] if changed else []
 
 
 def _route_back(where: Destination) -> Repair:

@@ -11,10 +11,17 @@ from services.node_dataplane.netlink.wire import NetlinkSocket
 from services.node_dataplane.tunnel_devices import NAMES
 from services.node_dataplane.uplink import Interface
 
+_UNFIT = (
+    (rtnl.IFA_F_DADFAILED, "is somebody else's, too (duplicate address detection)"),
+    (rtnl.IFA_F_TENTATIVE, "is not in use yet (duplicate address detection)"),
+    (rtnl.IFA_F_TEMPORARY, "is a temporary one (RFC 8981)"),
+    (rtnl.IFA_F_DEPRECATED, "is deprecated"),
+)
+
 
 class Seen(NamedTuple):
     uplinks: list[Interface]
-    """The devices that are up and not our own, by index."""
+    """All devices but pods' links, by their number."""
     devices: dict[str, frozenset[str]]
     """All but pod links, with the plain addresses that they carry."""
 
@@ -37,12 +44,26 @@ def observe(socket: NetlinkSocket) -> Seen:
         if link.name.startswith(PREFIX):
             continue
         devices[link.name] = frozenset(carried.get(link.device, ()))
-        if not link.up or link.name == "lo" or link.name in NAMES:
-            continue
-        networks = tuple(
-            ip_interface(f"{ip_address(a.packed)}/{a.prefix}")
-            for a in addresses
-            if a.device == link.device and not ip_address(a.packed).is_link_local
+        own = [a for a in addresses if a.device == link.device and not ip_address(a.packed).is_link_local]
+        interface = Interface(
+            link.name,
+            link.mtu,
+            tuple(ip_interface(f"{ip_address(a.packed)}/{a.prefix}") for a in own),
+            frozenset(defaults.get(link.device, ())),
+            up=link.up,
+            own=link.name in NAMES,
+            unfit=tuple((ip_interface(f"{ip_address(a.packed)}/{a.prefix}"), why) for a in own if (why := _unfit(a))),
         )
-        seen.append((link.device, Interface(link.name, link.mtu, networks, frozenset(defaults.get(link.device, ())))))
+        seen.append((link.device, interface))
     return Seen([interface for _, interface in sorted(seen, key=lambda pair: pair[0])], devices)
+
+
+def _unfit(address: readback.Address) -> str:
+    """Why nobody should rely on an IPv6 address; empty: one may. Of IPv4 the bit of the temporary ones says that others
+    of the subnet come first, which is no fault."""
+    if len(address.packed) == 4:
+        return ""
+    for bit, why in _UNFIT:
+        if address.flags & bit:
+            return why
+    return ""

@@ -1,7 +1,8 @@
 """The tunnel driver: one VXLAN device, its own addresses, and a neighbour and forwarding entry per remote node.
 
-A device that already is as wanted is adopted with its entries; one that differs in what cannot be changed in place
-(VNI, port, local address) is created anew, and the caller is told so that routes over it are written again.
+A device that already is as wanted is adopted with its entries. Another local address it gets in place, where the kernel
+can do that; one that differs in what cannot be changed (VNI, port) is created anew, and the caller is told so that
+routes over it are written again.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ class Overlay:
         if underlay is None:
             self.problems.append(f"{self.device}: the uplink {self._spec.underlay} is not there")
             return changed
+        if found is not None and not self._fits(found, underlay) and self._move(found, underlay):
+            changed.append(SETTINGS)
+            found = self._find()
         if found is not None and not self._fits(found, underlay):
             self._socket.execute([rtnl.link_delete(found.device)], f"replace {self.device}")
             found = None
@@ -112,6 +116,17 @@ class Overlay:
             and (found.vxlan.vni, found.vxlan.port) == (self._spec.vni, self._spec.port)
             and (found.vxlan.local, found.vxlan.underlay, found.vxlan.learning) == (self._spec.local, underlay, False)
         )
+
+    def _move(self, found: readback.Link, underlay: int) -> bool:
+        """Give it another local address in place, where nothing else differs and the kernel can: its entries, and the
+        routes over it, stay."""
+        assert self._spec is not None
+        moved = found._replace(
+            vxlan=found.vxlan._replace(local=self._spec.local, underlay=underlay) if found.vxlan is not None else None
+        )
+        return self._fits(moved, underlay) and self._socket.transact(
+            [rtnl.vxlan_move(found.device, self._spec.local, underlay)]
+        ) == [0]
 
     def _create(self, underlay: int) -> None:
         assert self._spec is not None

@@ -2,13 +2,14 @@
 
     bus --ATTACHMENT, HOST_ATTACHMENT,
           DIRECTION, RULES, GROUP---------------> Enforcement ------------------> table inet tortie
-    bus --ROUTE, IPPool, FelixConfiguration, Node--> NodeCore --> Fabric --------> routes, tunnels
+    bus --ROUTE, IPPool, Node, NODE_ADDRESSES ...--> NodeCore --> Fabric --------> routes, tunnels
                                                         +--> TunnelAddress <--rpc--> ipam
                                              Fabric --> WireguardKeys --WIREGUARD_KEYS--> bus
     CNI plugin --unix socket--> Pods --> links; --> Announcements --ENDPOINT--> bus
                  WarmPool <--rpc--> ipam <---+----> Debts, TakeOvers --rpc--> ipam
                                              +----> ClosedStarts (in an outage)
     bus --BGP, BGP_MESH--> Speaking --> BIRD, a process of its own;  BIRD --> Speaking --SESSIONS--> bus
+                                             Fabric, NodeCore --> FactsReport --NODE_ADDRESSES, NODE_FACTS--> bus
     endpoints, tunnel address --> HoldingReport --HOLDING--> bus
     kernel --notifications--> SelfCheck --> all of the above
     kernel --denied packets--> DenialLog --> events;  --counters--> HitCounters --> bus, metrics
@@ -33,7 +34,7 @@ from bus_schemas.events import Event
 from bus_schemas.ids import NodeName
 from bus_schemas.ipam import Held
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
-from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, ENDPOINT, ROUTE
+from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, ENDPOINT, NODE_ADDRESSES, ROUTE
 from chassis.bus import Bus
 from chassis.errors import CannotServe
 from chassis.feed import Interest
@@ -43,6 +44,7 @@ from chassis.runner import Context
 from services.node_dataplane import cni_server, interfaces, sysctl, tunnel_address
 from services.node_dataplane.addressing import Addressing
 from services.node_dataplane.announcements import Announcements
+from services.node_dataplane.autodetection import Reach as SentFrom
 from services.node_dataplane.bird.driver import BirdDriver
 from services.node_dataplane.bird.routes import left_by_bird
 from services.node_dataplane.bird.speaking import Speaking
@@ -58,6 +60,8 @@ from services.node_dataplane.endpoint_store import EndpointStore
 from services.node_dataplane.enforcement import Enforcement
 from services.node_dataplane.errors import NodeError
 from services.node_dataplane.fabric import Fabric
+from services.node_dataplane.facts import node_facts
+from services.node_dataplane.facts_report import FactsReport
 from services.node_dataplane.hits import HitCounters
 from services.node_dataplane.holding import Asking, HoldingReport, unannounced
 from services.node_dataplane.links import PodLinks
@@ -72,8 +76,10 @@ from services.node_dataplane.node_rules import (
     node_rules,
     refresh_intervals,
 )
+from services.node_dataplane.offload_trial import trial
 from services.node_dataplane.outage import Reach
 from services.node_dataplane.pods import Pods
+from services.node_dataplane.reach import Reaches
 from services.node_dataplane.reaper import Reaper
 from services.node_dataplane.recollection import recollect
 from services.node_dataplane.routes import Row, host
@@ -88,6 +94,8 @@ from services.node_dataplane.wireguard_report import WireguardKeysReport
 REPAIRS = Counter("tortie_node_repairs", "Kernel objects found changed by others and put right")
 SYNC = "sync"
 RETRY_S = 1.0
+DUE_SLACK_S = 0.01
+"""The clock of the loop and that of the wall do not run alike."""
 
 
 class Agent:
@@ -106,7 +114,9 @@ class Agent:
         self.links = PodLinks()
         self.connections = Connections(health)
         self.driver = NftDriver()
-        self.core = NodeCore(node, uplink_device=settings.uplink)
+        asked = settings.asked()
+        self.core = NodeCore(node, asked)
+        self.reaches = Reaches(asked, self._reached)
         self.fabric = Fabric(settings.vxlan_checksum_offload, Path(settings.state_dir))
         self.monitor = Monitor((self.fabric.socket.port, *self.links.ports))
         self.enforcement = Enforcement(node, self.driver, health, self._report)
@@ -115,6 +125,9 @@ class Agent:
             kind: TunnelAddress(node, kind, self.asking, health, self._gained) for kind in tunnel_address.CAUSES
         }
         self.wireguard_keys = WireguardKeysReport(node, bus)
+        self.facts_report = FactsReport(node, bus, health, Path(settings.state_dir), self._report)
+        self._try_offload = settings.vxlan_checksum_offload == "auto"
+        self._offload_due = asyncio.Event()
         self.speaking = Speaking(
             node,
             BirdDriver(Path(settings.state_dir) / "bird", has_routes=lambda: left_by_bird(self.fabric.socket)),
@@ -216,6 +229,7 @@ class Agent:
         )
         self.enforcement.cut_due = self.cutter.wake
         self._cut = settings.existing_connections == "cut"
+        self._configured = settings.addressing
         self._synced = False
         self._settled = asyncio.Event()
         """The snapshot has been applied to the kernel once."""
@@ -240,6 +254,7 @@ class Agent:
     def adopt(self) -> None:
         """Take up what an earlier life left: routes as they are, and the pods on disk. Programs no policy."""
         self._health.fail(SYNC, "the bus has not yet told this node's state")
+        self.facts_report.recall(self.core.whereabouts.kept)
         self.sysctl.write(sysctl.of_node((), ipv6=False))
         for kind, addresses in self.fabric.adopt().items():
             self.tunnel_addresses[kind].adopt(addresses)
@@ -266,6 +281,7 @@ class Agent:
             Interest(DESIRED[IPPool]),
             Interest(DESIRED[FelixConfiguration]),
             Interest(DESIRED[Node]),
+            Interest(NODE_ADDRESSES),
             Interest(BGP, (self.node,)),
             Interest(BGP_MESH),
         )
@@ -283,7 +299,11 @@ class Agent:
     async def converge(self) -> None:
         """For ever: what the core wants into the kernel, once the snapshot is complete."""
         while True:
-            await self._changed.wait()
+            try:
+                async with asyncio.timeout(self._until_due()):
+                    await self._changed.wait()
+            except TimeoutError:
+                self.core.look_again()
             self._changed.clear()
             if not self._synced:
                 continue
@@ -298,8 +318,13 @@ class Agent:
                 self._health.ok(SYNC)
                 self._settled.set()
 
+    def _until_due(self) -> float | None:
+        """Seconds until the core wants to be asked again though nothing changed; None: it does not."""
+        due = self.core.whereabouts.due
+        return None if due is None else max(0.0, due - time.time()) + DUE_SLACK_S
+
     def _flush(self) -> None:
-        desired = self.core.flush()
+        desired = self.core.flush(time.time())
         if desired.surroundings is not None:
             ipv6 = any(pool.family == 6 for pool in desired.surroundings.pools)
             self.sysctl.write(sysctl.of_node(self.core.uplinks(6), ipv6=ipv6))
@@ -315,15 +340,46 @@ class Agent:
         if self.core.set_keyed(frozenset(keys)):
             self._changed.set()
         self.wireguard_keys.say(desired.tunnels, keys)
+        if self._try_offload and self.fabric.tunnelling:
+            self._offload_due.set()
+        self._tell_facts()
         problems = (*desired.problems, *self.fabric.problems)
         self._health.note("fabric", "; ".join(problems) or None)
 
+    def _tell_facts(self) -> None:
+        whereabouts = self.core.whereabouts
+        configured = {**self.core.configured, **self._configured}
+        facts = node_facts(
+            self.node,
+            whereabouts.findings,
+            whereabouts.underlay,
+            self.core.mtu,
+            self.fabric.checksums.facts.values(),
+            configured,
+            cni_mtu=self.addressing.asked_mtu,
+        )
+        self.facts_report.say(whereabouts.addresses, facts)
+        self._health.note("checksum offload", self.fabric.checksums.sentence or None)
+
+    async def try_offload(self) -> None:
+        """Once, as soon as there is a tunnel: whether its checksums can be left to the hardware."""
+        await self._offload_due.wait()
+        self.fabric.tried(await asyncio.to_thread(trial))
+        self._changed.set()
+
+    def _reached(self, family: int, reach: SentFrom) -> None:
+        if self.core.set_reach(family, reach):
+            self._changed.set()
+
     def _look_around(self) -> None:
         """The node's own devices, as the kernel has them now."""
+        self.reaches.look()
         seen = interfaces.observe(self.fabric.socket)
         if self.core.set_interfaces(seen.uplinks):
             self._changed.set()
         self.enforcement.set_devices(seen.devices)
+        if self._settled.is_set():
+            self._tell_facts()
 
     def _gained(self, kind: str, addresses: tuple[str, ...]) -> None:
         self.holding.mark()
@@ -398,6 +454,7 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
         stack.callback(made.close)
         await stack.enter_async_context(made.publication)
         await stack.enter_async_context(made.wireguard_keys.publication)
+        await stack.enter_async_context(made.facts_report.publication)
         with _fit():
             await made.recollect()
             made.adopt()
@@ -424,6 +481,9 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
                 made.speaking.run(),
                 *(address.run() for address in made.tunnel_addresses.values()),
                 made.wireguard_keys.run(),
+                made.facts_report.run(),
+                made.reaches.run(),
+                made.try_offload(),
                 made.self_check.run(made.monitor),
             )
         ]

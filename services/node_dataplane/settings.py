@@ -7,6 +7,7 @@ from typing import Literal
 from bus_schemas.ids import NodeName
 from chassis.errors import SettingsError
 from chassis.settings import ServiceSettings
+from services.node_dataplane.autodetection import Asked, asked
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
@@ -17,8 +18,18 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     cni_socket: str = "/run/tortie/cni.sock"
     """Where the CNI plugin finds the agent."""
     uplink: str = ""
-    """The device that leads to the other nodes. Default: the one that carries the address of the Node resource, else
-    the device of the default route."""
+    """The device that leads to the other nodes: only its addresses count. Default: any device."""
+    ip: str = "autodetect"
+    """The node's IPv4 address, with or without a subnet, where the Node resource has no `spec.bgp.ipv4Address`:
+    `autodetect`, `none`, or the address."""
+    ip6: str = "autodetect"
+    """The same for IPv6."""
+    ip_autodetection_method: str = "auto"
+    """How `autodetect` finds the IPv4 address: `first-found`, `kubernetes-internal-ip`, `can-reach=ADDRESS-OR-NAME`,
+    `interface=REGEX,...`, `skip-interface=REGEX,...` or `cidr=CIDR,...`, as with Calico; or `auto`: the InternalIP of
+    the Node resource, else of the device of the default route, else as `first-found`."""
+    ip6_autodetection_method: str = "auto"
+    """The same for IPv6."""
     cni_deadline_s: float = 30.0
     """After this many seconds an ADD that is not done is undone, and its error says what was missing."""
     warm_addresses: int = 4
@@ -35,8 +46,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     self_check_s: float = 2.0
     """Seconds between two looks at the kernel for what somebody else broke."""
     vxlan_checksum_offload: Literal["auto", "on", "off"] = "auto"
-    """Transmit checksum offload of the tunnel device. `auto` switches it off where kernel or driver are known to
-    get the checksums of tunnelled packets wrong."""
+    """Transmit checksum offload of the tunnel device. `auto` switches it off where this kernel, tried out, gets the
+    checksums of tunnelled packets wrong, and where kernel or driver are known to (`tortie node explain`)."""
     existing_connections: Literal["keep", "cut"] = "keep"
     """What becomes of connections that a changed policy no longer allows, where neither the policy nor
     FelixConfiguration `default` says (annotation `tortie.io/existing-connections`)."""
@@ -57,8 +68,31 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         super().__post_init__()
         if self.warm_addresses < 0 or self.warm_idle_s < 0:
             raise SettingsError(["TORTIE_WARM_ADDRESSES, TORTIE_WARM_IDLE_S: must not be negative"])
+        try:
+            self.asked()
+        except ValueError as error:
+            raise SettingsError([str(error)]) from None
         if self.denied_events_per_s < 0 or self.hits_interval_s < 0:
             raise SettingsError(["TORTIE_DENIED_EVENTS_PER_S, TORTIE_HITS_INTERVAL_S: must not be negative"])
+
+    def asked(self) -> dict[int, Asked]:
+        """By family, what decides about the node's address while the Node resource says nothing. Raises ValueError."""
+        return {
+            4: asked(4, "TORTIE_IP", self.ip, self.ip_autodetection_method, self.uplink),
+            6: asked(6, "TORTIE_IP6", self.ip6, self.ip6_autodetection_method, self.uplink),
+        }
+
+    @property
+    def addressing(self) -> dict[str, str]:
+        """What is set about addresses and checksums, by variable."""
+        return {
+            "TORTIE_IP": self.ip,
+            "TORTIE_IP_AUTODETECTION_METHOD": self.ip_autodetection_method,
+            "TORTIE_IP6": self.ip6,
+            "TORTIE_IP6_AUTODETECTION_METHOD": self.ip6_autodetection_method,
+            "TORTIE_UPLINK": self.uplink,
+            "TORTIE_VXLAN_CHECKSUM_OFFLOAD": self.vxlan_checksum_offload,
+        }
 
     @property
     def node_name(self) -> NodeName:

@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_network
 from bus_schemas.ids import NodeName
 from bus_schemas.resources import FelixConfiguration, IPPool
 from bus_schemas.routes import vtep_mac_of
+from services.node_dataplane.checksums import overridden
 from services.node_dataplane.felix import setting
 from services.node_dataplane.routes import Network
 
@@ -39,6 +40,8 @@ class TunnelSpec:
     underlay: str
     addresses: tuple[str, ...] = ()
     """Our own vtep; empty until the address service has given one."""
+    checksums_broken: bool | None = None
+    """What featureDetectOverride says of its transmit checksum offload; None: nothing."""
 
 
 def families(pools: Iterable[IPPool], *, enabled: bool = False) -> frozenset[int]:
@@ -74,6 +77,7 @@ def spec(
         least, most = _LIMITS[field]
         return value if isinstance(value, int) and least <= value <= most else default
 
+    override = setting(configurations, node, "feature_detect_override")
     return TunnelSpec(
         family=family,
         device=DEVICES[family],
@@ -84,6 +88,7 @@ def spec(
         local=network.ip.packed,
         underlay=underlay,
         addresses=tuple(sorted(a for a in addresses if (":" in a) == (family == 6))),
+        checksums_broken=overridden(override if isinstance(override, str) else None),
     )
 
 

@@ -38,6 +38,7 @@ from bus_schemas.subjects import (
     ENDPOINT,
     GROUP,
     HOST_ATTACHMENT,
+    NODE_ADDRESSES,
     POLICY_STATUS,
     RULES,
     Fact,
@@ -80,6 +81,7 @@ READS: tuple[Family[Any], ...] = (
     *(DESIRED[kind] for kind in (NetworkSet, GlobalNetworkSet, HostEndpoint)),
     *(DESIRED[kind] for kind in TRANSLATORS),
     ENDPOINT,
+    NODE_ADDRESSES,
 )
 WRITES: tuple[Family[Any], ...] = (GROUP, RULES, DIRECTION, ATTACHMENT, HOST_ATTACHMENT, POLICY_STATUS)
 """What is named before what names it: written in this order, removed in the reverse."""
@@ -151,6 +153,7 @@ class Core:
             DESIRED[Tier].name: lambda key, value: self._tiers.define(key[1], value),
             DESIRED[Pod].name: lambda key, value: self._endpoints.set_pod(PodKey(*key), value),
             ENDPOINT.name: self._apply_endpoint,
+            NODE_ADDRESSES.name: self._apply_node_addresses,
             **{DESIRED[kind].name: self._policy_door(kind) for kind in TRANSLATORS},
             DESIRED[Profile].name: self._profile_door(),
             **{
@@ -227,6 +230,9 @@ class Core:
         node, namespace, name = key
         fault = self._endpoints.set_endpoint(WorkloadKey(NodeName(node), namespace, name), value)
         self._faults.found(("Endpoint", *key), () if fault is None else (fault,))
+
+    def _apply_node_addresses(self, key: Key, value: Any) -> None:
+        self._faults.found_in(Node, ("", key[0]), self._nodes.find(key[0], value))
 
     def _member_door(
         self, kind: type[Resource], put: Callable[[Key, Any], tuple[str, ...]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import final
 
+from bus_schemas.node_addresses import NodeAddresses, with_found
 from bus_schemas.resources import Node
 from services.policy_compiler.members import Change, Contents, Member, packed
 
@@ -25,12 +26,27 @@ class NodeMember(Member):
 
 class Nodes:
     def __init__(self) -> None:
+        self._nodes: dict[str, Node] = {}
+        self._found: dict[str, NodeAddresses] = {}
+        """What agents say of their nodes' addresses."""
         self._members: dict[str, NodeMember] = {}
         self._contents: dict[str, Contents] = {}
         self._dirty: set[NodeMember] = set()
 
+    def find(self, name: str, found: NodeAddresses | None) -> tuple[str, ...]:
+        """What the node's agent says of its addresses. Returns what had to be left out."""
+        if found is None:
+            self._found.pop(name, None)
+        else:
+            self._found[name] = found
+        return self.set(name, self._nodes.get(name)) if name in self._nodes else ()
+
     def set(self, name: str, node: Node | None) -> tuple[str, ...]:
         """Returns what had to be left out."""
+        if node is None:
+            self._nodes.pop(name, None)
+        else:
+            self._nodes[name] = node
         member = self._members.get(name)
         if member is None:
             member = self._members[name] = NodeMember(name)
@@ -40,7 +56,7 @@ class Nodes:
             return ()
         addresses: dict[bytes, None] = {}
         faults: list[str] = []
-        for path, text in _addresses(node):
+        for path, text in _addresses(with_found(node, self._found.get(name))):
             address = packed(text)
             if address is None:
                 faults.append(f"{path}: {text!r} is no address")

@@ -1,6 +1,6 @@
 """The pure heart of route distribution: facts about blocks, nodes and pools in, changed routes out.
 
-    Node  --- address, known at all ---+      (of several with one address the oldest has it)
+    Node  --- address, known at all ---+
     WireguardKeys --- public keys -----+
     Block --- owner, borrowers --------+--> settle overlaps --> one Route a block, one a borrowed address
           \\-- tunnel addresses (vtep) -+
@@ -24,7 +24,6 @@ from bus_schemas.resources import IPPool, Node
 from bus_schemas.routes import Encapsulation, Route, Tunnel, WireguardKeys, vtep_mac_of
 from bus_schemas.subjects import BLOCK, DESIRED, WIREGUARD_KEYS, Fact, Family
 from services.route_distribution.claims import Claims, Network, Span, settle
-from services.route_distribution.node_addresses import NodeAddresses, Rivalry
 
 NODE = DESIRED[Node]
 POOL = DESIRED[IPPool]
@@ -100,6 +99,13 @@ class _Pool(NamedTuple):
         return Span.of(self.network)
 
 
+class _Addresses(NamedTuple):
+    """What routes depend on in a node."""
+
+    v4: str
+    v6: str
+
+
 class Core:
     def __init__(self) -> None:
         self._blocks: dict[BlockCidr, _Block] = {}
@@ -108,7 +114,7 @@ class Core:
         self._of_node: defaultdict[NodeName, set[BlockCidr]] = defaultdict(set)
         """Blocks with a route to the node: its own, and those it borrows from."""
         self._of_pool: defaultdict[str, set[BlockCidr]] = defaultdict(set)
-        self._nodes = NodeAddresses()
+        self._nodes: dict[NodeName, _Addresses] = {}
         self._pools: dict[str, _Pool] = {}
         self._keys: dict[NodeName, WireguardKeys] = {}
         self._vteps: defaultdict[tuple[NodeName, int], set[str]] = defaultdict(set)
@@ -158,7 +164,7 @@ class Core:
         changed: dict[str, Route | None] = {cidr: None for cidr in before if cidr not in after}
         changed.update((cidr, route) for cidr, route in after.items() if before.get(cidr) != route)
         self._counted = +self._counted
-        troubles_now = {*self._counted, *self._unreadable.values(), *map(_rivalry, self._nodes.rivalries())}
+        troubles_now = {*self._counted, *self._unreadable.values()}
         raised, cleared = troubles_now - self._told, self._told - troubles_now
         self._told = troubles_now
         return Changes(routes=changed, raised=tuple(sorted(raised)), cleared=tuple(sorted(cleared)))
@@ -211,8 +217,12 @@ class Core:
             self._vteps[vtep].add(address)
 
     def _apply_node(self, name: NodeName, node: Node | None) -> None:
-        for touched in self._nodes.apply(name, node):
-            self._dirty |= self._of_node.get(touched, set())
+        known = self._nodes.pop(name, None)
+        addresses = _Addresses(node.address(4), node.address(6)) if node is not None else None
+        if addresses is not None:
+            self._nodes[name] = addresses
+        if addresses != known:
+            self._dirty |= self._of_node.get(name, set())
 
     def _apply_keys(self, name: NodeName, keys: WireguardKeys | None) -> None:
         known = self._keys.pop(name, None)
@@ -287,6 +297,7 @@ class Core:
         return routes, ()
 
     def _route(self, known: _Block, cidr: str, node: NodeName, pool: _Pool | None, *, borrowed: bool) -> Route:
+        addresses = self._nodes[node]
         family = known.network.version
         tunnel, encapsulation = (Tunnel.NONE, Encapsulation.NEVER) if pool is None else pool[2:]
         vxlan = tunnel is Tunnel.VXLAN
@@ -295,7 +306,7 @@ class Core:
             cidr=cidr,
             node=node,
             pool=pool.name if pool is not None else "",
-            address=self._nodes.address(node, family),
+            address=addresses.v4 if family == 4 else addresses.v6,
             tunnel=tunnel,
             encapsulation=encapsulation,
             vtep=self._vtep(node, family) if vxlan else "",
@@ -318,15 +329,6 @@ class Core:
             return named
         around = [pool for pool in self._pools.values() if pool.span.holds(known.span)]
         return min(around, key=lambda pool: (-pool.span.prefix, pool.name), default=None)
-
-
-def _rivalry(found: Rivalry) -> Withheld:
-    return Withheld(
-        "contested",
-        found.loser,
-        f"node {found.loser} claims the address {found.address} of the older node {found.winner}: nothing is routed to "
-        f"{found.loser} by it until one of the two has another address or is deleted",
-    )
 
 
 def _tunnel(pool: IPPool) -> tuple[Tunnel, Encapsulation]:

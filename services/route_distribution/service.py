@@ -1,5 +1,6 @@
 """The shell of route distribution: the feed into the core, what the core wants onto the bus.
 
+    feed --(nodes, their agents' addresses)--> AddressesOfNodes --> nodes
     feed --(blocks, nodes, pools)-----------------> Core -------> routes --------> Publication
       \\---(nodes, pools, BGP resources)--> BgpCore <---routes---/   \\
                                               \\--> speakers, mesh ---+--> Publication
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterable
 
 from bus_schemas.events import Event
-from bus_schemas.subjects import BGP, BGP_MESH, ROUTE
+from bus_schemas.subjects import BGP, BGP_MESH, NODE_ADDRESSES, ROUTE, Fact
 from chassis.derivation import Derivation
 from chassis.feed import Batch
 from chassis.pacing import Pacer
@@ -21,6 +22,7 @@ from chassis.runner import Context
 from services.route_distribution import bgp
 from services.route_distribution.bgp import BgpCore
 from services.route_distribution.core import READS, Core, Withheld
+from services.route_distribution.node_addresses import NODE, AddressesOfNodes
 from services.route_distribution.settings import Settings
 
 SERVICE = "route_distribution"
@@ -29,17 +31,23 @@ WRITES = (ROUTE, BGP_MESH, BGP)
 
 async def serve(context: Context[Settings]) -> None:
     settings = context.settings
-    core, speakers = Core(), BgpCore()
+    nodes, core, speakers = AddressesOfNodes(), Core(), BgpCore()
     pacer = Pacer(settings.route_flush_min_s, settings.route_flush_max_s, settings.route_retry_s)
-    reads = tuple(dict.fromkeys((*READS, *bgp.READS)))
+    reads = tuple(dict.fromkeys((*READS, *bgp.READS, NODE_ADDRESSES)))
     derivation = Derivation(context, SERVICE, reads=reads, writes=WRITES, pacer=pacer)
 
     def hear(batch: Batch) -> None:
         for fact in batch.facts:
-            core.apply(fact)
-            speakers.apply(fact)
+            if not nodes.apply(fact):
+                core.apply(fact)
+                speakers.apply(fact)
 
     async def derive() -> None:
+        clear = nodes.flush()
+        for key, value in clear.nodes.items():
+            fact = Fact(NODE, ("", key), value)
+            core.apply(fact)
+            speakers.apply(fact)
         changes = core.flush()
         for cidr, route in changes.routes.items():
             derivation.publication.want(ROUTE, (cidr,), route)
@@ -50,7 +58,8 @@ async def serve(context: Context[Settings]) -> None:
         for node, speaker in sessions.speakers.items():
             derivation.publication.want(BGP, (node,), speaker)
         derivation.publication.complete()
-        raised, cleared = (*changes.raised, *sessions.raised), (*changes.cleared, *sessions.cleared)
+        raised = (*clear.raised, *changes.raised, *sessions.raised)
+        cleared = (*clear.cleared, *changes.cleared, *sessions.cleared)
         report(context, raised, cleared, speak=derivation.lease.held)
 
     await derivation.run(hear, derive)

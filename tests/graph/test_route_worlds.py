@@ -10,7 +10,6 @@ from bus_schemas.subjects import Fact
 from tests.support.expanders import EXPANDERS, Expander, gone, world
 from tests.support.routes import Outcome, block, direct, keys, node, pool, through_ipip, tunnelled
 
-A1, A2 = "10.0.0.15/24", "10.0.1.16/24"
 N1, N2 = node("node1", "10.0.0.15/24", "fd00::15/64"), node("node2", "10.0.1.16/24", "fd00::16/64")
 POOL = pool("pool4", "10.244.0.0/16")
 B1 = block("10.244.1.0/26", "node1", tunnels={"node1": 0})
@@ -47,11 +46,6 @@ CHAIN = world(
     block("10.244.4.0/26", "node2", claimed=1.0),
     block("10.244.4.64/26", "node2", claimed=3.0),
 )
-EARLIER, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
-RIVALS = world(NEVER, node("node1", A1, created=LATER), node("node2", "10.0.0.15/26", created=EARLIER))
-RIVALS_TURNED = world(NEVER, node("node1", A1, created=EARLIER), node("node2", "10.0.0.15/26", created=LATER))
-RIVALS_OF_NO_AGE = world(NEVER, node("node1", A1), node("node2", A1))
-RIVAL_WITHOUT_AGE = world(NEVER, node("node1", A1), node("node2", A1, created=LATER))
 V6 = world(
     N1,
     N2,
@@ -62,6 +56,7 @@ V6 = world(
 DUAL = world(ALWAYS, V6)
 MALFORMED = world(NEVER, block("10.244.5.1/26", "node1"), block("nonsense", "node1"), pool("bad", "10.300.0.0/16"))
 
+A1, A2 = "10.0.0.15/24", "10.0.1.16/24"
 V1, V2 = "10.244.1.0", "10.244.2.5"
 DIRECT1, DIRECT2 = direct("10.244.1.0/26", "node1", A1), direct("10.244.2.0/26", "node2", A2)
 IPIP1, IPIP2 = through_ipip(DIRECT1, "Always"), through_ipip(DIRECT2, "Always")
@@ -143,26 +138,6 @@ STATES: dict[str, tuple[list[Fact], tuple[Route, ...], set[tuple[str, str]]]] = 
         {("contested", "10.244.2.0/26")},
     ),
     "overlap of an unknown node": (OVERLAP_OF_A_STRANGER, (DIRECT1, DIRECT2), set()),
-    "one address, two nodes": (
-        RIVALS,
-        (direct("10.244.1.0/26", "node1", ""), direct("10.244.2.0/26", "node2", "10.0.0.15/26")),
-        {("contested", "node1")},
-    ),
-    "one address, the other older": (
-        RIVALS_TURNED,
-        (DIRECT1, direct("10.244.2.0/26", "node2", "")),
-        {("contested", "node2")},
-    ),
-    "one address, ages unknown": (
-        RIVALS_OF_NO_AGE,
-        (DIRECT1, direct("10.244.2.0/26", "node2", "")),
-        {("contested", "node2")},
-    ),
-    "one address, one age unknown": (
-        RIVAL_WITHOUT_AGE,
-        (direct("10.244.1.0/26", "node1", ""), direct("10.244.2.0/26", "node2", A1)),
-        {("contested", "node1")},
-    ),
     "chain of overlaps": (
         CHAIN,
         (DIRECT1, DIRECT2, direct("10.244.4.0/26", "node2", A2), direct("10.244.4.64/26", "node2", A2)),
@@ -191,9 +166,6 @@ HISTORIES = {
     "overlap ends": ("older overlap", "never"),
     "overlap turns": ("younger overlap", "older overlap"),
     "overlap is joined": ("overlap of an unknown node", "older overlap"),
-    "the older rival leaves": ("one address, two nodes", "node left"),
-    "the younger rival moves": ("one address, the other older", "node moved"),
-    "rivals turn": ("one address, two nodes", "one address, the other older", "always"),
     "chain resolves": ("chain of overlaps", "never"),
     "pool comes back": ("pool gone", "always"),
     "pool leaves": ("dual", "pool gone"),

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from bus_schemas.routes import vtep_mac_of
-from services.node_dataplane import offload
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
 from services.node_dataplane.overlay import Overlay
 from services.node_dataplane.routes import Peer, Row, destination
@@ -25,6 +24,7 @@ ADDRESS = {4: "10.0.0.{}", 6: "fd00::{}"}
 VTEP = {4: "10.244.{}.1", 6: "fd00:244:{}::1"}
 BLOCK = {4: "10.244.{}.0/24", 6: "fd00:244:{}::/64"}
 DEVICE = {4: "vxlan.tortie", 6: "vxlan6.tortie"}
+NODAD: dict[int, tuple[str, ...]] = {4: (), 6: ("nodad",)}
 
 
 class Node:
@@ -194,13 +194,19 @@ def test_a_missing_uplink_is_a_sentence(nodes: tuple[Node, Node]) -> None:
     assert left.overlay.problems == [f"{left.overlay.device}: the uplink nowhere is not there"]
 
 
-def test_checksum_offload_follows_the_setting(nodes: tuple[Node, Node]) -> None:
+def test_another_address_of_the_node_leaves_the_device_and_its_entries(nodes: tuple[Node, Node]) -> None:
     left, right = nodes
     left.reconcile(left.spec, right)
-
-    def apply(mode: Any) -> bool:
-        return left.namespace.call(lambda: offload.apply(left.overlay.device, "up0", mode))
-
-    assert apply("off") is True
-    assert apply("off") is False
-    assert apply("on") is True
+    right.reconcile(right.spec, left)
+    reach(left, right)
+    before = left.device()["ifindex"]
+    other = ADDRESS[left.family].format(9)
+    left.namespace.ip("address", "add", f"{other}/{24 if left.family == 4 else 64}", "dev", "up0", *NODAD[left.family])
+    left.spec = replace(left.spec, local=ip_address(other).packed)
+    assert left.reconcile(left.spec, right) == ["link settings"]
+    assert right.reconcile(right.spec, left) != []
+    assert left.device()["ifindex"] == before
+    data = left.device()["linkinfo"]["info_data"]
+    assert data["local" if left.family == 4 else "local6"] == other
+    assert left.reconcile(left.spec, right, read_back=True) == []
+    reach(left, right)

@@ -17,9 +17,9 @@ from services.route_distribution.core import Core, Withheld
 from tests.support.expanders import Batches
 
 
-def node(name: str, v4: str = "", v6: str = "", labels: dict[str, str] | None = None, created: str = "") -> Fact:
+def node(name: str, v4: str = "", v6: str = "", labels: dict[str, str] | None = None) -> Fact:
     spec = NodeSpec(bgp=NodeBgp(ipv4_address=v4, ipv6_address=v6))
-    resource = Node(metadata=Metadata(name=name, labels=labels or {}, creation_timestamp=created), spec=spec)
+    resource = Node(metadata=Metadata(name=name, labels=labels or {}), spec=spec)
     return Fact(DESIRED[Node], resource.key, resource)
 
 

@@ -28,7 +28,7 @@ HUB = "10.0.0.254"
 WEB, CLIENT = PodKey("default", "web"), PodKey("default", "client")
 
 
-async def until(condition: Callable[[], bool], what: str, deadline_s: float = 60.0) -> None:
+async def until(condition: Callable[[], bool], what: str, deadline_s: float = 90.0) -> None:
     """Wait for a condition of the kernel."""
     await asyncio.to_thread(netns.wait_for, condition, what, deadline_s)
 

@@ -29,7 +29,9 @@ COMMANDS: dict[str, Entry] = {
     "status": Entry("tortie.cli.status", "Show which components and nodes are alive, and why not."),
     "policy": Entry("tortie.cli.policy", "Explain policies, test them, preview a change of them.", group=True),
     "ipam": Entry("tortie.cli.ipam", "See how addresses are used, check them, change how they are given.", group=True),
-    "node": Entry("tortie.cli.node", "See one node closely; leave a machine, or take one over.", group=True),
+    "node": Entry(
+        "tortie.cli.node", "See one node closely: BGP, address, MTU; leave a machine, or take one over.", group=True
+    ),
     "events": Entry("tortie.cli.events", "Follow what happens.", group=True),
     "cni": Entry("tortie.cli.cni", "Connect this node's container runtimes.", group=True),
     "lab": Entry("tortie.cli.lab", "A whole cluster in network namespaces on this machine.", group=True),

@@ -42,6 +42,8 @@ class Address(NamedTuple):
     device: int
     packed: bytes
     prefix: int
+    flags: int = 0
+    """IFA_F_*, of linux/if_addr.h."""
 
 
 _IPV6_METRIC = 1024
@@ -105,9 +107,11 @@ def link(body: bytes) -> Link:
 
 
 def address(body: bytes) -> Address:
-    _, prefix, _, _, index = _ADDRESS.unpack_from(body)
+    _, prefix, flags, _, index = _ADDRESS.unpack_from(body)
     found = dict(attributes(body[8:]))
-    return Address(index, found.get(rtnl.IFA_LOCAL) or found.get(rtnl.IFA_ADDRESS) or b"", prefix)
+    if rtnl.IFA_FLAGS in found:
+        flags = _u32(found[rtnl.IFA_FLAGS])
+    return Address(index, found.get(rtnl.IFA_LOCAL) or found.get(rtnl.IFA_ADDRESS) or b"", prefix, flags)
 
 
 def route(body: bytes) -> Route:

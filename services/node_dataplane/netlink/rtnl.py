@@ -35,10 +35,11 @@ IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD = 20, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
-IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 15, 17
+IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_UDP_CSUM = 15, 17, 18
 
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
+IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
 RT_TABLE_MAIN = 254
@@ -125,8 +126,22 @@ def veth(
     return message(RTM_NEWLINK, _NEW, body)
 
 
-def vxlan(name: str, mac: bytes, mtu: int, *, vni: int, port: int, local: bytes, underlay: int) -> bytes:
-    """Create a VXLAN device that learns nothing: peers come as forwarding entries only. Up at once."""
+def vxlan(
+    name: str,
+    mac: bytes,
+    mtu: int,
+    *,
+    vni: int,
+    port: int,
+    local: bytes,
+    underlay: int,
+    outer_checksum: bool | None = None,
+) -> bytes:
+    """Create a VXLAN device that learns nothing: peers come as forwarding entries only. Up at once.
+
+    `outer_checksum`: whether the outer UDP header has one. None: where it must, over IPv6 (RFC 8200); over IPv4 a
+    kernel that masquerades such a packet gets it wrong (`offload_trial`)."""
+    checksum = len(local) == 16 if outer_checksum is None else outer_checksum
     body = _LINK.pack(AF_UNSPEC, 0, 0, IFF_UP, IFF_UP) + b"".join(
         (
             attribute(IFLA_IFNAME, text(name)),
@@ -142,11 +157,26 @@ def vxlan(name: str, mac: bytes, mtu: int, *, vni: int, port: int, local: bytes,
                     attribute(IFLA_VXLAN_LOCAL if len(local) == 4 else IFLA_VXLAN_LOCAL6, local),
                     attribute(IFLA_VXLAN_LEARNING, b"\0"),
                     attribute(IFLA_VXLAN_PORT, struct.pack(">H", port)),
+                    attribute(IFLA_VXLAN_UDP_CSUM, bytes([checksum])),
                 ),
             ),
         )
     )
     return message(RTM_NEWLINK, _NEW, body)
+
+
+def vxlan_move(index: int, local: bytes, underlay: int) -> bytes:
+    """Give a VXLAN device another local address of the same family and another device below; what is on it stays."""
+    body = _LINK.pack(AF_UNSPEC, 0, index, 0, 0) + _nested(
+        IFLA_LINKINFO,
+        attribute(IFLA_INFO_KIND, b"vxlan"),
+        _nested(
+            IFLA_INFO_DATA,
+            attribute(IFLA_VXLAN_LINK, u32(underlay)),
+            attribute(IFLA_VXLAN_LOCAL if len(local) == 4 else IFLA_VXLAN_LOCAL6, local),
+        ),
+    )
+    return message(RTM_NEWLINK, _SET, body)
 
 
 def link_add(name: str, kind: str, *, mtu: int) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 
 from bus_schemas.bgp import Speaker
 from bus_schemas.ids import NodeName
+from bus_schemas.node_addresses import NodeAddresses, OwnAddress
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
 from bus_schemas.resources.bgp import ClusterRoutes
 from bus_schemas.resources.configuration import FelixConfigurationSpec
@@ -18,11 +19,12 @@ from bus_schemas.resources.core import NodeBgp, NodeSpec
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.resources.pools import IPPoolSpec
 from bus_schemas.routes import Encapsulation, Route, Tunnel, WireguardEnd, vtep_mac_of
-from bus_schemas.subjects import BGP, DESIRED, ROUTE, Fact
+from bus_schemas.subjects import BGP, DESIRED, NODE_ADDRESSES, ROUTE, Fact
 from services.node_dataplane.core import NodeCore
 from services.node_dataplane.ipip import IpipSpec
 from services.node_dataplane.node_rules import faults, node_rules
 from services.node_dataplane.routes import BLACKHOLE, SPARE, Destination, Row, destination
+from services.node_dataplane.tunnel import TunnelSpec
 from services.node_dataplane.uplink import Interface
 from services.node_dataplane.wireguard import WireguardSpec
 
@@ -415,3 +417,32 @@ def test_keys_in_any_order(seed: int) -> None:
         lived.core.apply(fact)
         lived.flush()
     assert lived.state == secured().state
+
+
+def test_the_tunnel_and_new_pods_follow_the_uplink() -> None:
+    kernel = Kernel([pool("pool", "10.244.0.0/16", "Always"), node("node1", "")])
+    assert kernel.core.pod_mtu() == 1450
+    kernel.core.set_interfaces([Interface("bond0", 9000, (ip_interface("10.0.0.15/24"),), frozenset({4}))])
+    kernel.flush()
+    tunnel = kernel.desired.tunnels["vxlan.tortie"]
+    assert isinstance(tunnel, TunnelSpec)
+    assert (kernel.core.pod_mtu(), tunnel.mtu, tunnel.underlay) == (8950, 8950, "bond0")
+    kernel.core.set_interfaces([Interface("bond0", 9000, (ip_interface("10.0.0.99/24"),), frozenset({4}))])
+    kernel.flush()
+    tunnel = kernel.desired.tunnels["vxlan.tortie"]
+    assert isinstance(tunnel, TunnelSpec)
+    assert tunnel.local == ip_address("10.0.0.99").packed
+    assert kernel.core.whereabouts.addresses.of(4) is not None
+
+
+def test_what_is_configured_about_mtus_is_told_and_counts() -> None:
+    kernel = Kernel([pool("pool", "10.244.0.0/16", "Always"), felix("default", vxlan_mtu=1480, mtu_iface_pattern="^e")])
+    assert kernel.core.configured == {"mtuIfacePattern": "^e", "vxlanMTU": "1480"}
+    assert kernel.core.pod_mtu() == 1480
+    assert any("MTU 1480 (vxlanMTU of FelixConfiguration) is more than the 1450" in p for p in kernel.desired.problems)
+
+
+def test_another_node_with_our_address_is_named() -> None:
+    said = NodeAddresses(node=NodeName("node2"), ipv4=OwnAddress(address="10.0.0.15/24", since=1.0))
+    kernel = Kernel([node("node1", ""), node("node2", ""), Fact(NODE_ADDRESSES, ("node2",), said)])
+    assert "the address 10.0.0.15 is also that of node2: of two the older keeps it" in kernel.desired.problems
