@@ -11,7 +11,7 @@ import errno
 from services.node_dataplane.links import PREFIX
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
-from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK
+from services.node_dataplane.nft.link_groups import is_pods
 from services.node_dataplane.tunnel_devices import NAMES
 
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
@@ -54,6 +54,6 @@ class Monitor:
                 self._tunnels.add(link.device)
                 return True
             # A pod's link announces every step of its making; only its end is of interest, and that it left its group.
-            left = link.group & LINK_GROUP_MASK != LINK_GROUP
+            left = not is_pods(link.group)
             return type_ == rtnl.RTM_DELLINK or left or not link.name.startswith(PREFIX)
         return False

@@ -14,8 +14,8 @@ in no map is dropped both ways: its policy is not there yet. Established flows a
 touches new connections alone.
 
 A pod's link is told by its group of devices, which it is born in, and not by its name, which would be copied for each
-packet. What has such a name and is not in the group opens no connection to the node or to the world, nor does the world
-to it.
+packet: the first bits say that it is a pod's, all of them whose (see `link_groups`). What has such a name and is not in
+a pod's group opens no connection to the node or to the world, nor does the world to it.
 
 A base chain costs every packet of every connection, and a NAT hook every new connection, so one that has nothing to do
 does not exist. Each guard drops in a chain of its own, which counts and reports.
@@ -34,9 +34,9 @@ from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK, LINK_
 from services.node_dataplane.nft.sets import (
     ADDRESSES4,
     ADDRESSES6,
-    DISPATCH,
     NETS4,
     NETS6,
+    POD_DISPATCH,
     SOURCES4,
     SOURCES6,
     SetSpec,
@@ -58,8 +58,8 @@ FOREIGN_SOURCES = "foreign_sources"
 """The chain of `foreign_sources`."""
 
 SETS: dict[str, SetSpec] = {
-    FROM: SetSpec(DISPATCH, "pod link: egress rules of its pod"),
-    TO: SetSpec(DISPATCH, "pod link: ingress rules of its pod"),
+    FROM: SetSpec(POD_DISPATCH, "pod link: egress rules of its pod"),
+    TO: SetSpec(POD_DISPATCH, "pod link: ingress rules of its pod"),
     POD_SOURCES4: SetSpec(SOURCES4, "what pods may send from"),
     POD_SOURCES6: SetSpec(SOURCES6, "what pods may send from"),
     NODES4: SetSpec(ADDRESSES4, "known nodes"),
@@ -129,8 +129,8 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
 
 def chains(node: NodeRules) -> dict[str, Chain]:
     found = {
-        "pod_egress": Chain((*_unknown(node), f"iifname vmap @{FROM}", _drop("no_policy_egress"))),
-        "pod_ingress": Chain((*_unknown(node), f"oifname vmap @{TO}", _drop("no_policy_ingress"))),
+        "pod_egress": Chain((*_unknown(node), f"iifgroup vmap @{FROM}", _drop("no_policy_egress"))),
+        "pod_ingress": Chain((*_unknown(node), f"oifgroup vmap @{TO}", _drop("no_policy_ingress"))),
         "guard": Chain(_guard(node)),
         "input_pod": Chain(_input_pod(node)),
         "prerouting": Chain(_prerouting(node), hook("filter", "prerouting", "raw")),
@@ -202,8 +202,8 @@ def _guard(node: NodeRules) -> tuple[str, ...]:
     if node.ipip and not node.allow_ipip_from_workloads:
         lines.append(f"{IPIP} {_drop('ipip_from_pod')}")
     lines += [
-        f"iifname . ip saddr @{POD_SOURCES4} accept",
-        f"iifname . ip6 saddr @{POD_SOURCES6} accept",
+        f"iifgroup . ip saddr @{POD_SOURCES4} accept",
+        f"iifgroup . ip6 saddr @{POD_SOURCES6} accept",
         "ip6 saddr fe80::/10 accept",  # Never forwarded: only the node itself hears it.
         f"ip6 saddr :: icmpv6 type {_ND} accept",
     ]
