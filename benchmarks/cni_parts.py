@@ -29,6 +29,7 @@ from services.node_dataplane.links import PodLink, PodLinks
 from services.node_dataplane.netlink import conntrack
 from services.node_dataplane.netlink.wire import NETLINK_NETFILTER, NetlinkSocket
 from services.node_dataplane.nft.driver import NftDriver
+from services.node_dataplane.nft.link_groups import first_choice
 from tests.support.netns import Namespace, namespaces, veth
 
 ROUNDS = 60
@@ -86,7 +87,8 @@ async def measure(bus: Bus, directory: Path, pod: Namespace, plugin: Path) -> di
                 number = next(numbers)
                 handle = HandleId(f"part-{number}")
                 request = AssignRequest(node=ELSEWHERE, handle=handle, families=(4,))
-                link = PodLink(f"tor{number:011x}", "eth0", pod.path, ("10.244.255.1",), 1450)
+                name = f"tor{number:011x}"
+                link = PodLink(name, "eth0", pod.path, ("10.244.255.1",), 1450, first_choice(name))
 
                 async def assign(request: AssignRequest = request) -> None:
                     reply = await bus.request(ASSIGN, request, timeout_s=5)

@@ -115,6 +115,10 @@ class Enforcement:
         )
         self._dirty.set()
 
+    def link_group(self, link: str) -> int:
+        """The group of devices in which the table looks for the link of a pod that is plugged in."""
+        return self._table.link_groups.of(link)
+
     def unplug(self, pod: PodKey) -> None:
         self._containers.pop(pod, None)
         self._programmed -= {pod}

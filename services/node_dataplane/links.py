@@ -17,7 +17,7 @@ import asyncio
 import errno
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from ipaddress import ip_address
@@ -28,7 +28,7 @@ from services.node_dataplane.errors import LinkError
 from services.node_dataplane.gateway import GATEWAY4, GATEWAY6, NODE_MAC
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkError, NetlinkSocket, within
-from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK
+from services.node_dataplane.nft.link_groups import DOOMED
 from services.node_dataplane.plugins import Plugin
 
 PREFIX = "tor"
@@ -39,8 +39,6 @@ _NODE_MAC = rtnl.hardware(NODE_MAC)
 _BOOT = 3
 _POLL_S = 0.001
 _CARRIER_POLLS = 1000
-_DOOMED = LINK_GROUP | 0x74
-"""Link group of what is about to be deleted; the table in the kernel still knows it for a pod's."""
 
 
 def link_name(pod: PodKey) -> str:
@@ -57,6 +55,8 @@ class PodLink:
     """Path of the pod's network namespace."""
     addresses: tuple[str, ...]
     mtu: int
+    group: int
+    """Of devices, in which the table in the kernel looks for the link."""
     mac: str = ""
     """Of the pod's end; empty: any."""
     ip_forwarding: bool | None = None
@@ -123,19 +123,18 @@ class PodLinks:
         links = (readback.link(body) for _, body in self._node.dump(rtnl.links_dump()))
         return {link.name: link for link in links if NAME.fullmatch(link.name) and link.kind == "veth"}
 
-    def regroup(self) -> list[str]:
-        """Put every link with our name into the group by which the table in the kernel knows it, those that are not:
-        an earlier version made them, or somebody took them out. Their names. Raises NetlinkError."""
-        return self._regroup(self.present().values())
+    def regroup(self, right: Callable[[str, int], int]) -> list[str]:
+        """Put every link with our name where it belongs, those that are not: `right(name, group)`, see `link_groups`.
+        Their names. Raises NetlinkError."""
+        return self._regroup(self.present().values(), right)
 
-    def _regroup(self, links: Iterable[readback.Link]) -> list[str]:
-        strangers = [link.name for link in links if link.group & LINK_GROUP_MASK != LINK_GROUP]
-        for name, number in zip(
-            strangers, self._node.transact([rtnl.link_group(name, LINK_GROUP) for name in strangers]), strict=True
-        ):
+    def _regroup(self, links: Iterable[readback.Link], right: Callable[[str, int], int]) -> list[str]:
+        strangers = {link.name: to for link in links if (to := right(link.name, link.group)) != link.group}
+        changes = [rtnl.link_group(name, group) for name, group in strangers.items()]
+        for name, number in zip(strangers, self._node.transact(changes), strict=True):
             if number not in (0, errno.ENODEV):
                 raise NetlinkError(number, f"cannot put {name} into the group of pods' links: {os.strerror(number)}")
-        return strangers
+        return list(strangers)
 
     def ensure(self, link: PodLink) -> Plugged:
         """Make the link, or adopt it where it is right already. Raises LinkError."""
@@ -150,7 +149,7 @@ class PodLinks:
                 if existing is None:
                     existing = self._create(link, netns)
                     created = True
-                self._regroup([existing])
+                self._regroup([existing], lambda name, group: link.group)
                 sysctl.write(sysctl.of_pod_link(link.name, ipv6=link.ipv6))
                 inside = sysctl.in_pod(link.interface) if link.ipv6 else []
                 if link.ip_forwarding is not None:
@@ -192,7 +191,7 @@ class PodLinks:
                         link.name,
                         _NODE_MAC,
                         link.mtu,
-                        group=LINK_GROUP,
+                        group=link.group,
                         peer_name=link.interface,
                         peer_mac=rtnl.hardware(link.mac) if link.mac else None,
                         peer_index=peer_index,
@@ -293,12 +292,12 @@ class PodLinks:
     def remove(self, names: Sequence[str]) -> None:
         """Delete links, those that exist; blocks for one grace period (about 20 ms) whatever their number, so call it
         in a thread, one at a time. Raises NetlinkError."""
-        marked = self._reaper.transact([rtnl.link_group(name, _DOOMED) for name in names])
+        marked = self._reaper.transact([rtnl.link_group(name, DOOMED) for name in names])
         for name, number in zip(names, marked, strict=True):
             if number not in (0, errno.ENODEV):
                 raise NetlinkError(number, f"cannot delete {name}: {os.strerror(number)}")
         if 0 in marked:
-            number = self._reaper.transact([rtnl.links_delete(_DOOMED)])[0]
+            number = self._reaper.transact([rtnl.links_delete(DOOMED)])[0]
             if number not in (0, errno.ENODEV):
                 raise NetlinkError(number, f"cannot delete pod links: {os.strerror(number)} {self._reaper.complaint}")
 

@@ -18,7 +18,7 @@ from services.node_dataplane.links import PREFIX
 from services.node_dataplane.netlink import readback, rtnl
 from services.node_dataplane.netlink.framing import NLM_F_APPEND, Announcement
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
-from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK
+from services.node_dataplane.nft.link_groups import is_pods
 from services.node_dataplane.routes import Destination
 from services.node_dataplane.tunnel_devices import NAMES
 
@@ -125,7 +125,7 @@ class Monitor:
         elif was_down and link.up:
             heard.risen.add(link.name)
         # A pod's link announces every step of its making; only its end is of interest, and that it left its group.
-        left = link.group & LINK_GROUP_MASK != LINK_GROUP
+        left = not is_pods(link.group)
         if type_ == rtnl.RTM_DELLINK or left or not link.name.startswith(PREFIX):
             heard.concerns = True
 

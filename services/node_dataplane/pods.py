@@ -48,6 +48,8 @@ class Policy(Protocol):
 
     def plug(self, endpoint: Endpoint, sources: tuple[str, ...] = ()) -> None: ...
 
+    def link_group(self, link: str) -> int: ...
+
     def unplug(self, pod: PodKey) -> None: ...
 
     async def in_place(self, endpoint: Endpoint) -> None: ...
@@ -199,7 +201,7 @@ class Pods:
             self._announcements.announce(endpoint)
         stage.text = "writing the pod down"
         await self._store.save()
-        plugged = self._links.ensure(_link(call, plugin))
+        plugged = self._links.ensure(_link(call, plugin, self._policy.link_group(endpoint.link)))
         for address in plugin.reached:
             self._routes.want(host(address), Row(endpoint.link), local=True)
         self._routes.flush()
@@ -312,7 +314,7 @@ class Pods:
                 raise CniError(
                     Code.CHECK_FAILED, f"prevResult names {', '.join(sorted(missing))}, which the pod does not have"
                 )
-            if complaint := self._links.check(_link(call, plugin)):
+            if complaint := self._links.check(_link(call, plugin, self._policy.link_group(plugin.endpoint.link))):
                 raise CniError(Code.CHECK_FAILED, complaint)
             self._routes.check()
             for address in plugin.reached:
@@ -339,13 +341,14 @@ class Pods:
         return cni.versions(call.config.version)
 
 
-def _link(call: Call, plugin: Plugin) -> PodLink:
+def _link(call: Call, plugin: Plugin, group: int) -> PodLink:
     return PodLink(
         plugin.endpoint.link,
         plugin.interface,
         call.netns,
         plugin.endpoint.addresses,
         plugin.mtu,
+        group,
         mac=plugin.asked_mac,
         ip_forwarding=call.config.ip_forwarding,
     )

@@ -174,8 +174,8 @@ class SelfCheck:
     def _pod_links(self) -> None:
         """A link that is down is set up again; one that is gone took its far end with it and cannot be made again
         without the runtime, so it is only named, until the runtime says DEL or GC."""
-        for name in self._links.regroup():
-            self._report("repaired", name, f"The link {name} had left the group of pods' links; it is in it again.")
+        for name in self._links.regroup(self._enforcement.table.link_groups.right):
+            self._report("repaired", name, f"The link {name} had left its group of devices; it is in it again.")
         present = self._links.present()
         gone: dict[str, str] = {}
         for plugin in self._store.all():

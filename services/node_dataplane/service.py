@@ -259,13 +259,15 @@ class Agent:
         for kind, addresses in self.fabric.adopt().items():
             self.tunnel_addresses[kind].adopt(addresses)
         self.core.set_keyed(frozenset(self.fabric.public_keys()))
-        self.links.regroup()
+        groups = self.enforcement.table.link_groups
+        groups.adopt({name: link.group for name, link in self.links.present().items()})
         for plugin in self.store.all():
             self.enforcement.plug(plugin.endpoint, plugin.sources)
             if not plugin.unread:
                 self.announcements.announce(plugin.endpoint)
             for address in plugin.reached:
                 self.fabric.routes.want(host(address), Row(plugin.endpoint.link), local=True)
+        self.links.regroup(groups.right)
         self.announcements.complete()
         self.closed_starts.adopt()
         self.warm_pool.adopt()

@@ -15,7 +15,7 @@ from services.node_dataplane.gateway import NODE_MAC
 from services.node_dataplane.links import PodLink, PodLinks, link_name
 from services.node_dataplane.netlink import rtnl
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
-from services.node_dataplane.nft.names import LINK_GROUP
+from services.node_dataplane.nft.link_groups import LinkGroups, first_choice
 from tests.support.netns import Namespace, namespaces, ping, wait_for
 
 pytestmark = pytest.mark.root
@@ -40,6 +40,7 @@ class Node:
             netns=pod.path,
             addresses=("10.244.0.5", "fd00:10:244::5"),
             mtu=1450,
+            group=first_choice(link_name(POD)),
         )
 
     def ensure(self, spec: PodLink | None = None) -> Any:
@@ -123,22 +124,27 @@ def test_a_pod_without_ipv6_is_no_ipv6_router_of_its_node_either(node: Node) -> 
     assert node.node.run("cat", f"/proc/sys/net/ipv6/conf/{node.spec.name}/accept_ra") == "0\n"
 
 
-def test_a_link_is_born_in_the_group_of_pods_links_and_comes_back_to_it(node: Node) -> None:
+def test_a_link_is_born_in_its_group_and_comes_back_to_it(node: Node) -> None:
     node.ensure()
+    groups = LinkGroups()
+    wanted = str(groups.of(node.spec.name))
+
+    def regroup() -> list[str]:
+        return node.node.call(lambda: node.links.regroup(groups.right))
 
     def group() -> str:
         shown = ip_json(node.node, "link", "show", node.spec.name)[0]["group"]
         assert isinstance(shown, str)
         return shown
 
-    assert group() == str(LINK_GROUP)
+    assert group() == wanted
     node.node.ip("link", "set", node.spec.name, "group", "0")
-    assert node.node.call(node.links.regroup) == [node.spec.name]
-    assert group() == str(LINK_GROUP)
-    assert node.node.call(node.links.regroup) == []
+    assert regroup() == [node.spec.name]
+    assert group() == wanted
+    assert regroup() == []
     node.node.ip("link", "set", node.spec.name, "group", "0")
     assert not node.ensure().created
-    assert group() == str(LINK_GROUP)
+    assert group() == wanted
 
 
 def test_an_adopted_link_loses_the_address_of_its_former_life(node: Node) -> None:
@@ -193,7 +199,7 @@ def test_many_are_removed_together_and_only_they(node: Node) -> None:
         names = []
         for number, pod in enumerate(pods):
             name = link_name(PodKey("many", str(number)))
-            node.ensure(PodLink(name, "eth0", pod.path, (f"10.244.1.{number}",), 1500))
+            node.ensure(PodLink(name, "eth0", pod.path, (f"10.244.1.{number}",), 1500, first_choice(name)))
             names.append(name)
         assert set(node.node.call(node.links.present)) == {node.spec.name, *names}
 

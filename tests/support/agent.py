@@ -31,6 +31,7 @@ from services.node_dataplane.connections import Connections
 from services.node_dataplane.endpoint_store import EndpointStore
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
+from services.node_dataplane.nft.link_groups import first_choice
 from services.node_dataplane.outage import Reach
 from services.node_dataplane.pods import Pods
 from services.node_dataplane.reaper import Reaper
@@ -132,6 +133,9 @@ class PlayedPolicy:
 
     def plug(self, endpoint: Endpoint, sources: tuple[str, ...] = ()) -> None:
         self.plugged[endpoint.pod] = endpoint
+
+    def link_group(self, link: str) -> int:
+        return first_choice(link)
 
     def unplug(self, pod: PodKey) -> None:
         self.plugged.pop(pod, None)

@@ -30,7 +30,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from services.node_dataplane.nft.names import LINK_GROUP, LINK_PREFIX
+from services.node_dataplane.nft.link_groups import first_choice
+from services.node_dataplane.nft.names import LINK_PREFIX
 
 CLONE_NEWNET = 0x40000000
 ANSWER_S = 1.0
@@ -138,7 +139,7 @@ def veth(
     left: Namespace, left_name: str, right: Namespace, right_name: str, *, addresses: tuple[str, str] | None = None
 ) -> None:
     """A link between two namespaces, both ends up and usable, with `addresses` (CIDR) on them; an end with the name of
-    a pod's link is in their group.
+    a pod's link is in the group that an agent would put it in.
 
     Two ends with the same index would look like one device to the kernel, which then announces their carrier up to a
     second late (and IPv6 has no multicast route until then): hence the indices.
@@ -151,7 +152,7 @@ def veth(
     for (namespace, name), address in zip(ends, addresses or ("", ""), strict=True):
         if address:
             namespace.ip("address", "add", address, "dev", name, *(("nodad",) if ":" in address else ()))
-        group = ("group", str(LINK_GROUP)) if name.startswith(LINK_PREFIX) else ()
+        group = ("group", str(first_choice(name))) if name.startswith(LINK_PREFIX) else ()
         namespace.ip("link", "set", name, "up", *group)
     for namespace, name in ends:
         wait_for(partial(_multicast_ready, namespace, name), f"IPv6 ready on {name}")

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Literal
 
-from services.node_dataplane.nft.names import LINK_GROUP, LINK_PREFIX
+from services.node_dataplane.nft.link_groups import first_choice
+from services.node_dataplane.nft.names import LINK_PREFIX
 
 Path = Literal["forward", "input", "output"]
 
@@ -51,7 +52,7 @@ class Packet:
     icmp_type: int = 8
     icmp_code: int = 0
     grouped: bool = True
-    """Links with a pod's name are in the group of pods' links, as they are when an agent made them."""
+    """Links with a pod's name are in the groups of pods' links, as they are when an agent made them."""
     path: Path = "forward"
     state: str = "new"
     status: str = ""
@@ -490,6 +491,8 @@ def _chain_of(words: list[str]) -> _Chain:
 
 
 _FIELDS = {
+    "iifgroup": "devgroup",
+    "oifgroup": "devgroup",
     "iifname": "ifname",
     "oifname": "ifname",
     "meta nfproto": "nfproto",
@@ -533,6 +536,8 @@ def _field(rest: list[str]) -> tuple[str, str]:
 
 
 _READ: dict[str, Callable[[_Seen], object]] = {
+    "iifgroup": lambda s: _group(s, "iifgroup"),
+    "oifgroup": lambda s: _group(s, "oifgroup"),
     "iifname": lambda s: s.packet.in_link,
     "oifname": lambda s: s.packet.out_link,
     "meta nfproto": lambda s: s.family,
@@ -556,7 +561,7 @@ _READ: dict[str, Callable[[_Seen], object]] = {
 
 def _group(seen: _Seen, field: str) -> int:
     link = seen.packet.in_link if field == "iifgroup" else seen.packet.out_link
-    return LINK_GROUP if link.startswith(LINK_PREFIX) and seen.packet.grouped else 0
+    return first_choice(link) if link.startswith(LINK_PREFIX) and seen.packet.grouped else 0
 
 
 def _key(fields: list[tuple[str, str]], seen: _Seen) -> tuple[object, ...] | None:

@@ -90,7 +90,7 @@ def _keys(rows: list[Any]) -> set[tuple[str, str]]:
         "nft flush ruleset",
         "nft delete table inet tortie",
         "nft flush table inet tortie",
-        "nft flush chain inet tortie pod_ingress",
+        "nft flush chain inet tortie forward",
     ],
 )
 async def test_a_policy_table_that_somebody_flushed(world: World, command: str) -> None:

@@ -372,9 +372,7 @@ async def test_the_whole_node_cuts_when_it_is_told_to(seen: Seen, talks: Callabl
     talk, other = talks(80), talks(81)
     metadata = Metadata(name="default", annotations={CUT_ANNOTATION: "cut"})
     await seen.apply(FelixConfiguration(metadata=metadata))
-    await seen.until(
-        lambda: "tcp flags" in seen.node.run("nft", "list", "chain", "inet", "tortie", "pod_egress"), "told"
-    )
+    await seen.until(lambda: "tcp flags" in seen.node.run("nft", "list", "chain", "inet", "tortie", "forward"), "told")
     await seen.rules(allow(81))
     await seen.told("cut")
     assert not await asyncio.to_thread(talk.passes)

@@ -1,9 +1,9 @@
 """The fixed part of the table: hooks, dispatch by link, guards, tunnels, outgoing NAT.
 
                  prerouting/raw      guard: a pod sends from its own addresses, and into no tunnel; they are not tracked
-    pod -> far   forward             pod_egress  -> `pods_from` map -> the pod's egress rules
-                                     pod_ingress -> `pods_to` map   -> the destination's ingress rules
-    pod -> node  input               pod_egress  -> `pods_from` map
+    pod -> far   forward             pod_egress -> `pods_from` map -> the pod's egress rules
+                                     `pods_to` map -> the destination's ingress rules
+    pod -> node  input               pod_egress -> `pods_from` map
                  input + 1           the endpoint-to-host action, for what the pod's policy accepted
     node -> pod  output              not filtered: a node always reaches its own pods
     pod -> world postrouting/srcnat  masquerade
@@ -14,8 +14,8 @@ in no map is dropped both ways: its policy is not there yet. Established flows a
 touches new connections alone.
 
 A pod's link is told by its group of devices, which it is born in, and not by its name, which would be copied for each
-packet. What has such a name and is not in the group opens no connection to the node or to the world, nor does the world
-to it.
+packet: the first bits say that it is a pod's, all of them whose (see `link_groups`). What has such a name and is not in
+a pod's group opens no connection to the node or to the world, nor does the world to it.
 
 A base chain costs every packet of every connection, and a NAT hook every new connection, so one that has nothing to do
 does not exist. Each guard drops in a chain of its own, which counts and reports.
@@ -34,9 +34,9 @@ from services.node_dataplane.nft.names import LINK_GROUP, LINK_GROUP_MASK, LINK_
 from services.node_dataplane.nft.sets import (
     ADDRESSES4,
     ADDRESSES6,
-    DISPATCH,
     NETS4,
     NETS6,
+    POD_DISPATCH,
     SOURCES4,
     SOURCES6,
     SetSpec,
@@ -58,8 +58,8 @@ FOREIGN_SOURCES = "foreign_sources"
 """The chain of `foreign_sources`."""
 
 SETS: dict[str, SetSpec] = {
-    FROM: SetSpec(DISPATCH, "pod link: egress rules of its pod"),
-    TO: SetSpec(DISPATCH, "pod link: ingress rules of its pod"),
+    FROM: SetSpec(POD_DISPATCH, "pod link: egress rules of its pod"),
+    TO: SetSpec(POD_DISPATCH, "pod link: ingress rules of its pod"),
     POD_SOURCES4: SetSpec(SOURCES4, "what pods may send from"),
     POD_SOURCES6: SetSpec(SOURCES6, "what pods may send from"),
     NODES4: SetSpec(ADDRESSES4, "known nodes"),
@@ -82,7 +82,7 @@ _ROUTER = "{ 134, 137 }"
 IPIP = "ip protocol 4"
 ESTABLISHED = "ct state established,related accept"
 INVALID = f"ct state invalid goto {guard_chain('invalid')}"
-_MIDSTREAM = f"ct state new tcp flags & (syn | ack) == ack goto {guard_chain('invalid')}"
+_MIDSTREAM = "ct state new tcp flags & (syn | ack) == ack"
 """A TCP packet from the middle of a connection that the kernel has no memory of, which it would take for the first of a
 new one, in whichever direction it goes."""
 
@@ -129,13 +129,13 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
 
 def chains(node: NodeRules) -> dict[str, Chain]:
     found = {
-        "pod_egress": Chain((*_unknown(node), f"iifname vmap @{FROM}", _drop("no_policy_egress"))),
-        "pod_ingress": Chain((*_unknown(node), f"oifname vmap @{TO}", _drop("no_policy_ingress"))),
+        "pod_egress": Chain((f"iifgroup vmap @{FROM}", _drop("no_policy_egress"))),
+        "not_new": Chain(_NOT_NEW),
         "guard": Chain(_guard(node)),
         "input_pod": Chain(_input_pod(node)),
         "prerouting": Chain(_prerouting(node), hook("filter", "prerouting", "raw")),
         "input": Chain(_input(node), hook("filter", "input", "filter")),
-        "forward": Chain(_forward(), hook("filter", "forward", "filter")),
+        "forward": Chain(_forward(node), hook("filter", "forward", "filter")),
     }
     if node.vxlan_port is not None or node.ipip:
         found["tunnel"] = Chain((f"ip saddr @{NODES4} notrack", f"ip6 saddr @{NODES6} notrack"))
@@ -169,13 +169,15 @@ def members(node: NodeRules) -> dict[str, set[bytes]]:
     }
 
 
-def _unknown(node: NodeRules) -> tuple[str, ...]:
-    return (INVALID, *midstream(node))
+def _unknown(node: NodeRules, chain: str) -> tuple[str, ...]:
+    """What neither belongs to a connection nor may begin one goes to the chain."""
+    begun = (f"{_MIDSTREAM} goto {chain}",) if node.tcp_by_syn_only else ()
+    return (f"ct state invalid goto {chain}", *begun)
 
 
 def midstream(node: NodeRules) -> tuple[str, ...]:
     """Where connections are cut, what would take one up again in its middle is dropped."""
-    return (_MIDSTREAM,) if node.tcp_by_syn_only else ()
+    return _unknown(node, guard_chain("invalid"))[1:]
 
 
 def _drop(guard: str) -> str:
@@ -202,8 +204,8 @@ def _guard(node: NodeRules) -> tuple[str, ...]:
     if node.ipip and not node.allow_ipip_from_workloads:
         lines.append(f"{IPIP} {_drop('ipip_from_pod')}")
     lines += [
-        f"iifname . ip saddr @{POD_SOURCES4} accept",
-        f"iifname . ip6 saddr @{POD_SOURCES6} accept",
+        f"iifgroup . ip saddr @{POD_SOURCES4} accept",
+        f"iifgroup . ip6 saddr @{POD_SOURCES6} accept",
         "ip6 saddr fe80::/10 accept",  # Never forwarded: only the node itself hears it.
         f"ip6 saddr :: icmpv6 type {_ND} accept",
     ]
@@ -213,13 +215,24 @@ def _guard(node: NodeRules) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _forward() -> tuple[str, ...]:
+_STRANGERS = (
+    f"oifname {POD} {_drop('no_policy_ingress')}",
+    f"iifname {POD} iifgroup {_NOT_IN_GROUP} {_drop('no_policy_egress')}",
+)
+_NOT_NEW = (f"{FROM_POD} {_drop('invalid')}", f"{TO_POD} {_drop('invalid')}", *_STRANGERS)
+"""For what neither belongs to a connection nor may begin one: pods neither send nor get it, others' is their affair."""
+
+
+def _forward(node: NodeRules) -> tuple[str, ...]:
+    """What a new connection meets is put so that one between a pod and the world passes as few rules and chains as can
+    be: each is a line of the processor's cache."""
     return (
         ESTABLISHED,
+        *_unknown(node, "not_new"),
         f"{FROM_POD} jump pod_egress",
-        f"{TO_POD} goto pod_ingress",
-        f"oifname {POD} {_drop('no_policy_ingress')}",
-        f"iifname {POD} iifgroup {_NOT_IN_GROUP} {_drop('no_policy_egress')}",
+        f"oifgroup vmap @{TO}",
+        f"{TO_POD} {_drop('no_policy_ingress')}",
+        *_STRANGERS,
     )
 
 
@@ -255,7 +268,8 @@ def _input_pod(node: NodeRules) -> tuple[str, ...]:
     if node.ipip:
         lines.append(f"{IPIP} {_drop('ipip_from_pod')}")
     routers = f"icmpv6 type {_ROUTER} {_drop('router_from_pod')}"
-    return (*lines, ESTABLISHED, f"icmpv6 type {_ND} accept", routers, "goto pod_egress")
+    unknown = _unknown(node, guard_chain("invalid"))
+    return (*lines, ESTABLISHED, f"icmpv6 type {_ND} accept", routers, *unknown, "goto pod_egress")
 
 
 _INPUT_HOST = (

@@ -27,9 +27,9 @@ from bus_schemas.policy import Direction
 TABLE = "tortie"
 LINK_PREFIX = "tor"
 """Every pod link's name begins with it."""
-LINK_GROUP, LINK_GROUP_MASK = 0x746F7200, 0xFFFFFF00
-"""Every pod link is born in this group of devices, and goes in another one that begins so: to read it costs a packet a
-fraction of what its device's name does."""
+LINK_GROUP, LINK_GROUP_MASK = 0x40000000, 0xC0000000
+"""Every pod link is in a group of devices of its own that begins so (see `link_groups`): to read it costs a packet a
+fraction of what its device's name does. Greater ones iproute2 cannot write, and nobody counts his groups up to here."""
 
 Way = Literal["ingress", "egress"]
 WAYS: tuple[Way, Way] = ("egress", "ingress")

@@ -1,7 +1,8 @@
 """The kinds of sets in the table, and their elements.
 
 An element's key is kept as the very bytes that the kernel holds: each part of a concatenation padded to four bytes,
-addresses and ports big-endian, a link name filled up to 16 bytes. `spell` writes such a key as nft does.
+addresses and ports big-endian, a device's name filled up to 16 bytes, its group in the
+processor's own order. `spell` writes such a key as nft does.
 
 All sets whose members come and go are hash sets (constant time per change); only what changes with the configuration,
 pools and the networks of network sets, are interval sets. Their keys are the text of a CIDR, and they are rewritten
@@ -11,11 +12,13 @@ whole.
 from __future__ import annotations
 
 import ipaddress
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 LINK_BYTES = 16
+GROUP_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,26 @@ def _spell_link(key: bytes) -> str:
     return f'"{key[:LINK_BYTES].rstrip(bytes(1)).decode()}"'
 
 
+def _spell_group(key: bytes) -> str:
+    return str(int.from_bytes(key[:GROUP_BYTES], sys.byteorder))
+
+
 def _spell_source4(key: bytes) -> str:
-    return f"{_spell_link(key)} . {_spell4(key[LINK_BYTES:])}"
+    return f"{_spell_group(key)} . {_spell4(key[GROUP_BYTES:])}"
 
 
 def _spell_source6(key: bytes) -> str:
-    return f"{_spell_link(key)} . {_spell6(key[LINK_BYTES:])}"
+    return f"{_spell_group(key)} . {_spell6(key[GROUP_BYTES:])}"
 
 
 ADDRESSES4 = SetKind("type ipv4_addr;", _spell4)
 ADDRESSES6 = SetKind("type ipv6_addr;", _spell6)
 PORTS4 = SetKind("type ipv4_addr . inet_proto . inet_service;", _spell_port4)
 PORTS6 = SetKind("type ipv6_addr . inet_proto . inet_service;", _spell_port6)
-SOURCES4 = SetKind("type ifname . ipv4_addr;", _spell_source4)
-SOURCES6 = SetKind("type ifname . ipv6_addr;", _spell_source6)
+SOURCES4 = SetKind("type devgroup . ipv4_addr;", _spell_source4)
+SOURCES6 = SetKind("type devgroup . ipv6_addr;", _spell_source6)
 DISPATCH = SetKind("type ifname : verdict;", _spell_link, verdicts=True)
+POD_DISPATCH = SetKind("type devgroup : verdict;", _spell_group, verdicts=True)
 NETS4 = SetKind("type ipv4_addr; flags interval;", bytes.decode, interval=True)
 NETS6 = SetKind("type ipv6_addr; flags interval;", bytes.decode, interval=True)
 
@@ -177,6 +185,11 @@ def link_key(link: str) -> bytes:
     encoded = link.encode()
     assert 0 < len(encoded) < LINK_BYTES, f"not a link name: {link!r}"
     return encoded.ljust(LINK_BYTES, b"\0")
+
+
+def group_key(group: int) -> bytes:
+    """Of a group of devices."""
+    return group.to_bytes(GROUP_BYTES, sys.byteorder)
 
 
 def address_key(address: str) -> bytes:

@@ -36,6 +36,7 @@ from services.node_dataplane.nft.directions import Directions
 from services.node_dataplane.nft.frame import NodeRules
 from services.node_dataplane.nft.governed import Devices, Governed, govern
 from services.node_dataplane.nft.groups import Delta, GroupState, MalformedGroup
+from services.node_dataplane.nft.link_groups import LinkGroups
 from services.node_dataplane.nft.lookups import Lookups
 from services.node_dataplane.nft.merge import Members
 from services.node_dataplane.nft.names import (
@@ -61,6 +62,7 @@ from services.node_dataplane.nft.sets import (
     SetKind,
     SetSpec,
     address_key,
+    group_key,
     link_key,
     packed_net_keys,
 )
@@ -135,6 +137,8 @@ class PolicyTable:
         # Facts
         self._node = node or NodeRules()
         self._endpoints: dict[PodKey, _Endpoint] = {}
+        self.link_groups = LinkGroups()
+        """The keys of pods' links. What is in the kernel is to be adopted before the first endpoint is told."""
         self._directions = Directions()
         self._attachments: dict[PodKey, Attachment] = {}
         self._rules: dict[RulesId, Rules] = {}
@@ -215,8 +219,10 @@ class PolicyTable:
             return
         if before is not None:
             self._withdraw(before)
+            if before.link != endpoint.link:
+                self.link_groups.release(before.link)
         self._endpoints[pod] = endpoint
-        for name, key in _sources(endpoint):
+        for name, key in self._sources(endpoint):
             self._ruleset.put(name, key)
         self._stale_pods.add(pod)
         self._translate(before, endpoint)
@@ -225,6 +231,7 @@ class PolicyTable:
         endpoint = self._endpoints.pop(pod, None)
         if endpoint is not None:
             self._withdraw(endpoint)
+            self.link_groups.release(endpoint.link)
             self._stale_pods.add(pod)
             self._translate(endpoint)
 
@@ -517,7 +524,7 @@ class PolicyTable:
         for name in shift.lost:
             self._stale_structures.add(name)
         if endpoint is not None:
-            key = link_key(endpoint.link)
+            key = group_key(self.link_groups.of(endpoint.link))
             for way, map_ in _RULES_CHAINS.items():
                 if way in names:
                     self._ruleset.put(map_, key, f"goto {names[way]}")
@@ -669,10 +676,17 @@ class PolicyTable:
     # --- elements
 
     def _withdraw(self, endpoint: _Endpoint) -> None:
-        for name, key in _sources(endpoint):
+        for name, key in self._sources(endpoint):
             self._ruleset.discard(name, key)
         for map_ in _RULES_CHAINS.values():
-            self._ruleset.discard(map_, link_key(endpoint.link))
+            self._ruleset.discard(map_, group_key(self.link_groups.of(endpoint.link)))
+
+    def _sources(self, endpoint: _Endpoint) -> Iterator[tuple[str, bytes]]:
+        """Not its floating addresses: policy knows it by its own."""
+        group = group_key(self.link_groups.of(endpoint.link))
+        for address in endpoint.addresses:
+            key = address_key(address)
+            yield (frame.POD_SOURCES4 if len(key) == 4 else frame.POD_SOURCES6), group + key
 
     def _members(self, group: GroupId) -> Members:
         state = self._groups[group]
@@ -732,14 +746,6 @@ class PolicyTable:
         self._blocked = blocked
         self._programmed = frozenset(self._endpoints.keys() - blocked.keys())
         self._reported = True
-
-
-def _sources(endpoint: _Endpoint) -> Iterator[tuple[str, bytes]]:
-    """Not its floating addresses: policy knows it by its own."""
-    link = link_key(endpoint.link)
-    for address in endpoint.addresses:
-        key = address_key(address)
-        yield (frame.POD_SOURCES4 if len(key) == 4 else frame.POD_SOURCES6), link + key
 
 
 def _set_name(id_: GroupId, state: GroupState, family: int) -> str:

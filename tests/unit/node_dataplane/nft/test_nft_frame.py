@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -173,6 +174,31 @@ def test_both_ends_must_agree() -> None:
 
 def test_traffic_that_is_no_pods_is_left_alone() -> None:
     assert kernel().send(Packet(STRANGER, PEER, TCP, state="invalid")).accepted
+
+
+@pytest.mark.parametrize(
+    ("packet", "counted"),
+    [
+        pytest.param(Packet(POD, STRANGER, TCP, in_link=link("a")), "invalid", id="from a pod"),
+        pytest.param(Packet(STRANGER, POD, TCP, out_link=link("a")), "invalid", id="to a pod"),
+        pytest.param(Packet(POD, NODE, TCP, in_link=link("a"), path="input"), "invalid", id="to its node"),
+        pytest.param(
+            Packet(POD, STRANGER, TCP, in_link=link("a"), grouped=False), "no_policy_egress", id="not in the group"
+        ),
+        pytest.param(
+            Packet(STRANGER, POD, TCP, out_link=link("a"), grouped=False), "no_policy_ingress", id="to what is not"
+        ),
+    ],
+)
+def test_what_belongs_to_no_connection_goes_neither_to_a_pod_nor_from_it(packet: Packet, counted: str) -> None:
+    outcome = kernel().send(replace(packet, state="invalid"))
+    assert not outcome.accepted
+    assert outcome.counted == [counted]
+
+
+def test_what_a_link_of_pods_leads_to_without_policy_is_dropped() -> None:
+    nft = kernel()
+    assert nft.send(Packet(STRANGER, "10.244.0.9", TCP, out_link=link("unknown"))).counted == ["no_policy_ingress"]
 
 
 @pytest.mark.parametrize(
