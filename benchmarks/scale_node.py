@@ -22,7 +22,7 @@ import uvloop
 
 from bus_schemas.bgp import MeshMember
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
-from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, PACK, ROUTE, STREAMS, Family, Stream, live
+from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, NODE_ADDRESSES, PACK, ROUTE, STREAMS, Family, Stream, live
 from chassis.feed import SETTLE_S
 
 PULL = 8192
@@ -33,8 +33,9 @@ OPENING = 200
 BROAD: dict[Stream, tuple[Family[Any], ...]] = {
     Stream.ROUTES: (ROUTE, BGP_MESH),
     Stream.DESIRED: (DESIRED[IPPool], DESIRED[FelixConfiguration], DESIRED[Node]),
+    Stream.ENDPOINTS: (NODE_ADDRESSES,),
 }
-PACKED = (ROUTE, BGP_MESH, DESIRED[Node])
+PACKED = (ROUTE, BGP_MESH, DESIRED[Node], NODE_ADDRESSES)
 assert MeshMember  # the mesh is followed as the agent follows it, though BGP is off here
 LIVE_ROUTE = live(ROUTE.filter()).removesuffix("*").encode()
 
