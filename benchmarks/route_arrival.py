@@ -82,7 +82,7 @@ def run(number: int, repeat: int) -> None:
         namespace.ip("link", "set", "up0", "up")
         with namespace.inside():
             fabric, socket = Fabric("auto", Path(directory)), NetlinkSocket(NETLINK_ROUTE)
-            core = NodeCore(OWN, uplink_device="")
+            core = NodeCore(OWN)
             core.apply(node(OWN, "10.99.0.1/16"))
             core.set_interfaces(interfaces.observe(fabric.socket).uplinks)
             fabric.apply(core.flush())
