@@ -38,6 +38,7 @@ class MalformedToken(ValueError):
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _SAFE = re.compile(r"[A-Za-z0-9_-]+")
+_ASCII = {f"{b:02X}": chr(b) for b in range(128) if b not in _PLAIN}
 _ESCAPED = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
 
 
@@ -60,6 +61,11 @@ def unescape(token: str) -> str:
         return token
     if not _ESCAPED.fullmatch(token):
         raise MalformedToken(f"not an escaped subject token: {token!r}")
+    head, *escaped = token.split("=")
+    try:
+        return head + "".join([_ASCII[part[:2]] + part[2:] for part in escaped])
+    except KeyError:
+        pass  # a letter beyond ASCII, or one that needs no escape: looked at closely
     out = bytearray()
     i = 0
     while i < len(token):

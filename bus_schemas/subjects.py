@@ -9,6 +9,7 @@
     POLICY    policy.group|rules|direction|attach|host|status...   what policy means, compiled
     ROUTES    route.<cidr>                               who reaches what
               bgp.<node>, bgp.mesh.<node>                which BGP sessions a node has, and who is in the full mesh
+              pack.<family>.<part>                       all keys of a large family at once, as a cache
     STATUS    status.<component>.<instance>, lease.<service>, hits.<node>   who lives, who leads, what policies decided
               sessions.<node>, facts.<node>              how BGP sessions stand, what a node found out about itself
                                                          (all of them with time to live)
@@ -27,7 +28,19 @@ from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 from zlib import crc32
 
-from bus_schemas import bgp, endpoints, events, ipam, node_addresses, node_facts, policy, routes, sessions, status
+from bus_schemas import (
+    bgp,
+    endpoints,
+    events,
+    ipam,
+    node_addresses,
+    node_facts,
+    packs,
+    policy,
+    routes,
+    sessions,
+    status,
+)
 from bus_schemas.codec import Message
 from bus_schemas.ids import MalformedToken, escape, unescape
 from bus_schemas.resources import KINDS, Resource
@@ -66,7 +79,7 @@ STREAMS: dict[Stream, StreamSpec] = {
         StreamSpec(Stream.BLOCKS, ("ipam.>",)),
         StreamSpec(Stream.ENDPOINTS, ("endpoint.>", "holding.>", "wireguard.>", "address.>")),
         StreamSpec(Stream.POLICY, ("policy.>",)),
-        StreamSpec(Stream.ROUTES, ("route.>", "bgp.>")),
+        StreamSpec(Stream.ROUTES, ("route.>", "bgp.>", "pack.>")),
         StreamSpec(Stream.STATUS, ("status.>", "lease.>", "hits.>", "sessions.>", "facts.>")),
         StreamSpec(
             Stream.EVENTS,
@@ -258,6 +271,15 @@ BGP_MESH = Family(
     "route_distribution",
     ("node_dataplane", "api"),
 )
+PACK = Family(
+    "pack",
+    Stream.ROUTES,
+    ("pack",),
+    ("family", "part"),
+    packs.Pack,
+    "route_distribution",
+    ("node_dataplane",),
+)
 WIREGUARD_KEYS = Family(
     "wireguard keys",
     Stream.ENDPOINTS,
@@ -316,6 +338,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     NODE_ADDRESSES,
     BGP,
     BGP_MESH,
+    PACK,
     STATUS,
     HITS,
     SESSIONS,

@@ -371,10 +371,11 @@ class Bus:
                 facts.append(Unreadable(subject, message.sequence, str(error)))
         return facts
 
-    def follow(self, *interests: Interest) -> Feed:
-        """All keys of the interests, for as long as the feed is open."""
+    def follow(self, *interests: Interest, packed: bool = False) -> Feed:
+        """All keys of the interests, for as long as the feed is open. `packed`: for one of very many readers of whole
+        families; not for the writer of a family, who must see what the stream itself holds."""
         self._feeds += 1
-        return Feed(self, interests, f"{self._feeds}")
+        return Feed(self, interests, f"{self._feeds}", packed=packed)
 
     async def life(self, stream: Stream) -> Life:
         """When the stream was made, and whether it ever held anything. Raises Unavailable."""

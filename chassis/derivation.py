@@ -23,6 +23,7 @@ from chassis.feed import Batch, Feed, Interest
 from chassis.jetstream import MAX_BATCH
 from chassis.lease import Lease
 from chassis.pacing import Pacer
+from chassis.packer import Packer
 from chassis.publication import Publication
 from chassis.runner import Context
 from chassis.shares import Shares
@@ -43,10 +44,11 @@ class Derivation:
         shards: int | None = None,
         names: Callable[[Message], Iterable[str]] = lambda message: (),
         warm_bytes: int = 0,
+        packed: Sequence[Family[Any]] = (),
     ) -> None:
         """`shards`: into how many the keys are parted among the replicas; None: one replica writes all. `names`: see
         `Publication`. `warm_bytes`: how much of the streams that it reads and writes the server shall keep in memory,
-        see `Warmth`."""
+        see `Warmth`. `packed`: families of which packs are kept for their many readers, see `Packer`."""
         self._reads = [Interest(family) for family in reads]
         self._bus = context.bus
         self._stopping = context.stopping
@@ -64,6 +66,9 @@ class Derivation:
         self.publication = Publication(context.bus, interests, lease=self.lease, names=names)
         streams = list(dict.fromkeys(family.stream for family in (*writes, *reads)))
         self._warmth = Warmth(context.bus, streams, limit_bytes=warm_bytes, wanted=self._leads_at_ease)
+        self._packer = Packer(
+            context.bus, packed, wanted=lambda: self._leads_at_ease() and not self.publication.pending
+        )
 
     async def run(
         self,
@@ -92,6 +97,7 @@ class Derivation:
                 tasks.create_task(self._read(hear), name="feed"),
                 tasks.create_task(self._pacer.run(flush), name="flush"),
                 tasks.create_task(self._warmth.run(), name="warmth"),
+                tasks.create_task(self._packer.run(), name="packs"),
             ]
             await self._stopping.wait()
             for task in running:

@@ -10,7 +10,8 @@ session, and yields the differences only, deletions of what vanished included.
                         Ledger ──▶ pending: one slot per key ──▶ next()
 
 Broad interests (a whole family) are read through one pulled consumer per stream; narrow ones that come and go by the
-hundred (an agent's rules and groups) by direct get, which leaves nothing on the server. See ARCHITECTURE section 3,
+hundred (an agent's rules and groups) by direct get, which leaves nothing on the server; what thousands read whole, from
+packs of it (`chassis.packs`). See ARCHITECTURE section 3,
 rules 2, 3, 6, 7 and 8.
 """
 
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bus_schemas.codec import Malformed, decode
 from bus_schemas.subjects import TOMBSTONE_TTL_S, Fact, Family, Key, Stream, live, stored
-from chassis import jetstream
+from chassis import jetstream, packs
 from chassis.delivery import Delivery
 from chassis.errors import Rejected, Unavailable, Unreadable, Unusable
 from chassis.jetstream import Stored, TooManyResults
@@ -122,8 +123,10 @@ class _Slot(NamedTuple):
 class Feed:
     """Made by `Bus.follow`; an async context manager, read by one task with `next`."""
 
-    def __init__(self, bus: Bus, interests: Sequence[Interest], name: str) -> None:
+    def __init__(self, bus: Bus, interests: Sequence[Interest], name: str, *, packed: bool = False) -> None:
+        """`packed`: whole families are read from their packs where there are any (`chassis.packs`)."""
         self._bus = bus
+        self._packed = packed
         self._name = name
         self._followed: dict[Interest, _Followed] = {i: _Followed(i) for i in interests}
         self._dropped: list[_Followed] = []
@@ -273,6 +276,10 @@ class Feed:
         subject = message.subject
         self._lost.pop(subject, None)
         waiting = self._pending.get(subject)
+        if waiting is not None and not message.payload and waiting.payload:
+            # a removal takes no earlier place: what was written to stand for the key is told first
+            del self._pending[subject]
+            waiting = None
         ordinal = waiting.ordinal if waiting is not None else next(self._ordinal)
         self._pending[subject] = _Slot(followed, message.sequence, message.payload, ordinal)
         if len(self._pending) >= MAX_PENDING:
@@ -391,6 +398,8 @@ class Feed:
                 continue
             self._absorb(messages, chunk, by_filter, seen)
             await self._room.wait()
+        if self._packed:
+            broad = await self._read_packed(session, info, broad, by_filter, seen)
         for chunk in disjoint(broad, CONSUMER_FILTERS):
             async for messages in jetstream.snapshot(session, stream, chunk):
                 self._absorb(messages, chunk, by_filter, seen)
@@ -404,6 +413,39 @@ class Feed:
                 raise Unavailable(f"stream {stream} was wiped while it was read")
         for followed in group:
             self._sweep(followed, seen[followed.interest.filter], upto)
+
+    async def _read_packed(
+        self,
+        session: Session,
+        info: jetstream.StreamInfo,
+        broad: Sequence[str],
+        by_filter: dict[str, list[_Followed]],
+        seen: dict[str, set[str]],
+    ) -> list[str]:
+        """Takes families from their packs and what is newer, and small ones without a consumer, of which a server makes
+        only so many at once; the filters that are left to be read through one."""
+        families = {f: by_filter[f][0].interest.family for f in broad if not by_filter[f][0].interest.leading}
+        found = await packs.read(session, list(families.values())) if families else {}
+        left = []
+        for filter_ in broad:
+            pack = found.get(families[filter_].name) if filter_ in families else None
+            if pack is None or not pack.holds_for(info):
+                left.append(filter_)
+                continue
+            for messages in pack.parts:
+                self._absorb(messages, [filter_], by_filter, seen)
+                await self._room.wait()
+            async for messages in jetstream.since(session, families[filter_].stream, filter_, pack.upto + 1):
+                self._absorb(messages, [filter_], by_filter, seen)
+                await self._room.wait()
+        if not left:
+            return left
+        try:
+            messages = await jetstream.last_of_each(session, by_filter[left[0]][0].stream, left)
+        except TooManyResults:
+            return left
+        self._absorb(messages, left, by_filter, seen)
+        return []
 
     def _absorb(
         self,

@@ -24,6 +24,8 @@ MAX_BATCH = 1000
 """Messages in one atomic batch (the server's limit)."""
 MAX_LAST = 1024
 """Results of one `multi_last` (the server's limit)."""
+PAGE = 1000
+"""Messages of one direct get in order of sequence."""
 PULL = 8192
 """Messages asked for at a time while a snapshot is read: the reader's back pressure."""
 REFUSALS = 50
@@ -245,6 +247,35 @@ async def first_from(session: Session, stream: str, subject: str, sequence: int)
     if answer.status:
         raise Rejected(f"{stream}: {answer.status} {answer.description}")
     return _stored(answer)
+
+
+async def since(session: Session, stream: str, subject: str, sequence: int) -> AsyncIterator[list[Stored]]:
+    """Every message under a filter that has this sequence or a later one, in chunks, by direct get: nothing is left on
+    the server, and near the stream's end it costs next to nothing."""
+    while True:
+        chunk: list[Stored] = []
+        more = False
+        with session.stream() as answers:
+            body = _encode({"seq": sequence, "next_by_subj": subject, "batch": PAGE})
+            await session.publish(f"$JS.API.DIRECT.GET.{stream}", body, reply=answers.reply)
+            ended = False
+            while not ended:
+                for answer in await answers.next(API_TIMEOUT_S):
+                    match answer.status:
+                        case "":
+                            chunk.append(_stored(answer))
+                        case "204" | "404":
+                            more = int(answer.headers.get("Nats-Num-Pending", "0")) > 0
+                            ended = True
+                        case "503":
+                            raise Unavailable(f"nobody answers for stream {stream}")
+                        case status:
+                            raise Rejected(f"{stream}: {status} {answer.description}")
+        if chunk:
+            yield chunk
+        if not (more and chunk):
+            return
+        sequence = chunk[-1].sequence + 1
 
 
 async def touch(session: Session, stream: str, sequence: int) -> int | None:

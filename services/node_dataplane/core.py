@@ -154,7 +154,8 @@ class NodeCore:
 
     def _apply_route(self, cidr: str, route: Route | None) -> None:
         before = self._routes.get(cidr)
-        was, now = (_plain(r.address) if r is not None else "" for r in (before, route))
+        was = "" if before is None else _plain(before.address)
+        now = "" if route is None else _plain(route.address)
         if was != now:
             self._owners[was] -= 1
             self._owners[now] += 1
@@ -351,7 +352,7 @@ class NodeCore:
             family = 6 if ":" in route.cidr else 4
             try:
                 now = convert(route, self._node, self._standpoints.get(family))
-                if now.destination != destination(cidr):
+                if route.cidr != cidr and now.destination != destination(cidr):
                     raise ValueError(f"the record says {route.cidr}")
             except ValueError as error:
                 self._faulty[cidr] = str(error)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_network
 from typing import NamedTuple
 
 from bus_schemas.ids import NodeName
@@ -38,6 +39,8 @@ class Row(NamedTuple):
 BLACKHOLE = Row()
 SPARE = 0xFFFFFFFF
 """Metric of a way that is used only while nobody else, which is BIRD, has one to the same destination."""
+_OCTETS = {str(number): number for number in range(256)}
+_IPV4_PREFIXES = frozenset(str(length) for length in range(33))
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -88,8 +91,25 @@ class Conversion(NamedTuple):
 
 def destination(cidr: str) -> Destination:
     """Raises ValueError."""
+    address, _, prefix = cidr.partition("/")
+    octets = address.split(".")
+    if len(octets) == 4 and prefix in _IPV4_PREFIXES:  # most of them, at a quarter of what `ip_network` costs
+        try:
+            packed = bytes(map(_OCTETS.__getitem__, octets))
+        except KeyError:
+            pass
+        else:
+            length = int(prefix)
+            if not int.from_bytes(packed) & (0xFFFFFFFF >> length):
+                return packed, length
     network = ip_network(cidr)
     return network.network_address.packed, network.prefixlen
+
+
+@lru_cache(4096)
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Many routes lead to few nodes."""
+    return ip_address(text.partition("/")[0])
 
 
 def host(address: str) -> Destination:
@@ -104,7 +124,7 @@ def convert(route: Route, node: NodeName, standpoint: Standpoint | None) -> Conv
         return Conversion(where, None if route.borrowed else BLACKHOLE)
     if standpoint is None or not route.address:
         return Conversion(where, None)
-    owner = ip_address(route.address.partition("/")[0])
+    owner = _address(route.address)
     if owner.version != standpoint.network.version or len(where[0]) != len(owner.packed):
         raise ValueError(f"the owner's address {route.address} is not of the destination's family")
     if standpoint.wireguard and route.wireguard is not None:

@@ -4,6 +4,9 @@
                           +--> flush(): the differences, 500 to a datagram, additions before removals
     adopt()/check() -> held
 
+Of the additions the longest destinations go first, of the removals last: where a summary falls apart, or its pieces
+become one, every address has its way at every moment.
+
 `held` is what the kernel has to our best knowledge: read back once at the start (what an earlier life left is ours
 again), then kept by our own writes, and compared with the kernel by `check`. Until `complete` is called nothing that
 was found is removed. A row whose device is missing or that the kernel refuses waits in `stuck` with its reason and is
@@ -127,7 +130,7 @@ class RouteTable:
         removals: list[tuple[Destination, bytes]] = []
         moved: list[bytes] = []
         indices: dict[str, int | None] = {"": 0}
-        for destination in dirty:
+        for destination in sorted(dirty, key=_longest_first):
             self.stuck.pop(destination, None)
             row, held = self.wanted(destination), self._held.get(destination)
             if row is None:
@@ -164,6 +167,7 @@ class RouteTable:
             self._doubles = []
         for start in range(0, len(moved), BATCH):
             self._send(moved[start : start + BATCH])
+        removals.reverse()
         for start in range(0, len(removals), BATCH):
             some = removals[start : start + BATCH]
             for (destination, _), number in zip(some, self._send([m for _, m in some]), strict=True):
@@ -274,7 +278,14 @@ class RouteTable:
         return rows
 
 
+def _longest_first(destination: Destination) -> int:
+    return -destination[1]
+
+
 def _put(destination: Destination, row: _Held, presence: rtnl.Presence) -> bytes:
+    packed, prefix = destination
+    if len(packed) == 4 and prefix and row.device and row.gateway is not None and not row.metric:
+        return rtnl.route_via(packed, prefix, row.device, row.gateway, onlink=row.onlink, presence=presence)
     return rtnl.route(
         *destination,
         index=row.device,

@@ -287,7 +287,7 @@ class Agent:
             Interest(BGP, (self.node,)),
             Interest(BGP_MESH),
         )
-        async with self._bus.follow(*interests) as feed:
+        async with self._bus.follow(*interests, packed=True) as feed:
             while True:
                 batch = await feed.next()
                 for fact in batch.facts:

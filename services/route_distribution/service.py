@@ -1,9 +1,9 @@
 """The shell of route distribution: the feed into the core, what the core wants onto the bus.
 
     feed --(nodes, their agents' addresses)--> AddressesOfNodes --> nodes
-    feed --(blocks, nodes, pools)-----------------> Core -------> routes --------> Publication
-      \\---(nodes, pools, BGP resources)--> BgpCore <---routes---/   \\
-                                              \\--> speakers, mesh ---+--> Publication
+    feed --(blocks, nodes, pools)---------------> Core --routes--> Summaries --> Publication
+      \\---(nodes, pools, BGP resources)--> BgpCore <--routes--/
+                                              \\--> speakers, mesh ------------> Publication
 
 Every replica computes; the one that holds the lease writes. `chassis.derivation` has the flow and its guards.
 """
@@ -24,17 +24,20 @@ from services.route_distribution.bgp import BgpCore
 from services.route_distribution.core import READS, Core, Withheld
 from services.route_distribution.node_addresses import NODE, AddressesOfNodes
 from services.route_distribution.settings import Settings
+from services.route_distribution.summaries import Summaries
 
 SERVICE = "route_distribution"
 WRITES = (ROUTE, BGP_MESH, BGP)
+PACKED = (ROUTE, BGP_MESH, NODE, NODE_ADDRESSES)
+"""What every agent reads whole."""
 
 
 async def serve(context: Context[Settings]) -> None:
     settings = context.settings
-    nodes, core, speakers = AddressesOfNodes(), Core(), BgpCore()
+    nodes, core, summaries, speakers = AddressesOfNodes(), Core(), Summaries(), BgpCore()
     pacer = Pacer(settings.route_flush_min_s, settings.route_flush_max_s, settings.route_retry_s)
     reads = tuple(dict.fromkeys((*READS, *bgp.READS, NODE_ADDRESSES)))
-    derivation = Derivation(context, SERVICE, reads=reads, writes=WRITES, pacer=pacer)
+    derivation = Derivation(context, SERVICE, reads=reads, writes=WRITES, pacer=pacer, packed=PACKED)
 
     def hear(batch: Batch) -> None:
         for fact in batch.facts:
@@ -49,9 +52,10 @@ async def serve(context: Context[Settings]) -> None:
             core.apply(fact)
             speakers.apply(fact)
         changes = core.flush()
-        for cidr, route in changes.routes.items():
+        for cidr, route in summaries.update(changes.routes).items():
             derivation.publication.want(ROUTE, (cidr,), route)
-            speakers.apply_route(cidr, route)
+        for cidr, route in changes.routes.items():
+            speakers.apply_route(cidr, route)  # BGP announces blocks, as Calico does, however we tell them
         sessions = speakers.flush()
         for node, member in sessions.members.items():
             derivation.publication.want(BGP_MESH, (node,), member)

@@ -61,6 +61,22 @@ async def test_replay_then_in_sync_then_live(nats: Nats) -> None:
             assert batch.synced == frozenset()
 
 
+async def test_a_removal_is_told_after_what_was_written_before_it(nats: Nats) -> None:
+    """Where one key takes another's place, a reader that is behind must not lose the first before it has the second."""
+    async with nats.bus() as bus, bus.follow(ROUTES) as feed:
+        assert (await feed.next()).in_sync
+        async with bus.follow(ROUTES) as slow:
+            assert (await slow.next()).in_sync
+            await put_routes(bus, a="n1", b="n1")
+            await bus.delete(ROUTE, ("a",))
+            await put_routes(bus, c="n1")
+            heard: set[str] = set()
+            while "c" not in heard:  # then the slow one has everything before it
+                heard.update(fact.key[0] for fact in (await feed.next()).facts)
+            batch = await slow.next()
+        assert [(fact.key[0], fact.value is None) for fact in batch.facts[:2]] == [("b", False), ("a", True)]
+
+
 async def test_nothing_on_the_bus_is_in_sync_too(nats: Nats) -> None:
     async with nats.bus() as bus, bus.follow(ROUTES, Interest(BLOCK)) as feed:
         batch = await feed.next()

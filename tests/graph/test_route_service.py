@@ -7,19 +7,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
-
 from bus_schemas.routes import Route
 from bus_schemas.subjects import BGP, BGP_MESH, ROUTE, Fact
 from chassis.bus import Bus
 from chassis.feed import Interest
 from chassis.health import Health
-from chassis.heartbeat import Heartbeat
-from chassis.runner import Context
-from services.route_distribution.service import serve
 from services.route_distribution.settings import Settings
 from tests.support.expanders import gone
 from tests.support.nats import Nats
+from tests.support.route_service import replica
 from tests.support.routes import block, direct, node, pool, tunnelled
 from tests.support.speakers import configuration, peer
 
@@ -30,30 +26,6 @@ N1, N2 = node("node1", "10.0.0.15/24"), node("node2", "10.0.1.16/24")
 B1, B2 = block("10.244.1.0/26", "node1"), block("10.244.2.0/26", "node2", tunnels={"node2": 3})
 DIRECT1, DIRECT2 = direct("10.244.1.0/26", "node1", "10.0.0.15/24"), direct("10.244.2.0/26", "node2", "10.0.1.16/24")
 WORLD = (N1, N2, pool("pool4", "10.244.0.0/16"), B1, B2)
-
-
-@asynccontextmanager
-async def replica(url: str, instance: str) -> AsyncIterator[Health]:
-    settings = Settings(nats_url=url, instance=instance)
-    health, stopping = Health(), asyncio.Event()
-    async with (
-        Bus.connect(settings, name="route_distribution", health=health) as bus,
-        asyncio.TaskGroup() as tasks,
-    ):
-        context = Context(
-            name="route_distribution",
-            settings=settings,
-            bus=bus,
-            health=health,
-            log=structlog.get_logger(),
-            stopping=stopping,
-            heartbeat=Heartbeat(bus, "route_distribution", "test", health, started=0.0),
-        )
-        tasks.create_task(serve(context))
-        try:
-            yield health
-        finally:
-            stopping.set()
 
 
 class Routes:

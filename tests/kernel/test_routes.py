@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -254,3 +255,38 @@ def test_what_a_life_left_between_two_writes_is_cleared_up(node: Node, metric: i
     node.table.check()
     assert node.namespace.ip("route", "show", "proto", "84").count("10.244.0.64/26") == 1
     assert node.ours()["10.244.0.64/26"].get("metric", 0) == metric
+
+
+class Noting:
+    """A socket that notes what is asked of the kernel: whether something is added, and the prefix length."""
+
+    def __init__(self, socket: NetlinkSocket) -> None:
+        self._socket = socket
+        self.asked: list[tuple[bool, int]] = []
+
+    def transact(self, requests: list[bytes]) -> list[int]:
+        self.asked += [(int.from_bytes(r[4:6], sys.byteorder) == rtnl.RTM_NEWROUTE, r[17]) for r in requests]
+        return self._socket.transact(requests)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+def test_a_summary_falls_apart_and_comes_together_without_a_gap(node: Node) -> None:
+    noting = Noting(node.socket)
+    table = RouteTable(noting, node.index)  # type: ignore[arg-type]
+    whole, left, right = map(destination, ("10.244.0.0/25", "10.244.0.0/26", "10.244.0.64/26"))
+    lent = destination("10.244.0.70/32")
+    table.want(whole, via("10.0.0.2"))
+    table.flush()
+    noting.asked.clear()
+    for where, row in ((whole, None), (left, via("10.0.0.2")), (right, via("10.0.0.3")), (lent, via("10.0.0.2"))):
+        table.want(where, row)
+    table.flush()
+    assert noting.asked == [(True, 32), (True, 26), (True, 26), (False, 25)]
+    noting.asked.clear()
+    for where, row in ((lent, None), (left, None), (right, None), (whole, via("10.0.0.3"))):
+        table.want(where, row)
+    table.flush()
+    assert noting.asked == [(True, 25), (False, 26), (False, 26), (False, 32)]
+    assert node.ours().keys() == {"10.244.0.0/25"}

@@ -48,8 +48,8 @@ class Mirror:
 
 
 @asynccontextmanager
-async def mirror(bus: Bus, *interests: Interest) -> AsyncIterator[Mirror]:
-    async with bus.follow(*interests) as feed, asyncio.TaskGroup() as tasks:
+async def mirror(bus: Bus, *interests: Interest, packed: bool = False) -> AsyncIterator[Mirror]:
+    async with bus.follow(*interests, packed=packed) as feed, asyncio.TaskGroup() as tasks:
         reader = Mirror(feed)
         task = tasks.create_task(reader.read())
         try:

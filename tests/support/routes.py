@@ -14,6 +14,7 @@ from bus_schemas.resources.pools import IPPoolSpec
 from bus_schemas.routes import Encapsulation, Route, Tunnel, WireguardEnd, WireguardKeys, vtep_mac_of
 from bus_schemas.subjects import BLOCK, DESIRED, WIREGUARD_KEYS, Fact
 from services.route_distribution.core import Core, Withheld
+from services.route_distribution.summaries import Summaries
 from tests.support.expanders import Batches
 
 
@@ -98,6 +99,11 @@ class Outcome:
         self.core = Core()
         self.routes: dict[str, Route] = {}
         self.withheld: set[Withheld] = set()
+        self.summaries = Summaries()
+        self.told: dict[str, Route] = {}
+        """What stands on the bus for the routes."""
+        self.writes: list[tuple[str, Route | None]] = []
+        """What was written for the last telling, in a publication's order: removals last."""
         for batch in batches:
             self.tell(*batch)
 
@@ -112,6 +118,15 @@ class Outcome:
             else:
                 assert self.routes.get(cidr) != route, f"{cidr} was said again without a change"
                 self.routes[cidr] = route
+        told = self.summaries.update(changes.routes)
+        self.writes = sorted(told.items(), key=lambda item: item[1] is None)
+        for cidr, route in told.items():
+            assert self.told.get(cidr) != route, f"{cidr} was told again without a change"
+            if route is None:
+                del self.told[cidr]
+            else:
+                self.told[cidr] = route
+        assert len(self.summaries) == len(self.told)
         assert self.withheld.issuperset(changes.cleared)
         assert self.withheld.isdisjoint(changes.raised)
         self.withheld = (self.withheld - set(changes.cleared)) | set(changes.raised)

@@ -56,6 +56,8 @@ _NTF_SELF = 0x02
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
+_IPV4_VIA = struct.Struct("=IHHII BBBBBBBBI HH4s HHI HH4s".replace(" ", ""))
+"""nlmsghdr, rtmsg, and the attributes destination, device, gateway."""
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 
 _SET = NLM_F_REQUEST | NLM_F_ACK
@@ -270,6 +272,20 @@ def route(
         _PRESENCES[presence],
         (destination, prefix, index, gateway, onlink, blackhole, metric, protocol),
         acknowledge,
+    )
+
+
+def route_via(
+    destination: bytes, prefix: int, index: int, gateway: bytes, *, onlink: bool, presence: Presence
+) -> bytes:
+    """The `route` that comes by the thousand, of the same bytes in a single call: IPv4, by a gateway, of metric 0, and
+    not acknowledged. `prefix` is not 0."""
+    return _IPV4_VIA.pack(
+        _IPV4_VIA.size,
+        RTM_NEWROUTE,
+        _PRESENCES[presence] & ~NLM_F_ACK,
+        *(0, 0, AF_INET, prefix, 0, 0, RT_TABLE_MAIN, PROTOCOL, RT_SCOPE_UNIVERSE, RTN_UNICAST),
+        *(RTNH_F_ONLINK if onlink else 0, 8, RTA_DST, destination, 8, RTA_OIF, index, 8, RTA_GATEWAY, gateway),
     )
 
 
