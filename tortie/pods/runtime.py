@@ -28,7 +28,7 @@ from tortie import netns
 from tortie.cli.client import Client, Json, object_path
 from tortie.cli.errors import CommandError, Refused
 from tortie.pods import manifest, plugging, processes
-from tortie.pods.errors import CannotRun, NameTaken, PodError
+from tortie.pods.errors import CannotRun, NameTaken, PluginFailed, PodError
 from tortie.pods.manifest import Port
 from tortie.pods.plugging import Attachment
 from tortie.pods.records import EXIT, LOG, Record, Records
@@ -145,7 +145,10 @@ class Runtime:
 
     def _dismantle(self, record: Record, grace_s: float) -> None:
         self._end(record, grace_s)
-        asyncio.run(plugging.delete(self._attachment(record)))
+        try:
+            asyncio.run(plugging.delete(self._attachment(record)))
+        except PluginFailed as error:
+            raise PodError(f"{record.key}: its address is not released yet, so repeat this: {error}") from error
         self._unregister(record.key, record.uid)
         if netns.exists(record.netns):
             _ip("netns", "delete", record.netns)
