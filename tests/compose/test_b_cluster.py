@@ -12,6 +12,11 @@ from tests.support.compose import NODES, SERVICES, Stack, lost
 pytestmark = [pytest.mark.root, pytest.mark.compose]
 
 SERVER = ("--", "python", "-m", "http.server", "80")
+PODS = (
+    ("node1", "web", ("-d", "-l", "app=web", *SERVER)),
+    ("node1", "still", ()),
+    ("node2", "client", ("-d", "-l", "app=client", "--", "sleep", "infinity")),
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +27,18 @@ def cluster(stack: Stack) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def url(cluster: Stack) -> Iterator[str]:
-    """Of a server on node1; `client` on node2 may reach it, and nobody else."""
-    cluster.on("node1", "tortie", "pod", "run", "-d", "web", "--label", "app=web", *SERVER)
-    cluster.on("node1", "tortie", "pod", "run", "still")
-    cluster.on("node2", "tortie", "pod", "run", "-d", "client", "-l", "app=client", "--", "sleep", "infinity")
-    cluster.on("node2", "tortie", "apply", "-f", "-", text=(compose.DIRECTORY / "policy.yaml").read_text())
-    where = f"http://{cluster.address('node1', 'web')}/"
-    cluster.until(lambda: cluster.fetches("node2", "--label app=client", url=where), "the server answers")
-    yield where
+def url(cluster: Stack) -> str:
+    """Of a server on node1; `client` on node2 may reach it, and nobody else. Pods that an earlier test left alone serve
+    again."""
     cluster.settle()
-    for node in NODES:
-        cluster.on(node, "tortie", "pod", "rm", "--all", "--time", "1")
+    there = {
+        (node, line.split()[1]) for node in NODES[:2] for line in cluster.on(node, "tortie", "pod", "ls").splitlines()
+    }
+    for node, name, words in PODS:
+        if (node, name) not in there:
+            cluster.on(node, "tortie", "pod", "run", name, *words)
+    cluster.on("node2", "tortie", "apply", "-f", "-", text=(compose.DIRECTORY / "policy.yaml").read_text())
+    return f"http://{cluster.address('node1', 'web')}/"
 
 
 def works(cluster: Stack, url: str) -> None:

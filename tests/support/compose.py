@@ -90,11 +90,12 @@ class Stack:
 
     def containers(self) -> dict[str, str]:
         """Name -> `healthy`, or what it is instead."""
+        names = self.machine.run("docker", "ps", "-aq").split()
         found = {}
-        for name in self.machine.run("docker", "ps", "-a", "--format", "{{.Names}}").split():
-            state = self.inspect(name)["State"]
+        for container in json.loads(self.machine.run("docker", "inspect", *names)) if names else ():
+            state = container["State"]
             health = state.get("Health", {}).get("Status", "no health check")
-            found[name] = health if state["Running"] else f"exited {state['ExitCode']}"
+            found[container["Name"].lstrip("/")] = health if state["Running"] else f"exited {state['ExitCode']}"
         return found
 
     def inspect(self, container: str) -> Any:
@@ -111,10 +112,13 @@ class Stack:
     # --- tortie
 
     def try_on(self, node: str, *command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-        return self.try_("exec", "-T", node, *command, text=text)
+        return self.machine.try_("docker", "exec", "-i", self.name(node), *command, text=text, limit_s=300.0)
 
     def on(self, node: str, *command: str, text: str | None = None) -> str:
-        return self.run("exec", "-T", node, *command, text=text)
+        done = self.try_on(node, *command, text=text)
+        if done.returncode:
+            raise Failed(f"{node}: {' '.join(command)}: {done.returncode}: {done.stderr}{done.stdout}")
+        return done.stdout
 
     def address(self, node: str, pod: str) -> str:
         return self.on(node, "tortie", "pod", "ip", pod).strip()
@@ -133,8 +137,8 @@ class Stack:
             f"ping -q -n -i 0.1 -c 60 {still} & for i in $(seq 20); do "
             f"curl -s -m 60 -o /dev/null {url} || echo no connection; sleep 0.2; done; wait"
         )
-        words = ("docker-compose", *self.overlay, "exec", "-T", node, "tortie", "pod", "exec", pod, "--")
-        return self.machine.popen(*_in_place(*words, "sh", "-c", tries))
+        words = ("docker", "exec", self.name(node), "tortie", "pod", "exec", pod, "--", "sh", "-c", tries)
+        return self.machine.popen(*words)
 
     # --- waiting
 
