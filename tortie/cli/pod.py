@@ -80,7 +80,7 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="In the background: see `logs`, and `rm` when it is done.")
     ] = False,
-    wait: Annotated[float, typer.Option("--wait", metavar="S", help="Seconds for the node to become ready.")] = 60.0,
+    wait: Annotated[float, typer.Option("--wait", metavar="S", help="Seconds for the node to become ready.")] = 120.0,
     node: Node = "",
     socket: Socket = Path(SOCKET),
     api: Api = "",
