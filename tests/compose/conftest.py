@@ -15,7 +15,7 @@ from tests.support.compose import Stack
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A Docker with the image; no container runs yet. Wheels and base come from outside: it has no way out
+    """A Docker with the image, and no container. Wheels and base come from outside: it has no way out
     (`TORTIE_BASE_DIRECTORY`: what `scripts/base-image make` made)."""
     if not os.environ.get("TORTIE_COMPOSE"):
         pytest.skip("takes minutes: `make compose-test` runs it")
@@ -28,4 +28,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     compose.script("wheelhouse", str(directory / "wheels"))
     with compose.docker(directory) as machine:
         machine.run(str(REPOSITORY / "scripts" / "base-image"), "import", str(base), compose.BASE, limit_s=600.0)
-        yield Stack(machine, directory / "wheels")
+        made = Stack(machine, directory / "wheels")
+        built = made.typed("make image", where=REPOSITORY)
+        assert built.returncode == 0, built.stderr[-3000:]
+        yield made
