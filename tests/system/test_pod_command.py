@@ -56,7 +56,7 @@ def address(host: Host, name: str) -> str:
 
 def agent(host: Host) -> int:
     """Its process."""
-    (found,) = host.machine.run("sh", "-c", "grep -lz '^node-dataplane$' /proc/[0-9]*/cmdline").split()
+    (found,) = host.machine.run("sh", "-c", "grep -lsz '^node-dataplane$' /proc/[0-9]*/cmdline; true").split()
     return int(found.split("/")[2])
 
 
