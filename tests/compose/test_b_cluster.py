@@ -156,4 +156,4 @@ def test_it_stops_cleanly_and_starts_again(cluster: Stack, url: str) -> None:
     assert set(cluster.containers().values()) == {"exited 0"}
     cluster.up()
     assert "not in use" in cluster.on("node2", "tortie", "ipam", "show", "--ip", address), "released on the way out"
-    assert cluster.on("node1", "tortie", "get", "networkpolicies").count("web") == 1, "the bus kept its streams"
+    assert "app=web" in cluster.on("node1", "tortie", "get", "networkpolicies"), "the bus kept its streams"
