@@ -3,7 +3,14 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 TORTIE := .venv/bin/tortie
 
-.PHONY: help demo test test-vm lint unit conformance scenarios soak benchmarks cni-front prepare prepare-dev clean
+# Of the image: its base, which Python that has, its name, further options of `docker build`.
+BASE ?= python:3.11-slim
+BASE_PYTHON ?= 3.11
+TORTIE_IMAGE ?= tortie
+DOCKER_BUILD ?=
+
+.PHONY: help demo image image-base compose-test test test-vm lint unit conformance scenarios soak benchmarks
+.PHONY: cni-front prepare prepare-dev clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -16,6 +23,20 @@ prepare-dev:
 
 demo: prepare ## a three-node cluster in network namespaces, pods, a policy, real packets; leaves nothing behind
 	@$(TORTIE) lab demo
+
+image: ## the image of the containers, from BASE: see docs/compose.md
+	@scripts/wheelhouse compose/wheels $(BASE_PYTHON)
+	docker build --tag $(TORTIE_IMAGE) --build-arg BASE=$(BASE) $(DOCKER_BUILD) compose
+
+image-base: ## a BASE named tortie-base by debootstrap, where no registry can be reached
+	rm -rf compose/base
+	scripts/base-image make compose/base
+	scripts/base-image import compose/base tortie-base
+	rm -rf compose/base
+
+compose-test: ## the containers of compose/ with a Docker of their own, as a user starts them: minutes
+	@TORTIE_PREPARE_COMPOSE=1 scripts/prepare dev
+	TORTIE_COMPOSE=1 $(PY) -m pytest tests/compose
 
 test: prepare-dev lint ## every check and every test
 	$(PY) -m pytest

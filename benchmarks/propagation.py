@@ -31,8 +31,9 @@ from chassis.bus import Bus
 from chassis.health import Health
 from chassis.settings import ServiceSettings
 from tests.support.netns import namespaces
+from tortie import netns
 from tortie.cli.client import Client
-from tortie.lab import netns, ownership
+from tortie.lab import ownership
 from tortie.lab.cluster import NATS_PORT, Cluster
 from tortie.lab.scenario import Place
 from tortie.lab.topology import CONTROL_ADDRESS

@@ -234,6 +234,8 @@ class Agent:
         self._settled = asyncio.Event()
         """The snapshot has been applied to the kernel once."""
         self._changed = asyncio.Event()
+        self._troubles: tuple[str, ...] = ()
+        """What the fabric could not do, as it was last told."""
 
     def close(self) -> None:
         self.monitor.close()
@@ -338,6 +340,7 @@ class Agent:
             self.tunnel_addresses[kind].want(vteps.families, vteps.pools, registered=self.core.registered)
         self.warm_pool.want(self.core.pools if self.core.registered else (), self.core.labels)
         self.fabric.apply(desired)
+        self._troubles = self.fabric.problems
         keys = self.fabric.public_keys()
         if self.core.set_keyed(frozenset(keys)):
             self._changed.set()
@@ -345,7 +348,7 @@ class Agent:
         if self._try_offload and self.fabric.tunnelling:
             self._offload_due.set()
         self._tell_facts()
-        problems = (*desired.problems, *self.fabric.problems)
+        problems = (*desired.problems, *self._troubles)
         self._health.note("fabric", "; ".join(problems) or None)
 
     def _tell_facts(self) -> None:
@@ -377,7 +380,7 @@ class Agent:
         """The node's own devices, as the kernel has them now."""
         self.reaches.look()
         seen = interfaces.observe(self.fabric.socket)
-        if self.core.set_interfaces(seen.uplinks):
+        if self.core.set_interfaces(seen.uplinks) or self.fabric.problems != self._troubles:
             self._changed.set()
         self.enforcement.set_devices(seen.devices)
         if self._settled.is_set():

@@ -16,8 +16,9 @@ from typing import Any
 from services.node_dataplane.bird.process import BirdProcess
 from tests.support.lab import lab_name
 from tests.support.waiting import until
+from tortie import netns
 from tortie.cli.client import Client
-from tortie.lab import fabric, kernel, netns, ownership, scenario
+from tortie.lab import fabric, kernel, ownership, scenario
 from tortie.lab.cluster import Cluster
 from tortie.lab.scenario import Place
 

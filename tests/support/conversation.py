@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tortie.lab import netns
+from tortie import netns
 
 PORT = 7
 PIECE = 256 * 1024

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from bus_schemas.ids import PodKey
 from tests.support.waiting import within
-from tortie.lab import netns
+from tortie import netns
 from tortie.lab.cluster import Cluster
 
 ECHO_PORT, TCP_PORT, UDP_PORT = 7, 80, 53

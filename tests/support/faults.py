@@ -33,8 +33,9 @@ from chassis.settings import ServiceSettings
 from tests.support.fault_streams import ECHO_PORT, WEB, Streams
 from tests.support.ipam import check_invariants
 from tests.support.waiting import within
+from tortie import netns
 from tortie.cli.errors import Refused
-from tortie.lab import fabric, kernel, netns, ownership, probes, scenario
+from tortie.lab import fabric, kernel, ownership, probes, scenario
 from tortie.lab.cluster import BUS, NATS_PORT, Cluster
 from tortie.lab.errors import CannotDo
 from tortie.lab.pods import Pod

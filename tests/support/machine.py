@@ -24,6 +24,8 @@ from tests.support.agent import REPOSITORY
 from tests.support.netns import Namespace
 
 EMPTY = ("/run", "/var/lib", "/var/tmp", "/opt", "/etc/cni")
+GROUP = f"tortie-test-{os.getpid()}"
+"""A control group for daemons that can be told theirs."""
 COPIED = ("/etc/containers", "/etc/containerd")
 """As the machine's packages left them."""
 
@@ -122,6 +124,17 @@ class Machine:
                 )
             )
 
+    def popen(self, *command: str) -> subprocess.Popen[str]:
+        """A process whose end, and output, the caller waits for."""
+        return subprocess.Popen(
+            (*self._enter, *command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(),
+        )
+
     def write(self, path: str, text: str) -> None:
         self.run("sh", "-c", 'mkdir -p "$(dirname "$0")" && cat >"$0"', path, text=text)
 
@@ -147,10 +160,9 @@ def missing(*programs: str) -> list[str]:
 
 
 def _groups() -> Iterator[Path]:
-    """Where podman and containerd put their containers, in every hierarchy."""
-    for hierarchy in Path("/sys/fs/cgroup").glob("*"):
-        yield from (hierarchy / "libpod_parent", hierarchy / "default")
-    yield from (Path("/sys/fs/cgroup/libpod_parent"), Path("/sys/fs/cgroup/default"))
+    """Where podman, containerd and docker put their containers, in every hierarchy."""
+    for hierarchy in (*Path("/sys/fs/cgroup").glob("*"), Path("/sys/fs/cgroup")):
+        yield from (hierarchy / "libpod_parent", hierarchy / "default", hierarchy / GROUP)
 
 
 def _remove_group(group: Path) -> None:

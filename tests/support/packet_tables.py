@@ -25,7 +25,8 @@ from itertools import count, cycle, groupby
 from typing import Any, Final, NamedTuple
 
 from bus_schemas.ids import PodKey
-from tortie.lab import netns, probes, sctp
+from tortie import netns
+from tortie.lab import probes, sctp
 
 TRIES: Final = 3
 SPACING_S: Final = 0.15

@@ -28,7 +28,7 @@ NODE, OUTSIDE = "10.0.0.1", "10.0.0.254"
 IMAGE = "localhost/base"
 BASE = "/var/tmp/base"
 _numbers = itertools.count(1)
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 _HERE = """\
 [containers]

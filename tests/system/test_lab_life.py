@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.lab import POOL, lab_name
 from tests.support.waiting import eventually
-from tortie.lab import netns, ownership, processes, requirements
+from tortie import netns
+from tortie.lab import ownership, processes, requirements
 from tortie.lab.errors import LabBusy, MachineLacks
 from tortie.lab.topology import prefix
 

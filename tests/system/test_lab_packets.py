@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from tests.support.lab import lab_name
-from tortie.lab import fabric, kernel, netns, probes, requirements, scenario, topology, wire
+from tortie import netns
+from tortie.lab import fabric, kernel, probes, requirements, scenario, topology, wire
 from tortie.lab.errors import CannotDo
 from tortie.lab.listeners import Listeners
 from tortie.lab.topology import OUTSIDE_ADDRESS, Topology

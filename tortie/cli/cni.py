@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from tortie.cli.errors import Misused, Refused
+from tortie.cli.options import pairs
 from tortie.cni import install, plugin
 
 app = typer.Typer()
@@ -68,7 +69,7 @@ def install_(
         raise Misused(f"--cni-version: {cni_version} is not one of {', '.join(VERSIONS)}")
     if Path(file).name != file or not file.endswith(".conflist"):
         raise Misused(f"--file: {file!r} is not a file name that ends in .conflist")
-    labels = dict(_label(text) for text in label or ())
+    labels = pairs("--label", label)
     written = install.conflist(socket=socket, network=network, version=cni_version, labels=labels, chain=chain)
     if dry_run:
         print(install.text_of(written), end="")
@@ -88,10 +89,3 @@ def install_(
             f"warning: {', '.join(absent)} is not in {bin_dir}: Debian's containernetworking-plugins has it",
             file=sys.stderr,
         )
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise Misused(f"--label: {text!r} is not KEY=VALUE")
-    return key, value

@@ -17,8 +17,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tortie import netns
 from tortie.cli.errors import Misused, Refused
-from tortie.lab import control, elsewhere, keeper, netns, ownership, report, requirements, runs
+from tortie.cli.options import pairs
+from tortie.lab import control, elsewhere, keeper, ownership, report, requirements, runs
 from tortie.lab import vm as machine
 from tortie.lab.cluster import Cluster
 from tortie.lab.engine import Result
@@ -111,8 +113,8 @@ def start(
     """Start a pod: its resource, then CNI ADD as a container runtime calls it."""
     spec = {
         "node": node,
-        "labels": _pairs("--label", labels),
-        "annotations": _pairs("--annotation", annotations),
+        "labels": pairs("--label", labels),
+        "annotations": pairs("--annotation", annotations),
         "listen": listen or [],
     }
     addresses = _run(control.request(_only(lab), do="start", pod=pod, spec=spec))
@@ -149,7 +151,7 @@ def revive(
     lab: LabOption = "",
 ) -> None:
     """Start a killed process again, with what it left."""
-    pid = _run(control.request(_only(lab), do="revive", process=process, set=_pairs("--set", settings)))
+    pid = _run(control.request(_only(lab), do="revive", process=process, set=pairs("--set", settings)))
     print(f"{process} ({pid}) is started")
 
 
@@ -351,17 +353,6 @@ async def _sweep() -> None:
     for lab in ownership.labs():
         if not ownership.owner(lab):
             await ownership.erase_ownerless(lab)
-
-
-def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
-    """`KEY=VALUE`, several. Raises Misused."""
-    pairs = {}
-    for text in texts or ():
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise Misused(f"{option} is written KEY=VALUE, not {text!r}")
-        pairs[key] = value
-    return pairs
 
 
 # --- showing and failing

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "node": Entry(
         "tortie.cli.node", "See one node closely: BGP, address, MTU; leave a machine, or take one over.", group=True
     ),
+    "pod": Entry("tortie.cli.pod", "Pods of this node without Kubernetes: run, list, remove.", group=True),
     "events": Entry("tortie.cli.events", "Follow what happens.", group=True),
     "cni": Entry("tortie.cli.cni", "Connect this node's container runtimes.", group=True),
     "lab": Entry("tortie.cli.lab", "A whole cluster in network namespaces on this machine.", group=True),

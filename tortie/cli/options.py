@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tortie.cli.errors import Misused
+
 Api = Annotated[
     str,
     typer.Option(
@@ -24,3 +26,14 @@ Files = Annotated[
     ),
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-R", help="Descend into the directories under -f.")]
+
+
+def pairs(option: str, texts: list[str] | None) -> dict[str, str]:
+    """`KEY=VALUE`, several. Raises Misused."""
+    found = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise Misused(f"{option} is written KEY=VALUE, not {text!r}")
+        found[key] = value
+    return found

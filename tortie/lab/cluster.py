@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from bus_schemas.ids import PodKey
+from tortie import netns
 from tortie.cli.client import Client, Json, object_path
 from tortie.cli.errors import CommandError
-from tortie.lab import fabric, netns, ownership, processes, routers
+from tortie.lab import fabric, ownership, processes, routers
 from tortie.lab.errors import CannotDo, LabError
 from tortie.lab.listeners import Listeners
 from tortie.lab.pace import SLOWNESS

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from tortie.lab import netns
+from tortie import netns
 from tortie.lab.errors import CannotDo
 from tortie.lab.topology import Cable, Host, Topology
 

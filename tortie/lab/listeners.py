@@ -10,7 +10,8 @@ import asyncio
 import socket
 from typing import Any, cast
 
-from tortie.lab import netns, sctp
+from tortie import netns
+from tortie.lab import sctp
 from tortie.lab.errors import CannotDo
 
 Port = tuple[str, int]

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tortie.lab import fabric, netns, routers
+from tortie import netns
+from tortie.lab import fabric, routers
 from tortie.lab.errors import LabBusy
 from tortie.lab.topology import prefix
 

@@ -1,31 +1,22 @@
-"""A pod of the lab: a namespace plugged into its node by the real CNI plugin, as a container runtime would do it.
-
-Source: the CNI specification 1.0, https://www.cni.dev/docs/spec/.
-"""
+"""A pod of the lab: a namespace plugged into its node by the real CNI plugin, as a container runtime would do it."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import tortie
 from bus_schemas.ids import PodKey
-from tortie.lab import netns
+from tortie import netns
 from tortie.lab.errors import PluginFailed
 from tortie.lab.listeners import Listeners
-from tortie.lab.processes import clean_environment
 from tortie.lab.scenario import PodSpec, port
+from tortie.pods import errors, manifest, plugging
+from tortie.pods.plugging import Attachment
 
-PLUGIN = Path(tortie.__file__).parent / "cni" / "plugin.py"
-CNI_VERSION = "1.0.0"
-DEVICE = "eth0"
+DEVICE = plugging.DEVICE
+NETWORK = "tortie"
 
 
 @dataclass
@@ -46,77 +37,44 @@ class Pod:
 
     def manifest(self) -> dict[str, Any]:
         """The Pod resource that Kubernetes would hold."""
-        ports = []
-        for name, text in self.spec.ports.items():
-            protocol, number = port(text)
-            ports.append({"name": name, "protocol": protocol.upper(), "containerPort": number})
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "namespace": self.key.namespace,
-                "name": self.key.name,
-                "uid": self.uid,
-                "labels": dict(self.spec.labels),
-                "annotations": dict(self.spec.annotations),
-            },
-            "spec": {
-                "nodeName": self.spec.node,
-                "serviceAccountName": self.spec.service_account,
-                "containers": [{"name": "main", "ports": ports}],
-            },
-        }
+        return manifest.pod(
+            self.key,
+            uid=self.uid,
+            node=self.spec.node,
+            labels=self.spec.labels,
+            annotations=self.spec.annotations,
+            ports={name: port(text) for name, text in self.spec.ports.items()},
+            service_account=self.spec.service_account,
+        )
 
     async def plug_in(self, node_netns: str, socket: Path) -> None:
         """CNI ADD, then the listeners. Raises PluginFailed."""
-        result = await self._plugin("ADD", node_netns, socket)
-        self.addresses = tuple(str(ip_interface(ip["address"]).ip) for ip in result["ips"])
-        self.link = next(device["name"] for device in result["interfaces"] if not device.get("sandbox"))
+        try:
+            plugged = await plugging.add(self._attachment(node_netns, socket))
+        except errors.PluginFailed as error:
+            raise self._failed("ADD", error) from error
+        self.addresses, self.link = plugged.addresses, plugged.link
         for text in self.spec.listen:
             await self.listeners.open(*port(text))
 
     async def unplug(self, node_netns: str, socket: Path) -> None:
         """CNI DEL. Raises PluginFailed."""
         self.listeners.close()
-        await self._plugin("DEL", node_netns, socket)
+        try:
+            await plugging.delete(self._attachment(node_netns, socket))
+        except errors.PluginFailed as error:
+            raise self._failed("DEL", error) from error
 
-    async def _plugin(self, command: str, node_netns: str, socket: Path) -> Mapping[str, Any]:
-        configuration = {"cniVersion": CNI_VERSION, "name": "tortie", "type": "tortie", "socket": str(socket)}
-        identity = {
-            "IgnoreUnknown": "1",
-            "K8S_POD_NAMESPACE": self.key.namespace,
-            "K8S_POD_NAME": self.key.name,
-            "K8S_POD_INFRA_CONTAINER_ID": self.container,
-            "K8S_POD_UID": self.uid,
-        }
-        environment = clean_environment() | {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": self.container,
-            "CNI_NETNS": str(netns.path(self.netns)),
-            "CNI_IFNAME": DEVICE,
-            "CNI_PATH": str(PLUGIN.parent),
-            "CNI_ARGS": ";".join(f"{name}={value}" for name, value in identity.items()),
-        }
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(PLUGIN)),
-            env=environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            preexec_fn=lambda: netns.enter(node_netns),
+    def _attachment(self, node_netns: str, socket: Path) -> Attachment:
+        return Attachment(
+            key=self.key,
+            container=self.container,
+            uid=self.uid,
+            netns=netns.path(self.netns),
+            network=NETWORK,
+            socket=socket,
+            enter=lambda: netns.enter(node_netns),
         )
-        try:
-            out, err = await child.communicate(json.dumps(configuration).encode())
-        except BaseException:  # a runtime that gives up kills its plugin
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-            raise
-        try:
-            answer: dict[str, Any] = json.loads(out) if out.strip() else {}
-        except ValueError:
-            answer = {"msg": out.decode(errors="replace")}
-        if child.returncode:
-            reason = ": ".join(filter(None, (answer.get("msg"), answer.get("details")))) or err.decode().strip()
-            raise PluginFailed(f"CNI {command} of {self.key} on {self.spec.node}: {reason}")
-        return answer
+
+    def _failed(self, command: str, error: errors.PluginFailed) -> PluginFailed:
+        return PluginFailed(f"CNI {command} of {self.key} on {self.spec.node}: {error}")

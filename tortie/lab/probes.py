@@ -17,7 +17,8 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from tortie.lab import netns, sctp
+from tortie import netns
+from tortie.lab import sctp
 from tortie.lab.pace import SLOWNESS
 
 TRIES = 3

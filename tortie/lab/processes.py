@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import tortie
-from tortie.lab import netns
+from tortie import netns
 from tortie.lab.errors import CannotDo, ProcessEnded
 from tortie.lab.pace import SLOWNESS
 

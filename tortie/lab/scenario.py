@@ -18,6 +18,7 @@ import yaml
 
 from bus_schemas.ids import PodKey
 from tortie.lab.errors import ScenarioFault
+from tortie.pods import manifest
 
 Labels = dict[str, str]
 LabelChange = dict[str, str | None]
@@ -198,7 +199,6 @@ class Traffic:
 
 
 _TRAFFIC = re.compile(r"(\S+)\s*->\s*(\S+)(?:\s+(\S+))?")
-PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def place(text: str) -> Place:
@@ -232,10 +232,10 @@ def traffic(text: str) -> Traffic:
 
 def port(text: str) -> tuple[str, int]:
     """`tcp/80` -> ("tcp", 80). Raises ScenarioFault."""
-    protocol, _, number = text.partition("/")
-    if protocol not in PROTOCOLS or not number.isdecimal() or not 0 < int(number) < 65536:
-        raise ScenarioFault(f"a port is written {' or '.join(f'{p}/<number>' for p in PROTOCOLS)}, not {text!r}")
-    return protocol, int(number)
+    try:
+        return manifest.port(text)
+    except ValueError as error:
+        raise ScenarioFault(str(error)) from error
 
 
 def reference(text: str) -> Reference:

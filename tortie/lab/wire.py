@@ -13,7 +13,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tortie.lab import netns
+from tortie import netns
 
 _ETH_IPV4 = 0x0800
 _ETH_IPV6 = 0x86DD

@@ -44,7 +44,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("arguments", "why"),
     [
         (["--chain", "bridge"], "--chain: bridge is not one of"),
-        (["--label", "web"], "--label: 'web' is not KEY=VALUE"),
+        (["--label", "web"], "--label is written KEY=VALUE, not 'web'"),
         (["--network", "-x"], "--network: '-x' is not"),
         (["--cni-version", "0.1.0"], "--cni-version: 0.1.0 is not one of"),
         (["--file", "../x.conflist"], "--file: '../x.conflist' is not"),
