@@ -4,9 +4,8 @@
         await kube.namespace("shop")
         await kube.create(pod("shop", "web", node="node1"))
 
-What is made has a name that is unique to the test (`kube.unique`), and is removed at the end. There is no kubelet: nodes
-and pods are made here, and the test says what their status is. `kube.stand_in` is None where the server is real: what
-needs faults on command skips.
+What is made has a name that is unique to the test (`kube.unique`), and is removed at the end. There is no kubelet:
+nodes and pods are made here, and the test says what their status is. `kube.stand_in` skips where the server is real.
 """
 
 from __future__ import annotations
@@ -115,6 +114,9 @@ class KubeCluster:
         return list(msgspec.json.decode(await self.client.get(path, resource="test"))["items"])
 
     async def clean(self) -> None:
+        lease = f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{self.unique}"
+        with suppress(Refused):
+            await self.client.send("DELETE", lease, None, resource="test")
         for source, namespace, name in reversed(self._made):
             with suppress(Refused):
                 await self._delete(source, namespace, name)
@@ -149,7 +151,7 @@ def pod(namespace: str, name: str, *, node: str = "", labels: dict[str, str] | N
     }
 
 
-def node(name: str, address: str, **annotations: str) -> Object:
+def node(name: str, **annotations: str) -> Object:
     """Its status is patched after it was made: see `node_status`."""
     return {
         "apiVersion": "v1",
