@@ -16,8 +16,8 @@ import msgspec
 
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import HandleId, NodeName
-from bus_schemas.ipam import Assigned, AssignRequest
-from bus_schemas.subjects import ASSIGN, ENDPOINT, ROUTE
+from bus_schemas.ipam import Assigned, AssignRequest, Holding
+from bus_schemas.subjects import ASSIGN, ENDPOINT, EPOCH, HOLDING, ROUTE
 from chassis.bus import Bus
 from chassis.errors import Unavailable
 from chassis.feed import Interest
@@ -65,6 +65,12 @@ class World:
             uid=uid,
         )
         await self.bus.put(ENDPOINT, (self.node, self.shop, name), endpoint)
+
+    async def say_what_it_holds(self) -> None:
+        """The agent's word, too: nothing. A node that is older than the address records is waited for."""
+        epoch = (await self.bus.get(EPOCH, ())).value
+        if epoch is not None:
+            await self.bus.put(HOLDING, (self.node,), Holding(node=NodeName(self.node), epoch=epoch.id))
 
     def attached(self) -> bool:
         ours = [key for key in self.written.attachments if key[1] == self.shop]
@@ -230,6 +236,7 @@ async def test_a_pool_of_kubernetes_gives_addresses_and_routes(nats: Nats, tmp_p
             )
 
             async def given() -> str:
+                await at.say_what_it_holds()
                 try:
                     answer = await at.bus.request(ASSIGN, asked, timeout_s=5)
                 except Unavailable:
