@@ -17,12 +17,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from tests.support.kube_store import ApiError, Change, Object, Resource, Store
 
 CHUNK = 4096
 """Events are cut into pieces of so many bytes: boundaries fall into the middle of JSON."""
+SMALL = 64 * CHUNK
+LARGE_CHUNK = 256 * 1024
+"""Of what is large."""
 
 
 class KubeServer:
@@ -204,7 +208,7 @@ class KubeServer:
         if more:
             metadata |= {"continue": more, "remainingItemCount": rest}
         body = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata}
-        return web.json_response({**body, "items": objects})
+        return web.Response(body=msgspec.json.encode({**body, "items": objects}), content_type="application/json")
 
     async def _watch(
         self, request: web.Request, resource: Resource, collection: str, namespace: str
@@ -250,10 +254,11 @@ class KubeServer:
                 events = [("BOOKMARK", self._bookmark(watch.resource))]
             if self.deaf:
                 await asyncio.Event().wait()  # until the client gives up
-            lines = [json.dumps({"type": e[0], "object": e[1]}).encode() + b"\n" for e in events if e is not None]
-            data = b"".join(lines)
-            for at in range(0, len(data), CHUNK if len(data) < 64 * CHUNK else len(data)):
-                await response.write(data[at : at + CHUNK] if len(data) < 64 * CHUNK else data)
+            encode = msgspec.json.encode
+            data = b"".join(encode({"type": e[0], "object": e[1]}) + b"\n" for e in events if e is not None)
+            size = CHUNK if len(data) < SMALL else LARGE_CHUNK
+            for at in range(0, len(data), size):
+                await response.write(data[at : at + size])
             if None in events:
                 return
 
