@@ -41,7 +41,7 @@ from tests.support.kube_store import Object
 PODS = "/api/v1/pods"
 NAMESPACES = 500
 NODES = 500
-PATIENCE_S = 150.0
+PATIENCE_S = 400.0
 
 
 def realistic(number: int) -> Object:
