@@ -18,7 +18,7 @@ from enum import Enum
 from services.kube_bridge.errors import KubeError, Refused
 
 FIRST_WAIT_S = 0.25
-NOT_STREAMED = frozenset({400, 404, 405, 422})
+NOT_STREAMED = frozenset({400, 405, 422})
 """With these a server refuses `sendInitialEvents`, or what it does not know of it."""
 EXPIRED_PAGES = 2
 """So many lists in pages may expire before one is asked for whole."""

@@ -72,6 +72,8 @@ class Election:
         self._until = 0.0
         self.why = "not looked at yet"
         """Why it is not ours."""
+        self.hindrance = ""
+        """What stands in the way of anybody's holding it, as far as we see; empty: nothing."""
 
     @property
     def elected(self) -> bool:
@@ -119,9 +121,13 @@ class Election:
                 self._until, self._lease = 0.0, None
                 return True
             self._lease = None
-            self.why = f"the Lease {self._namespace}/{self._name} cannot be held: {refused}"
+            self.why = self.hindrance = (
+                f"the Lease {self._namespace}/{self._name} cannot be held: {refused}: grant get, create and update"
+            )
         except (KubeError, TimeoutError) as error:
-            self.why = str(error) or "the API server does not answer in time"
+            self.why = self.hindrance = str(error) or "the API server does not answer in time"
+        else:
+            self.hindrance = ""
         return False
 
     def _expired(self) -> bool:

@@ -107,11 +107,11 @@ class Follower:
             if self.cursor.failures:
                 await self._identity.check()
             return await self._watch()
-        cluster = await self._identity.check()
         if self.source.custom and not await self._discovery.has(self.source):
             self._hear(Absent(self.source))
             self.settled = True
             return self.cursor.absent()
+        cluster = await self._identity.check()
         self._reader = Reader(self.source, cluster)
         if step is Step.STREAM_LIST:
             return await self._stream_list()

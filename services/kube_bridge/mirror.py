@@ -16,12 +16,12 @@ import msgspec
 from bus_schemas.manifests import Accepted, read_object
 from bus_schemas.manifests.envelope import STORED_METADATA, STORED_PREFIX
 from bus_schemas.resources import KubernetesNetworkPolicy, Resource
+from bus_schemas.resources.metadata import MIRRORED_FROM
 from services.kube_bridge.errors import KubeError
 from services.kube_bridge.sources import CALICO_STORED, Source
 from services.kube_bridge.views import VIEWS, Condition, Head, MetaHead, ObjectMeta
 
-MARK = "tortie.io/cluster"
-"""Annotation of what is mirrored: the uid of the cluster's namespace kube-system."""
+MARK = MIRRORED_FROM
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 NETWORK_DOMAINS = ("projectcalico.org", "tortie.io")
 """Whose annotations count on the core kinds; other programs' come and go by the minute."""
@@ -101,10 +101,12 @@ class Reader:
                 faults = tuple(map(str, outcome.faults))
                 stand_in = self._closed(document)
         balancer = status.loadBalancer if status is not None else None
+        name = (meta.namespace, meta.name)
+        key = resource.key if resource is not None else _key(self._source, meta)
         return Seen(
             self._source,
-            (meta.namespace, meta.name),
-            resource.key if resource is not None else _key(self._source, meta),
+            name,
+            name if key == name else key,
             meta.uid,
             meta.resourceVersion,
             meta.generation,

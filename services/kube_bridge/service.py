@@ -138,6 +138,10 @@ class Bridge:
         self._claimed = True
 
     def _elected(self) -> None:
+        if self.election.hindrance and not self.election.elected:
+            self._context.health.fail(LEASE, self.election.hindrance)
+        else:
+            self._context.health.ok(LEASE)
         self._context.health.note(LEASE, self.election.why or None)
         if self.election.elected:
             self.lease.became_fit()

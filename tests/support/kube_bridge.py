@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -20,15 +20,26 @@ from services.kube_bridge.client import Client
 from services.kube_bridge.service import Bridge
 from services.kube_bridge.settings import Settings
 from services.kube_bridge.sources import KINDS_MIRRORED
+from tests.support import waiting
 from tests.support.kube_cluster import KubeCluster
 from tests.support.nats import Nats
+
+PATIENCE_S = 60.0
+"""A machine that is busy with other things loses leases and finds them again."""
+
+T = TypeVar("T")
+
+
+async def eventually(condition: Callable[[], T], *, within_s: float = PATIENCE_S) -> T:
+    return await waiting.eventually(condition, within_s=within_s)
+
 
 _TOKENS = {family.name: kind.TOKEN for kind, family in DESIRED.items()}
 
 
 class Replica:
     def __init__(self, nats: Nats, kube: KubeCluster, tasks: asyncio.TaskGroup, instance: str, **more: Any) -> None:
-        told = {"kube_lease_name": kube.unique, "kube_lease_s": 3.0, "kube_absent_s": 0.5, "kube_retry_max_s": 0.5}
+        told = {"kube_lease_name": kube.unique, "kube_lease_s": 5.0, "kube_absent_s": 0.5, "kube_retry_max_s": 0.5}
         told |= {"kube_status_per_s": 200.0, "kube_node_grace_s": 0.5}
         self.settings = Settings(
             nats_url=nats.url, instance=instance, health_listen="", kubeconfig=str(kube.kubeconfig), **{**told, **more}

@@ -27,10 +27,9 @@ from bus_schemas.resources import (
 from bus_schemas.subjects import DESIRED
 from services.kube_bridge.mirror import MARK
 from services.kube_bridge.service import LEASE
-from tests.support.kube_bridge import Replica, mirrored
+from tests.support.kube_bridge import Replica, eventually, mirrored
 from tests.support.kube_cluster import KubeCluster, calico, cluster, node, node_status, pod, policy, running
 from tests.support.nats import Nats
-from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -187,13 +186,13 @@ async def test_the_other_bridge_takes_over_and_nothing_is_missed(nats: Nats, kub
         await first.kill()
         await kube.create(pod(shop, "new"))
         await kube.delete(gone)
-        await eventually(lambda: seen.of(Pod, shop) == {"new"}, within_s=40)
+        await eventually(lambda: seen.of(Pod, shop) == {"new"})
         assert second.leads
         assert set(seen.removed) - before == {("pod", shop, "gone")}
         third = Replica(nats, kube, tasks, "one")  # it comes back, and stands by
         await eventually(lambda: "held by two_" in third.health.notes.get(LEASE, ""))
         await second.stop()  # in order: the lease is given back
-        await eventually(lambda: third.leads, within_s=40)
+        await eventually(lambda: third.leads)
         await kube.create(pod(shop, "newer"))
         await eventually(lambda: seen.of(Pod, shop) == {"new", "newer"})
         await third.stop()
@@ -207,5 +206,5 @@ async def test_a_wiped_bus_is_filled_again(nats: Nats, kube: KubeCluster) -> Non
         await eventually(lambda: replica.idle and seen.get(Pod, shop, "web"))
         seen.objects.clear()
         await nats.wipe()
-        await eventually(lambda: seen.get(Pod, shop, "web") and seen.get(Namespace, "", shop), within_s=60)
+        await eventually(lambda: seen.get(Pod, shop, "web") and seen.get(Namespace, "", shop))
         await replica.stop()

@@ -14,13 +14,12 @@ import pytest
 
 from bus_schemas.resources import IPPool, KubernetesNetworkPolicy, Pod, Tier
 from services.kube_bridge.cursor import Standing
-from services.kube_bridge.service import CLUSTER
+from services.kube_bridge.service import CLUSTER, LEASE
 from services.kube_bridge.standings import ABSENT, FORBIDDEN, KEPT, UNREACHABLE
-from tests.support.kube_bridge import Mirrored, Replica, mirrored
+from tests.support.kube_bridge import Mirrored, Replica, eventually, mirrored
 from tests.support.kube_cluster import KubeCluster, calico, cluster, pod, policy
 from tests.support.kube_server import KubeServer
 from tests.support.nats import Nats
-from tests.support.waiting import eventually
 
 POOLS = "/apis/projectcalico.org/v3/ippools"
 
@@ -130,7 +129,7 @@ async def test_the_server_is_away_and_back_with_things_deleted(nats: Nats, kube:
         at.server.store.compact()
         assert at.pods == {"a", "b"}
         await at.server.start()
-        await eventually(lambda: at.pods == set(), within_s=40)  # an empty list that is true
+        await eventually(lambda: at.pods == set())  # an empty list that is true
         await eventually(lambda: at.replica.health.ready)
 
 
@@ -204,6 +203,19 @@ async def test_a_bridge_that_may_not_read_a_kind_takes_nothing_of_it_away(nats: 
             await second.stop()
 
 
+async def test_a_lease_that_cannot_be_held_is_a_cause(nats: Nats, kube: KubeCluster) -> None:
+    kube.stand_in.refuse("POST leases")
+    async with mirrored(nats) as (seen, _, tasks):
+        await kube.namespace("shop")
+        replica = Replica(nats, kube, tasks, "one")
+        await eventually(lambda: "grant get, create and update" in replica.health.causes.get(LEASE, ""))
+        assert not replica.leads
+        assert seen.objects == {}
+        kube.stand_in.allow("POST leases")
+        await eventually(lambda: replica.idle and replica.health.ready)
+        await replica.stop()
+
+
 async def test_crds_that_come_and_go(nats: Nats, kube: KubeCluster) -> None:
     store = kube.stand_in.store
     absent = {path: store.resources.pop(path) for path in list(store.resources) if path.endswith("/ippools")}
@@ -239,7 +251,7 @@ async def test_another_cluster_behind_the_same_address(nats: Nats, kube: KubeClu
         await eventually(lambda: "is the cluster another, not" in at.replica.health.causes.get(UNREACHABLE, ""))
         assert at.pods == {"a", "b"}
         namespaces["", "kube-system"], pods.objects = ours, hidden
-        await eventually(lambda: at.replica.health.ready, within_s=40)
+        await eventually(lambda: at.replica.health.ready)
         assert at.pods == {"a", "b"}
 
 

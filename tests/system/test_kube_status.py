@@ -17,10 +17,10 @@ from bus_schemas.status import Status
 from bus_schemas.subjects import POLICY_STATUS, SERVICE_ADDRESSES, STATUS
 from chassis.bus import Bus
 from services.kube_bridge.service import INVALID
-from tests.support.kube_bridge import Mirrored, Replica, mirrored
+from tests.support.kube_bridge import PATIENCE_S, Mirrored, Replica, eventually, mirrored
 from tests.support.kube_cluster import KubeCluster, calico, cluster, node, pod, policy
 from tests.support.nats import Nats
-from tests.support.waiting import eventually, within
+from tests.support.waiting import within
 
 V3 = "projectcalico.org/v3"
 RULES = {"selector": "all()", "types": ["Ingress"], "ingress": [{"action": "Allow"}]}
@@ -75,18 +75,20 @@ async def test_the_condition_of_a_node(nats: Nats, kube: KubeCluster) -> None:
     key = ("node_dataplane", name)
     async with bridge(nats, kube) as (_, bus, _replica):
         await bus.put(STATUS, key, sign(True))
-        await within(lambda: says("False", "TortieIsUp"), "the network is available")
+        await within(lambda: says("False", "TortieIsUp"), "the network is available", PATIENCE_S)
         await kube.patch(node(name), {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, status=True)
-        await within(lambda: says("False", "TortieIsUp"), "somebody else's write takes it away, and it is back")
+        await within(
+            lambda: says("False", "TortieIsUp"), "somebody else's write takes it away, and it is back", PATIENCE_S
+        )
         await bus.put(STATUS, key, sign(False, "policy: the table cannot be written"))
-        await within(lambda: says("True", "TortieIsNotReady"), "it is not")
+        await within(lambda: says("True", "TortieIsNotReady"), "it is not", PATIENCE_S)
         found = await conditions(kube, "v1", "Node", name)
         assert found["NetworkUnavailable"]["message"] == "policy: the table cannot be written"
         assert found["Ready"]["status"] == "True"
         await bus.put(STATUS, key, sign(True))
-        await within(lambda: says("False", "TortieIsUp"), "it is again")
+        await within(lambda: says("False", "TortieIsUp"), "it is again", PATIENCE_S)
         await bus.delete(STATUS, key)
-        await within(lambda: says("True", "TortieIsDown"), "the agent is gone")
+        await within(lambda: says("True", "TortieIsDown"), "the agent is gone", PATIENCE_S)
 
 
 async def test_pools(nats: Nats, kube: KubeCluster) -> None:
@@ -99,20 +101,20 @@ async def test_pools(nats: Nats, kube: KubeCluster) -> None:
             found = await conditions(kube, V3, "IPPool", first)
             return all(found.get(type_, {}).get("status") == "True" for type_ in ("Accepted", "Allocatable"))
 
-        await within(fine, "the pool is accepted")
+        await within(fine, "the pool is accepted", PATIENCE_S)
         await kube.create(calico("IPPool", second, {"cidr": "10.64.128.0/17"}))
 
         async def refused() -> bool:
             found = await conditions(kube, V3, "IPPool", second)
             return found.get("Accepted", {}).get("status") == "False"
 
-        await within(refused, "one that overlaps is not")
+        await within(refused, "one that overlaps is not", PATIENCE_S)
         found = await conditions(kube, V3, "IPPool", second)
         assert "overlaps the pool" in found["Accepted"]["message"]
         assert seen.of(IPPool) >= {first}
         assert second not in seen.of(IPPool)
         assert f"IPPool/{second}" in replica.health.notes[INVALID]
-        await within(lambda: told(kube, "default", second, "Invalid"), "and an Event says so")
+        await within(lambda: told(kube, "default", second, "Invalid"), "and an Event says so", PATIENCE_S)
         await eventually(lambda: any(e.domain == "kube" and e.what == "invalid" for e in seen.events))
         await kube.delete(calico("IPPool", first, {}))
         await eventually(lambda: second in seen.of(IPPool))
@@ -121,7 +123,7 @@ async def test_pools(nats: Nats, kube: KubeCluster) -> None:
             found = await conditions(kube, V3, "IPPool", second)
             return found["Accepted"]["status"] == "True"
 
-        await within(mended, "it counts once the other is gone")
+        await within(mended, "it counts once the other is gone", PATIENCE_S)
         await eventually(lambda: INVALID not in replica.health.notes or kube.real)
 
 
@@ -140,7 +142,7 @@ async def test_what_cannot_be_read_stays_what_it_was(nats: Nats, kube: KubeClust
         async def refused() -> bool:
             return (await conditions(kube, V3, "GlobalNetworkPolicy", "p"))["Accepted"]["status"] == "False"
 
-        await within(refused, "the condition says so")
+        await within(refused, "the condition says so", PATIENCE_S)
         assert (await conditions(kube, V3, "GlobalNetworkPolicy", "p"))["Programmed"]["reason"] == "NotAccepted"
         await kube.create(pod(shop, "later"))
         await eventually(lambda: seen.get(Pod, shop, "later"))
@@ -166,7 +168,7 @@ async def test_a_network_policy_that_cannot_be_read_is_closed(nats: Nats, kube: 
         stands = seen.get(KubernetesNetworkPolicy, shop, "new").spec
         assert stands.pod_selector.match_labels == {"app": "web"}
         assert (stands.ingress, stands.policy_types) == ((), ("Ingress",))
-        note = await within(lambda: told(kube, shop, "new", "Invalid"), "an Event says so")
+        note = await within(lambda: told(kube, shop, "new", "Invalid"), "an Event says so", PATIENCE_S)
         assert "galaxySelector" in note
         assert "what it isolates is closed" in note
         await kube.delete(policy(shop, "new", {}))
@@ -187,16 +189,18 @@ async def test_what_could_not_be_compiled(nats: Nats, kube: KubeCluster) -> None
             found = await conditions(kube, V3, "GlobalNetworkPolicy", name)
             return found.get("Programmed", {}).get("status") == status
 
-        await within(lambda: programmed("True"), "nothing is wrong with it")
+        await within(lambda: programmed("True"), "nothing is wrong with it", PATIENCE_S)
         fault = PolicyStatus(policy="p", faults=("spec.ingress[0]: no such thing",))
         await bus.put(POLICY_STATUS, ("globalnetworkpolicy", "", name), fault)
         await bus.put(POLICY_STATUS, (KubernetesNetworkPolicy.TOKEN, shop, "web"), fault)
-        await within(lambda: programmed("False"), "the compiler's fault is told")
+        await within(lambda: programmed("False"), "the compiler's fault is told", PATIENCE_S)
         found = await conditions(kube, V3, "GlobalNetworkPolicy", name)
         assert found["Programmed"]["message"] == "spec.ingress[0]: no such thing"
-        await within(lambda: told(kube, shop, "web", "NotCompiled"), "a NetworkPolicy has no status, but an Event")
+        await within(
+            lambda: told(kube, shop, "web", "NotCompiled"), "a NetworkPolicy has no status, but an Event", PATIENCE_S
+        )
         await bus.delete(POLICY_STATUS, ("globalnetworkpolicy", "", name))
-        await within(lambda: programmed("True"), "and taken back")
+        await within(lambda: programmed("True"), "and taken back", PATIENCE_S)
 
 
 async def test_the_addresses_of_a_service(nats: Nats, kube: KubeCluster) -> None:
@@ -220,9 +224,9 @@ async def test_the_addresses_of_a_service(nats: Nats, kube: KubeCluster) -> None
         async def taken_back() -> bool:
             return await addresses() == []
 
-        await within(shown, "the address is in the status")
+        await within(shown, "the address is in the status", PATIENCE_S)
         await bus.delete(SERVICE_ADDRESSES, (shop, "web"))
-        await within(taken_back, "and taken back")
+        await within(taken_back, "and taken back", PATIENCE_S)
 
 
 async def test_status_is_written_on_change_only_and_a_conflict_is_tried_again(nats: Nats, kube: KubeCluster) -> None:
@@ -237,7 +241,7 @@ async def test_status_is_written_on_change_only_and_a_conflict_is_tried_again(na
         async def fine() -> bool:
             return "Accepted" in await conditions(kube, V3, "IPPool", "a")
 
-        await within(fine, "it is written in the end")
+        await within(fine, "it is written in the end", PATIENCE_S)
         before = server.requests[written]
         shop = await kube.namespace("shop")
         await kube.patch(calico("IPPool", "a", {}), {"metadata": {"labels": {"a": "b"}}})
@@ -246,7 +250,7 @@ async def test_status_is_written_on_change_only_and_a_conflict_is_tried_again(na
         async def other() -> bool:
             return "Accepted" in await conditions(kube, V3, "IPPool", "b")
 
-        await within(other, "the next one, which comes after")
+        await within(other, "the next one, which comes after", PATIENCE_S)
         assert server.requests[written] == before + 1
         assert shop
 
