@@ -31,7 +31,7 @@ from services.kube_bridge.views import Bookmark, ListPage, StatusBody, WatchEven
 
 WATCH_S = (300, 600)
 """The server ends a watch after a time between these, so that not all end at once."""
-LIST_IDLE_S = 15.0
+LIST_IDLE_S = 30.0
 """A streamed list that pauses for so long is taken for one that the server cannot end: lists are read in pages then."""
 END_OF_LIST = "k8s.io/initial-events-end"
 BREATH = 200
@@ -269,7 +269,7 @@ async def _events(batches: AsyncIterator[list[bytes]]) -> AsyncIterator[WatchEve
 def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise KubeError(f"an answer that makes no sense: {error}") from error
 
 

@@ -73,6 +73,8 @@ class Reader:
     def _read_head(self, raw: bytes | msgspec.Raw) -> Any:
         try:
             head = self._head.decode(raw)
+        except RecursionError as error:
+            raise KubeError(f"{self._source.name}: an object that is nested too deeply to be read") from error
         except msgspec.DecodeError as error:
             try:
                 return msgspec.json.decode(raw, type=MetaHead)  # a status that makes no sense is nobody's to mirror
@@ -91,7 +93,7 @@ class Reader:
         stand_in: Resource | None = None
         try:
             document = self._document(raw)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             faults = (str(error),)
         else:
             outcome = read_object(document)

@@ -24,9 +24,10 @@ from tests.support.kube_store import ApiError, Change, Object, Resource, Store
 
 CHUNK = 4096
 """Events are cut into pieces of so many bytes: boundaries fall into the middle of JSON."""
-SMALL = 64 * CHUNK
 LARGE_CHUNK = 256 * 1024
-"""Of what is large."""
+"""Of long lists."""
+SLICE = 200
+"""Events that are written before other requests get their turn."""
 
 
 class KubeServer:
@@ -254,19 +255,25 @@ class KubeServer:
                 events = [("BOOKMARK", self._bookmark(watch.resource))]
             if self.deaf:
                 await asyncio.Event().wait()  # until the client gives up
-            encode = msgspec.json.encode
-            data = b"".join(encode({"type": e[0], "object": e[1]}) + b"\n" for e in events if e is not None)
-            size = CHUNK if len(data) < SMALL else LARGE_CHUNK
-            for at in range(0, len(data), size):
-                await response.write(data[at : at + size])
-            if None in events:
-                return
+            for first in range(0, len(events), SLICE):
+                part = events[first : first + SLICE]
+                data = b"".join(_line(event) for event in part if event is not None)
+                size = CHUNK if len(events) < SLICE else LARGE_CHUNK
+                for at in range(0, len(data), size):
+                    await response.write(data[at : at + size])
+                if None in part:
+                    return
+                await asyncio.sleep(0)
 
     def _bookmark(self, resource: Resource, annotations: dict[str, str] | None = None) -> Object:
         metadata: Object = {"resourceVersion": str(self.store.version), "creationTimestamp": None}
         if annotations:
             metadata["annotations"] = annotations
         return {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+
+
+def _line(event: tuple[str, Any]) -> bytes:
+    return msgspec.json.encode({"type": event[0], "object": event[1]}) + b"\n"
 
 
 class _Watch:

@@ -317,3 +317,18 @@ async def test_a_server_that_does_not_end_a_streamed_list(
         assert not at.streams("pods")
         await at.swap_pods()
         await eventually(lambda: at.pods == {"b", "c"})
+
+
+async def test_an_object_that_is_nested_too_deeply(nats: Nats, kube: KubeCluster) -> None:
+    """It stands in the way of its kind alone, and takes nothing away."""
+    deep: Any = 1
+    for _ in range(900):  # as deep as this process can write it
+        deep = {"a": deep}
+    async with world(nats, kube) as at:
+        await kube.create(calico("Tier", "security", {"order": 5}))
+        await eventually(lambda: at.seen.get(Tier, "", "security"))
+        at.server.say("tiers", "MODIFIED", {"metadata": {"name": "deep"}, "spec": deep})
+        await at.swap_pods()
+        await eventually(lambda: at.pods == {"b", "c"})
+        assert at.seen.get(Tier, "", "security")
+        await eventually(lambda: at.replica.health.ready)

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bus_schemas.resources import KubernetesNetworkPolicy, Pod
 from services.kube_bridge.errors import KubeError
@@ -15,6 +17,11 @@ from tests.support.kube_cluster import calico, policy, source_of
 
 PODS = source_of("v1", "Pod")
 POLICIES = source_of("networking.k8s.io/v1", "NetworkPolicy")
+
+
+FIELDS = st.sampled_from(
+    ["selector", "ingress", "egress", "action", "podSelector", "cidr", "from", "ports", "nets", "types", "peers", "x"]
+)
 
 
 def read(source: Source, body: dict[str, Any]) -> Seen:
@@ -116,6 +123,34 @@ def test_stored_policies_have_the_key_of_what_they_stand_for(
     seen = read(source_of("crd.projectcalico.org/v1", "GlobalNetworkPolicy"), body)
     assert (seen.resource is not None) == good
     assert (seen.name, seen.key) == (("", name), ("", key))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 70000) | st.text(max_size=6) | st.sampled_from(["Ingress", "all()"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(SOURCES), st.dictionaries(st.sampled_from(["spec", "status", "endpoints", "ports"]), JSON), JSON)
+def test_whatever_an_object_says_it_is_read_or_named(source: Source, body: dict[str, Any], annotations: Any) -> None:
+    metadata = {"namespace": "shop" if source.resource.NAMESPACED else "", "name": "x", "annotations": annotations}
+    raw = msgspec.json.encode({**body, "metadata": metadata})
+    try:
+        seen = Reader(source, "cluster").read(raw)
+    except KubeError:
+        assert not isinstance(annotations, dict | None) or not all(
+            isinstance(v, str) for v in (annotations or {}).values()
+        )
+    else:
+        assert (seen.resource is None) == bool(seen.faults)
+
+
+def test_a_depth_that_nobody_reads_is_no_crash() -> None:
+    deep = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+    raw = b'{"metadata": {"name": "x"}, "spec": ' + deep + b"}"
+    with pytest.raises(KubeError, match="nested too deeply"):
+        Reader(source_of("projectcalico.org/v3", "IPPool"), "c").read(raw)
 
 
 def test_every_source_can_be_reported_on_as_the_rules_say() -> None:
