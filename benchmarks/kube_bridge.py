@@ -36,7 +36,7 @@ from chassis.health import Health
 from chassis.settings import ServiceSettings
 from tests.support.kube_processes import serving
 from tests.support.kube_server import KubeServer
-from tests.support.kube_store import Object
+from tests.support.kube_store import CREATED, Object
 
 PODS = "/api/v1/pods"
 NAMESPACES = 500

@@ -188,8 +188,8 @@ class Reporting:
                 except TimeoutError:
                     pass
                 continue
-            if await self._write(target):
-                await asyncio.sleep(self._pause_s)
+            asked = await self._write(target)
+            await asyncio.sleep(self._pause_s if asked else 0)  # of most there is nothing to say: others get their turn
 
     def _next(self) -> tuple[Target | None, float | None]:
         """The next that is due, or how long there is nothing; None: until something is new."""
