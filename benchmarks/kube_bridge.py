@@ -41,7 +41,7 @@ from tests.support.kube_store import CREATED, Object
 PODS = "/api/v1/pods"
 NAMESPACES = 500
 NODES = 500
-PATIENCE_S = 300.0
+PATIENCE_S = 900.0
 
 
 def realistic(number: int) -> Object:
@@ -271,7 +271,7 @@ async def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pods", type=int, default=50_000)
-    parser.add_argument("--peer-pods", type=int, default=5_000)
+    parser.add_argument("--peer-pods", type=int, default=2_000)
     parser.add_argument("--per-second", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--store", default="", help="where the bus keeps its files, such as /dev/shm")
