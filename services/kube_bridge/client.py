@@ -12,6 +12,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,7 @@ import msgspec
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config.config_exception import ConfigException
+from yaml import YAMLError
 
 from bus_schemas import VERSION
 from chassis.errors import CannotServe
@@ -32,6 +34,8 @@ REQUEST_S = 60.0
 CONNECTIONS = 256
 """Every watch has one of its own."""
 ERROR_BYTES = 64 * 1024
+BAD_CONFIGURATION = (ConfigException, OSError, ValueError, YAMLError)
+"""What the library raises of a kubeconfig, its files and its programs."""
 IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 
 JSON = "application/json"
@@ -158,7 +162,7 @@ class Client:
         """Credentials of a kubeconfig may come from a program and run out."""
         try:
             await self._reload()
-        except (ConfigException, OSError, ValueError) as error:
+        except BAD_CONFIGURATION as error:
             raise Unreachable(f"the credentials could not be renewed: {error}") from error
 
 
@@ -197,12 +201,16 @@ async def _configure(configuration: Configuration, kubeconfig: str, context: str
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
 
     reload = from_account if not kubeconfig and IN_CLUSTER in os.environ else from_file
+    if kubeconfig and not Path(kubeconfig).is_file():
+        raise CannotServe(f"TORTIE_KUBECONFIG: there is no file {kubeconfig}")
     try:
         async with asyncio.timeout(REQUEST_S):
             await reload()
     except TimeoutError as error:
         raise CannotServe("TORTIE_KUBECONFIG: its program for credentials does not answer") from error
     except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
-        where = kubeconfig or ("the service account" if reload is from_account else "~/.kube/config")
-        raise CannotServe(f"TORTIE_KUBECONFIG: no credentials from {where}: {error}") from error
+        where = kubeconfig or (
+            "the pod's service account" if reload is from_account else "KUBECONFIG or ~/.kube/config"
+        )
+        raise CannotServe(f"TORTIE_KUBECONFIG: no cluster is known from {where}: {error}") from error
     return reload
