@@ -208,9 +208,8 @@ async def _configure(configuration: Configuration, kubeconfig: str, context: str
             await reload()
     except TimeoutError as error:
         raise CannotServe("TORTIE_KUBECONFIG: its program for credentials does not answer") from error
-    except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
-        where = kubeconfig or (
-            "the pod's service account" if reload is from_account else "KUBECONFIG or ~/.kube/config"
-        )
+    except (*BAD_CONFIGURATION, TypeError, KeyError) as error:
+        account = reload is from_account
+        where = kubeconfig or ("the pod's service account" if account else "KUBECONFIG or ~/.kube/config")
         raise CannotServe(f"TORTIE_KUBECONFIG: no cluster is known from {where}: {error}") from error
     return reload
