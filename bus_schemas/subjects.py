@@ -276,8 +276,6 @@ NODE_ADDRESSES = Family(
     "node_dataplane of that node",
     ("route_distribution", "policy_compiler", "node_dataplane", "api"),
 )
-STATUS = Family("status", Stream.STATUS, ("status",), ("component", "instance"), status.Status, "everyone", ("api",))
-STATUS = Family("status", Stream.STATUS, ("status",), ("component", "instance"), status.Status, "everyone", ("api", "kube_bridge"))
 STATUS = Family(
     "status",
     Stream.STATUS,
