@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "ipam_storm": ("--nodes", "200"),
     "bus": (),
     "hits": (),
+    "kube_bridge": ("--pods", "10000", "--seconds", "5"),
     "cutting": (),
     "nft_member": ("--repeat", "200"),
     "route_arrival": (),

@@ -10,7 +10,7 @@ class Event(Message, tag="event/1", frozen=True, kw_only=True):
     time: float
     """Unix time in seconds."""
     domain: str
-    """`ipam`, `route`, `bgp`, `policy`, `node`, `bus`."""
+    """`ipam`, `route`, `bgp`, `policy`, `node`, `bus`, `kube`."""
     what: str
     """Past tense, snake case: `repaired`, `assigned`, `exhausted` ..."""
     node: NodeName | None = None

@@ -298,7 +298,15 @@ NODE_ADDRESSES = Family(
     "node_dataplane of that node",
     ("route_distribution", "policy_compiler", "node_dataplane", "api"),
 )
-STATUS = Family("status", Stream.STATUS, ("status",), ("component", "instance"), status.Status, "everyone", ("api",))
+STATUS = Family(
+    "status",
+    Stream.STATUS,
+    ("status",),
+    ("component", "instance"),
+    status.Status,
+    "everyone",
+    ("api", "kube_bridge"),
+)
 HITS = Family("hits", Stream.STATUS, ("hits",), ("node",), policy.Hits, "node_dataplane of that node", ("api",))
 SESSIONS = Family(
     "sessions", Stream.STATUS, ("sessions",), ("node",), sessions.Sessions, "node_dataplane of that node", ("api",)

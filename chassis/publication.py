@@ -76,6 +76,10 @@ def _names_nothing(message: Message) -> Iterable[str]:
     return ()
 
 
+def _spares_nothing(family: Family[Any], key: Key, message: Message) -> bool:
+    return False
+
+
 class Publication:
     """An async context manager; `run` must be running for `flush` to get anywhere."""
 
@@ -87,9 +91,11 @@ class Publication:
         lease: Mandate | None = None,
         independent: bool = False,
         names: Callable[[Message], Iterable[str]] = _names_nothing,
+        spared: Callable[[Family[Any], Key, Message], bool] = _spares_nothing,
     ) -> None:
         """`interests` in the order of dependency: what others refer to comes first, and is removed last. `names`: the
-        leading tokens of the keys that a message refers to.
+        leading tokens of the keys that a message refers to. `spared`: of what is on the bus and not wanted, what is not
+        ours to remove; when it would say otherwise than before, call `look_again`.
 
         `independent`: the keys say nothing about one another, so each is written by itself, many side by side. A
         server without replicas stages every batch of two or more in files of its own, which costs some syncs.
@@ -98,6 +104,7 @@ class Publication:
         self._lease = lease
         self._independent = independent
         self._names = names
+        self._spared = spared
         self._moved = False
         """Something was wanted since the order of writing was made."""
         self._waits = False
@@ -156,6 +163,21 @@ class Publication:
         for id_ in self._known:
             self._compare(id_)
 
+    def look_again(self, family: Family[Any]) -> None:
+        """`spared` may say otherwise of the family's keys now."""
+        place = self._place[family.name]
+        for id_ in [id_ for id_ in self._known if id_[0] == place]:
+            if self._compare(id_):
+                self._due.set()
+
+    def _spares(self, id_: _Id, known: Message) -> bool:
+        return self._spared(self._interests[id_[0]].family, id_[1], known)
+
+    @property
+    def synced(self) -> bool:
+        """Our own keys have been read once."""
+        return self._synced.is_set()
+
     @property
     def pending(self) -> int:
         """How many keys differ from what is wanted."""
@@ -165,7 +187,7 @@ class Publication:
         known = self._known.get(id_, _NOTHING).message
         if id_ in self._wanted:
             wanted = self._wanted[id_]
-        elif self._complete:
+        elif self._complete and not (known is not None and self._spares(id_, known)):
             wanted = None
         else:
             wanted = known

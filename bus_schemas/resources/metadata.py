@@ -8,6 +8,9 @@ import msgspec
 
 from bus_schemas.codec import Message
 
+MIRRORED_FROM = "tortie.io/cluster"
+"""Annotation of what kube_bridge mirrors: the uid of its cluster (of the namespace kube-system)."""
+
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     name: str

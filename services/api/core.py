@@ -51,6 +51,7 @@ from services.api import profiles
 from services.api.advice import advice
 from services.api.dependants import Beside, dependants
 from services.api.kinds import Kind
+from services.api.mirrored import why_not_here
 from services.api.requests import (
     Decision,
     Delete,
@@ -260,6 +261,8 @@ class Core:
         for read in accepted:
             result, write = _store(read, stamp, current)
             results.append(result)
+            if write is not None and (said := self._why_not_here(current(write.kind, write.key).value)):
+                return Refused("conflict", said)
             if write is not None:
                 writes.append(write)
         writes.sort(key=lambda write: _ORDER[write.kind])
@@ -296,7 +299,7 @@ class Core:
             stale = _stale(before, request.only_if)
             if stale is not None:
                 return stale
-            kept = why_kept(before.value, self._staying(leaving))
+            kept = self._why_not_here(before.value) or why_kept(before.value, self._staying(leaving))
             if kept:
                 return Refused("conflict", kept)
             results.append(Result(kind, key, "deleted", tuple(dependants(before.value, beside))))
@@ -309,6 +312,8 @@ class Core:
         before = current(IPPool, ("", request.pool))
         if before.value is None:
             return Refused("missing", f"{_display(IPPool, ('', request.pool))} does not exist")
+        if said := self._why_not_here(before.value):
+            return Refused("conflict", said)
         try:
             parts = split(before.value, request.count)
         except CannotSplit as error:
@@ -340,6 +345,9 @@ class Core:
         for read in accepted:
             for fault in validate_against(read.resource, beside(read.resource)):
                 yield replace(fault, document=read.document)
+
+    def _why_not_here(self, before: Resource | None) -> str:
+        return why_not_here(before, {component for component, _ in self.statuses})
 
     def _staying(self, leaving: set[tuple[Kind, tuple[str, str]]]) -> Iterator[Resource]:
         return (other for other in self._everything() if (type(other), other.key) not in leaving)

@@ -232,3 +232,24 @@ async def test_what_the_server_refuses_is_set_aside_and_named(nats: Nats, monkey
         await subject.flush()
         assert len(await stored(bus, Stream.POLICY)) == 6
         assert health.notes == {}
+
+
+async def test_what_is_spared_is_not_removed_until_it_is_looked_at_again(nats: Nats) -> None:
+    """What others wrote stays; what is spared for a while goes when it is not any more."""
+    ours: set[str] = set()
+    async with nats.bus() as bus, mirror(bus, Interest(ROUTE)) as seen, asyncio.TaskGroup() as tasks:
+        await bus.put(ROUTE, ("theirs",), route("a"))
+        await bus.put(ROUTE, ("left",), route("b"))
+        async with Publication(bus, ROUTES, spared=lambda _family, key, _message: key[0] not in ours) as subject:
+            running = tasks.create_task(subject.run())
+            subject.complete()
+            subject.want(ROUTE, ("wanted",), route("c"))
+            await eventually(lambda: seen.nodes == {"theirs": "a", "left": "b", "wanted": "c"})
+            assert subject.pending == 0
+            ours |= {"left", "wanted"}
+            subject.look_again(ROUTE)
+            await eventually(lambda: seen.nodes == {"theirs": "a", "wanted": "c"})
+            subject.want(ROUTE, ("wanted",), None)
+            await subject.flush()
+            await eventually(lambda: seen.nodes == {"theirs": "a"})
+            running.cancel()

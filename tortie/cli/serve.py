@@ -20,6 +20,7 @@ SERVICES = {
     "route-distribution": "route_distribution",
     "policy-compiler": "policy_compiler",
     "node-dataplane": "node_dataplane",
+    "kube-bridge": "kube_bridge",
 }
 NATS = "nats"
 
