@@ -13,7 +13,7 @@ from bus_schemas.ids import NodeName
 
 Severity = Literal["info", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
-"""The harmless first: `info` is for the record, `warning` wants to be looked at, `error`: something does not work now."""
+"""The harmless first."""
 
 
 class Event(Message, tag="event/1", frozen=True, kw_only=True):

@@ -207,11 +207,11 @@ ALL: tuple[Happening, ...] = (
         *(
             "policy",
             "compiled",
-            "A policy was added, changed or removed, and what it means is on its way to the nodes.",
+            "A policy was added, changed or removed; what it means is on its way to the nodes.",
         ),
-        *("policy `Kind/ns/name`", "policy_compiler"),
-        "`policy.in_force` follows from every node that it concerns. A policy that governs 0 endpoints selects nothing: "
-        "`tortie policy lint`.",
+        *("policy `Kind/ns/name`", "policy_compiler", "info"),
+        "`policy.in_force` follows from every node that it concerns. A policy that governs 0 endpoints selects "
+        "nothing: `tortie policy lint`.",
         detail=_POLICY,
     ),
     Happening(
@@ -221,13 +221,13 @@ ALL: tuple[Happening, ...] = (
             "policy": "`Kind/namespace/name`",
             "change": "`changed` (its rules), `governs` or `leaves` (the pods)",
             "pods": "`ns/name` with commas, the first 20; of a host endpoint its name",
-            "count": "how many these are",
+            "endpoints": "how many these are",
         },
     ),
     Happening(
         *("policy", "not_compiled", "A part of a policy cannot be understood: what it would have covered is dropped."),
         *("policy `kind/ns/name`", "policy_compiler", "error"),
-        "Correct the field that the message names and apply the policy again; `tortie validate -f FILE` tries it before.",
+        "Correct the field that the message names and apply it again; `tortie validate -f FILE` tries it before.",
     ),
     Happening(
         "policy", "resolved", "What could not be compiled can be now.", "policy `kind/ns/name`", "policy_compiler"
@@ -242,7 +242,7 @@ ALL: tuple[Happening, ...] = (
     ),
     Happening(
         *("policy", "would_be_denied", "A staged policy would have denied a connection that was allowed."),
-        *("pod `ns/name`, or host endpoint", "node_dataplane"),
+        *("pod `ns/name`, or host endpoint", "node_dataplane", "info"),
         "Widen the staged policy before it is enforced, or leave it if that is what it is for.",
         detail=_CONNECTION,
         at_once=None,
@@ -290,8 +290,8 @@ ALL: tuple[Happening, ...] = (
             "Nothing is heard of a node's agent any more. Its pods keep running, with their last policy.",
         ),
         *("the node", "api", "error"),
-        "See whether the machine runs and reaches the bus, then its agent (`systemctl status`, or the DaemonSet's pod). "
-        "Policy changes do not reach it until it is back. A machine that is gone for good: `tortie delete node NAME` "
+        "See whether the machine runs and reaches the bus, then whether its agent does (`tortie serve node_dataplane`)."
+        " Policy changes do not reach it until it is back. A machine that is gone for good: `tortie delete node NAME` "
         "frees its addresses.",
         detail={"silent_s": "s since its last word, about"},
     ),
@@ -304,7 +304,7 @@ ALL: tuple[Happening, ...] = (
         *(
             "node",
             "repaired",
-            "Somebody else had changed or deleted something of ours in a node's kernel; it was put right.",
+            "Somebody else had changed or deleted what is ours in a node's kernel; it was put right.",
         ),
         *("the route, device, link, table or setting", "node_dataplane", "warning"),
         "Once may be an accident. If it comes again, another program manages the same thing: look for a second network "

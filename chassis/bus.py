@@ -468,8 +468,8 @@ class Bus:
     # --- events
 
     def emit(self, event: Event) -> None:
-        """Buffers the event for sending, with the advice of its kind; never blocks, never raises. Many of one kind become
-        a number (`event_pacing`). Dropped, and counted, when the buffer is full."""
+        """Buffers the event for sending, with the advice of its kind; never blocks, never raises. Many of one kind
+        become a number (`event_pacing`). Dropped, and counted, when the buffer is full."""
         told = self._pacing.see(event, asyncio.get_running_loop().time())
         if told is not None:
             self._buffer(told)

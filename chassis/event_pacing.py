@@ -88,12 +88,12 @@ def _count(event: Event) -> int:
 
 def _sum(last: Event, more: int, objects: list[str]) -> Event:
     named = ", ".join(objects) + (" ..." if more > len(objects) else "")
-    kind = f"{last.domain}.{last.what}"
+    which = f": {named}" if named else ""
     return Event(
         time=last.time,
         domain=last.domain,
         what=last.what,
         node=last.node,
-        message=f"{more:,} more of {kind} within seconds, which are not told one by one{f': {named}' if named else ''}.",
+        message=f"{more:,} more of {last.domain}.{last.what} came and are not told one by one{which}.",
         detail={"count": str(more)},
     )

@@ -1,4 +1,4 @@
-"""The shell of the vigil: looks at the mirror every now and then, and of several replicas the one with the lease tells."""
+"""The shell of the vigil: looks at the mirror every second; of several replicas the one with the lease tells."""
 
 from __future__ import annotations
 

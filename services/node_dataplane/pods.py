@@ -99,8 +99,9 @@ class Pods:
         deadline_s: float,
         outage_add: OutageAdd,
     ) -> None:
-        """`tell(what, pod, message, detail)` emits an event of the domain `pod`; `debts` is called when a handle is owed, `take_overs` when a pod has a warm address; `ready` returns once
-        pods can be taken; `obstacle` says why none can be taken now, or "" when it can."""
+        """`debts` is called when a handle is owed, `take_overs` when a pod has a warm address; `ready` returns once
+        pods can be taken; `obstacle` says why none can be taken now, or "" when it can; `tell(what, pod, message,
+        detail)` emits an event of the domain `pod`."""
         self._store = store
         self._links = links
         self._reaper = reaper

@@ -97,7 +97,7 @@ class PolicyNews:
                 message = f"{title} is in force for {named}."
             case _:
                 message = f"{title} is not in force any more for {named}."
-        detail = {"policy": title, "change": change, "pods": ",".join(whom[:NAMED]), "count": str(len(whom))}
+        detail = {"policy": title, "change": change, "pods": ",".join(whom[:NAMED]), "endpoints": str(len(whom))}
         return Told(IN_FORCE, title, message, {key: text for key, text in detail.items() if text})
 
     def _governed(self, id_: RulesId) -> Iterable[str]:
