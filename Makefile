@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 TORTIE := .venv/bin/tortie
 
-.PHONY: help demo test test-vm lint unit conformance scenarios soak benchmarks cni-front prepare prepare-dev clean
+.PHONY: docs help demo test test-vm lint unit conformance scenarios soak benchmarks cni-front prepare prepare-dev clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,10 @@ lint: prepare-dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+docs: prepare ## docs/events.md and docs/asyncapi.yaml out of bus_schemas
+	$(TORTIE) schema events >docs/events.md
+	$(TORTIE) schema asyncapi >docs/asyncapi.yaml
 
 unit: prepare-dev ## the tests that need neither root nor a bus: seconds
 	$(PY) -m pytest tests/unit tests/graph tests/conformance -m "not root"

@@ -26,7 +26,7 @@ class Event(Message, tag="event/1", frozen=True, kw_only=True):
     severity: Severity = "info"
     """`info` is for the record, `warning` wants to be looked at, `error`: something does not work now."""
     node: NodeName | None = None
-    """The node where it happened; None: it happened to the cluster."""
+    """The node where it happened; None: to the cluster."""
     object: str = ""
     """What it happened to: a pod `ns/name`, a policy `Kind/ns/name`, a route's CIDR, a table ... Empty: several things,
     and `detail.count` says how many."""
@@ -35,5 +35,5 @@ class Event(Message, tag="event/1", frozen=True, kw_only=True):
     advice: str = ""
     """What a person can do about it; empty: nothing needs to be done."""
     detail: dict[str, str] = {}
-    """The same for programs: which keys an event has is in its entry in the catalogue. `count`: how many times it
-    happened, or to how many things, where one message stands for several."""
+    """The same for programs; which keys an event has is in its entry here. `count`: how many times it happened, or to
+    how many things, where one message stands for several."""

@@ -138,7 +138,7 @@ def describe(type_: type[ServiceSettings]) -> list[Setting]:
     docs: dict[str, str] = {}
     order: list[str] = []
     for base in own:
-        for name, doc in _docs(base).items():
+        for name, doc in field_docs(base).items():
             if name not in docs:
                 docs[name] = doc
                 order.append(name)
@@ -152,8 +152,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     return "the host name" if field.name == "instance" else ""
 
 
-def _docs(type_: type) -> dict[str, str]:
-    """The string under each annotated field of a class."""
+def field_docs(type_: type) -> dict[str, str]:
+    """The string under each annotated field of a class, its own alone; empty where there is none."""
     body = ast.parse(dedent(inspect.getsource(type_))).body[0]
     assert isinstance(body, ast.ClassDef)
     docs: dict[str, str] = {}

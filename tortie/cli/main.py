@@ -31,6 +31,7 @@ COMMANDS: dict[str, Entry] = {
     "ipam": Entry("tortie.cli.ipam", "See how addresses are used, check them, change how they are given.", group=True),
     "node": Entry("tortie.cli.node", "See one node closely; leave a machine, or take one over.", group=True),
     "events": Entry("tortie.cli.events", "Follow what happens.", group=True),
+    "schema": Entry("tortie.cli.schema", "What is said on the bus: catalogue, AsyncAPI, releases.", group=True),
     "cni": Entry("tortie.cli.cni", "Connect this node's container runtimes.", group=True),
     "lab": Entry("tortie.cli.lab", "A whole cluster in network namespaces on this machine.", group=True),
     "serve": Entry("tortie.cli.serve", "Run a service in the foreground."),
