@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
+from bus_schemas.field_docs import field_docs
 from bus_schemas.glossary import FIELDS
 from bus_schemas.resources import Resource
 from bus_schemas.subjects import FAMILIES, RPCS
-from chassis.settings import field_docs
 
 Json = Any
 
@@ -102,7 +102,7 @@ def _default(field: types.Field) -> Json:
     if field.required:
         return None
     value = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
-    return msgspec.to_builtins(value)
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def parts(type_: types.Type) -> Iterator[type]:

@@ -76,4 +76,4 @@ def last_release(directory: Path, but: Path | None = None) -> Path | None:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False, default=list) + "\n"
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
