@@ -34,8 +34,8 @@ BATCH = 100
 WAIT_S = 5.0
 """How long one request waits for news. It is also how long a request that the server lost is waited for."""
 PAUSE_S = 0.5
-ACK_WAIT_S = 30
-"""What is not acknowledged for so long comes again."""
+ACK_WAIT_S = 30.0
+"""What is not acknowledged for so long comes again (unless --ack-wait says otherwise)."""
 
 
 def say(text: str) -> None:
@@ -79,7 +79,7 @@ async def connected(server: str, credentials: str | None, name: str) -> Client:
     )
 
 
-async def pulled(client: Client, name: str, subject: str) -> JetStreamContext.PullSubscription:
+async def pulled(client: Client, name: str, subject: str, ack_wait_s: float) -> JetStreamContext.PullSubscription:
     """The durable consumer, made if it is not there. It begins with the oldest event that the stream holds. Raises
     when there is no stream yet, or the name is in use for another subject."""
     stream = client.jetstream()
@@ -92,7 +92,7 @@ async def pulled(client: Client, name: str, subject: str) -> JetStreamContext.Pu
             durable_name=name,
             filter_subject=subject,
             ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=ACK_WAIT_S,
+            ack_wait=ack_wait_s,
             deliver_policy=DeliverPolicy.ALL,
         )
         await stream.add_consumer(STREAM, config)
@@ -100,15 +100,21 @@ async def pulled(client: Client, name: str, subject: str) -> JetStreamContext.Pu
 
 
 async def messages(
-    client: Client, name: str, subject: str, ended: asyncio.Event, batch: int = BATCH
+    client: Client,
+    name: str,
+    subject: str,
+    ended: asyncio.Event,
+    *,
+    batch: int = BATCH,
+    ack_wait_s: float = ACK_WAIT_S,
 ) -> AsyncIterator[Msg]:
-    """For ever: whatever comes, through every outage. A `batch` is to be handled within ACK_WAIT_S."""
+    """For ever: whatever comes, through every outage. A `batch` is to be handled within `ack_wait_s`."""
     subscription: JetStreamContext.PullSubscription | None = None
     told = False
     while not ended.is_set():
         try:
             if subscription is None:
-                subscription = await pulled(client, name, subject)
+                subscription = await pulled(client, name, subject, ack_wait_s)
                 say(f"{name} reads {subject}")
                 told = False
             for message in await subscription.fetch(batch, timeout=WAIT_S):
@@ -147,6 +153,13 @@ async def main() -> None:
     options.add_argument("--name", required=True, help="of the durable consumer: one for each program")
     options.add_argument("--server", default="nats://127.0.0.1:4222", help="the bus (default: %(default)s)")
     options.add_argument("--credentials", help="a file with NATS credentials")
+    options.add_argument(
+        "--ack-wait",
+        type=float,
+        default=ACK_WAIT_S,
+        help="seconds until what a killed program had "
+        "under way comes again; counts when the consumer is made (default: %(default)s)",
+    )
     given = options.parse_args()
 
     ended = asyncio.Event()
@@ -155,7 +168,7 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(number, lambda: (ended.set(), task and task.cancel()))
     client = await connected(given.server, given.credentials, given.name)
     try:
-        async for message in messages(client, given.name, given.subject, ended):
+        async for message in messages(client, given.name, given.subject, ended, ack_wait_s=given.ack_wait):
             try:
                 event = msgpack.unpackb(message.data)
                 await handle(event, message.metadata.sequence.stream)

@@ -50,11 +50,14 @@ class Outcome(NamedTuple):
 
 
 class Forwarder:
-    def __init__(self, session: aiohttp.ClientSession, target: str, dead_letters: Path, give_up_s: float) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, target: str, dead_letters: Path, give_up_s: float, ack_wait_s: float
+    ) -> None:
         self._session = session
         self._target = target
         self._dead_letters = dead_letters
         self._give_up_s = give_up_s
+        self._ack_wait_s = ack_wait_s
         self._dead = False
         """The last event was given up: the target gets one attempt for each until it takes one."""
 
@@ -83,7 +86,7 @@ class Forwarder:
                 self._dead = self._dead or outcome.again
                 return
             say(f"{self._target}: {outcome.text}; again in {wait:.1f} s")
-            await _held(message, wait)
+            await _held(message, wait, self._ack_wait_s / 3)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def _post(self, body: str, key: str) -> Outcome:
@@ -112,14 +115,14 @@ def _parsed(body: str) -> Any:
         return body
 
 
-async def _held(message: Msg, seconds: float) -> None:
-    """Waits, and tells the server that the event is still being worked on."""
+async def _held(message: Msg, seconds: float, every_s: float) -> None:
+    """Waits, and tells the server every now and then that the event is still being worked on."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     while (left := ends - loop.time()) > 0:
         with contextlib.suppress(nats.errors.Error):
             await message.in_progress()
-        await asyncio.sleep(min(left, ACK_WAIT_S / 3))
+        await asyncio.sleep(min(left, every_s))
 
 
 async def main() -> None:
@@ -131,6 +134,13 @@ async def main() -> None:
     options.add_argument("--name", required=True, help="of the durable consumer: one for each program")
     options.add_argument("--server", default="nats://127.0.0.1:4222", help="the bus (default: %(default)s)")
     options.add_argument("--credentials", help="a file with NATS credentials")
+    options.add_argument(
+        "--ack-wait",
+        type=float,
+        default=ACK_WAIT_S,
+        help="seconds until what a killed program had "
+        "under way comes again; counts when the consumer is made (default: %(default)s)",
+    )
     given = options.parse_args()
     with given.dead_letters.open("a"):
         pass  # it can be written: better known now than when it is needed
@@ -142,8 +152,9 @@ async def main() -> None:
     client = await connected(given.server, given.credentials, given.name)
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_S)) as session:
-            forwarder = Forwarder(session, given.target, given.dead_letters, given.give_up)
-            async for message in messages(client, given.name, given.subject, ended, batch=1):
+            forwarder = Forwarder(session, given.target, given.dead_letters, given.give_up, given.ack_wait)
+            forwarded = messages(client, given.name, given.subject, ended, batch=1, ack_wait_s=given.ack_wait)
+            async for message in forwarded:
                 await forwarder.forward(message)
                 with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
                     await message.ack_sync(timeout=WAIT_S)

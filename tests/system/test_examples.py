@@ -149,7 +149,7 @@ async def test_the_durable_subscriber_misses_nothing_over_restarts(nats: Nats, b
 async def test_the_durable_subscriber_killed_at_any_moment_handles_the_rest(nats: Nats, bus: Bus) -> None:
     for number in range(60):
         await say(bus, "pod", "started", str(number))
-    command = example("durable_subscriber.py", "--name", "test", "--server", nats.url)
+    command = example("durable_subscriber.py", "--name", "test", "--server", nats.url, "--ack-wait", "2")
     async with listening(command) as program:
         handled = await numbers(program, 20)
         assert await program.end(signal.SIGKILL) == -signal.SIGKILL
@@ -284,10 +284,10 @@ async def test_a_killed_forwarder_forwards_what_it_had_under_way(
 ) -> None:
     target.answers = [503]
     sequence = await say(bus, "node", "lost", "node1")
-    async with listening(forwarder(nats, target.url, tmp_path / "dead")) as program:
+    async with listening(forwarder(nats, target.url, tmp_path / "dead", "--ack-wait", "2")) as program:
         await program.complaint_with("again in")
         assert await program.end(signal.SIGKILL) == -signal.SIGKILL
-    async with listening(forwarder(nats, target.url, tmp_path / "dead")):
-        # the server gives it again once nobody acknowledged it for ACK_WAIT_S
+    async with listening(forwarder(nats, target.url, tmp_path / "dead", "--ack-wait", "2")):
+        # the server gives it again once nobody acknowledged it for --ack-wait
         await eventually(lambda: target.taken() == ["node1"], within_s=120)
         assert target.seen[-1][0] == f"tortie-{sequence}"
