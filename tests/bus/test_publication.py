@@ -232,3 +232,17 @@ async def test_what_the_server_refuses_is_set_aside_and_named(nats: Nats, monkey
         await subject.flush()
         assert len(await stored(bus, Stream.POLICY)) == 6
         assert health.notes == {}
+
+
+async def test_what_was_written_over_what_is_told_and_nothing_else(nats: Nats) -> None:
+    first, second = route("a"), route("b")
+    told: list[tuple[Any, Any]] = []
+    async with nats.bus() as bus:
+        for wanted in ([first, first, second], [second, None]):
+            async with published(bus, ROUTES) as subject:  # the second life finds what the first one wrote
+                subject.on_written = lambda family, key, before, after: told.append((before, after))
+                for message in wanted:
+                    subject.want(ROUTE, ("10.244.0.0/26",), message)
+                    subject.complete()
+                    await subject.flush()
+    assert told == [(None, first), (first, second), (second, None)]
