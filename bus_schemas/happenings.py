@@ -312,6 +312,15 @@ ALL: tuple[Happening, ...] = (
         detail={"count": "things put right, where one message stands for many"},
     ),
     Happening(
+        *("node", "contested", "What is ours in a node's kernel is broken again and again; it is mended more slowly."),
+        *("the route, device or setting", "node_dataplane", "error"),
+        "Another program fights for it: run on the node what the message names, and switch that program off or away.",
+    ),
+    Happening(
+        *("node", "settled", "What was broken again and again has been left alone for some minutes."),
+        *("the route, device or setting", "node_dataplane"),
+    ),
+    Happening(
         *(
             "node",
             "link_gone",

@@ -190,6 +190,16 @@ def _all() -> list[Event]:
             *("node.repaired", "10.244.174.64/26"),
             *("The route to 10.244.174.64/26 had been changed; it was put right.", "node1"),
         ),
+        _event(
+            *("node.contested", "10.244.174.64/26"),
+            "10.244.174.64/26 was put right 8 times and is broken again and again: from now on with longer pauses. "
+            "Another program fights for it; `ip monitor route` on the node shows when it acts.",
+            "node1",
+        ),
+        _event(
+            *("node.settled", "10.244.174.64/26"),
+            *("Nobody has broken 10.244.174.64/26 for some minutes: it is not fought for any more.", "node1"),
+        ),
         _event("node.link_gone", "shop/db", "The link tor2d7243dcff6 of shop/db is gone from the node.", "node1"),
         _event(
             *("node.started_closed", "shop/db"),
