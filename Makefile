@@ -9,7 +9,7 @@ BASE_PYTHON ?= 3.11
 TORTIE_IMAGE ?= tortie
 DOCKER_BUILD ?=
 
-.PHONY: help demo image image-base compose-test test test-vm lint unit conformance scenarios soak benchmarks
+.PHONY: docs help demo image image-base compose-test test test-vm lint unit conformance scenarios soak benchmarks
 .PHONY: cni-front prepare prepare-dev clean
 
 help: ## this list
@@ -50,6 +50,10 @@ lint: prepare-dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+docs: prepare ## docs/events.md and docs/asyncapi.yaml out of bus_schemas
+	$(TORTIE) schema events >docs/events.md
+	$(TORTIE) schema asyncapi >docs/asyncapi.yaml
 
 unit: prepare-dev ## the tests that need neither root nor a bus: seconds
 	$(PY) -m pytest tests/unit tests/graph tests/conformance -m "not root"

@@ -26,11 +26,13 @@ from uuid import uuid4
 from bus_schemas import VERSION
 from bus_schemas.codec import Malformed, Message, decode, encode
 from bus_schemas.events import Event
+from bus_schemas.happenings import completed
 from bus_schemas.ids import escape
 from bus_schemas.subjects import EVENT, TOMBSTONE_TTL_S, Fact, Family, Key, Rpc, Stream
 from chassis import jetstream, streams
 from chassis.delivery import Delivery
 from chassis.errors import Conflict, Rejected, RequestFailed, Unavailable, Unreadable, Unusable
+from chassis.event_pacing import EventPacing
 from chassis.feed import Feed, Interest
 from chassis.health import Health
 from chassis.jetstream import MAX_BATCH, Outgoing
@@ -96,6 +98,8 @@ class Bus:
         self._running: set[asyncio.Task[None]] = set()
         self._events: deque[tuple[str, bytes]] = deque()
         self._emitted = asyncio.Event()
+        self._pacing = EventPacing()
+        self._counted = asyncio.Event()
         self._log = logger(name)
         self._feeds = 0
         self._silent: dict[tuple[Rpc, int], float] = {}
@@ -114,6 +118,7 @@ class Bus:
             bus._tasks = tasks
             bus.spawn(bus._keep_connected(), "bus")
             bus.spawn(bus._send_events(), "events")
+            bus.spawn(bus._sum_events(), "event sums")
             try:
                 yield bus
             except BaseException as error:  # noqa: BLE001
@@ -464,13 +469,31 @@ class Bus:
     # --- events
 
     def emit(self, event: Event) -> None:
-        """Buffers the event for sending; never blocks, never raises. Dropped, and counted, when the buffer is full."""
+        """Buffers the event for sending, with the advice of its kind; never blocks, never raises. Many of one kind
+        become a number (`event_pacing`). Dropped, and counted, when the buffer is full."""
+        told = self._pacing.see(event, asyncio.get_running_loop().time())
+        if told is not None:
+            self._buffer(told)
+        else:
+            self._counted.set()
+
+    def _buffer(self, event: Event) -> None:
         if len(self._events) >= EVENT_BUFFER:
             EVENTS_DROPPED.inc()
             return
         subject = EVENT.subject(event.domain, event.what, event.node or "")
-        self._events.append((subject, encode(event)))
+        self._events.append((subject, encode(completed(event))))
         self._emitted.set()
+
+    async def _sum_events(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._counted.wait()
+            self._counted.clear()
+            while (due := self._pacing.due) is not None:
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                for event in self._pacing.settle(loop.time()):
+                    self._buffer(event)
 
     async def _send_events(self) -> None:
         while True:

@@ -121,6 +121,10 @@ class Publication:
         self._feed: Feed | None = None
         self.on_equal: Callable[[], None] = lambda: None
         """Called when what is wanted is on the bus, all of it, whoever wrote it; after every change anew."""
+        self._replaced: dict[_Id, Message | None] = {}
+        """What the writes under way are written over."""
+        self.on_written: Callable[[Family[Any], Key, Message | None, Message | None], None] = lambda *_: None
+        """Called with family, key, the value before and the value now, when we wrote a key."""
         self._synced = asyncio.Event()
         self._due = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -370,6 +374,7 @@ class Publication:
     async def _flush_once(self, todo: Sequence[_Id]) -> None:
         """One pass in order. Stops early, to be called again, when anything turned out different."""
         few = len(todo) <= FEW and not self._independent
+        self._replaced.clear()
         while todo and self._may_write():
             ids, writes = self._cut(todo[:1] if few else todo)
             todo = todo[len(ids) :]
@@ -397,6 +402,7 @@ class Publication:
     def _written(self, id_: _Id, write: Write, sequence: int) -> None:
         if self._known.get(id_, _NOTHING).sequence < sequence:
             self._known[id_] = _Known(sequence, write.message)
+        self.on_written(write.family, write.key, self._replaced.pop(id_, None), write.message)
         self._compare(id_)
         self._forget_absent(id_)
 
@@ -439,7 +445,9 @@ class Publication:
             if family.stream is not stream or len(ids) == MAX_BATCH or (ids and size > BATCH_BYTES):
                 break
             ids.append(id_)
-            writes.append(Write(family, id_[1], message, self._known.get(id_, _NOTHING).sequence))
+            known = self._known.get(id_, _NOTHING)
+            self._replaced[id_] = known.message
+            writes.append(Write(family, id_[1], message, known.sequence))
         return ids, writes
 
     async def _look(self, ids: Sequence[_Id]) -> None:

@@ -7,20 +7,18 @@ compose file are often shared. The text under each field is its documentation, h
 
 from __future__ import annotations
 
-import ast
 import importlib.util
-import inspect
 import os
 import pkgutil
 import socket
 from collections.abc import Mapping
 from difflib import get_close_matches
-from textwrap import dedent
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
+from bus_schemas.field_docs import field_docs
 from chassis.errors import SettingsError
 
 PREFIX = "TORTIE_"
@@ -138,7 +136,7 @@ def describe(type_: type[ServiceSettings]) -> list[Setting]:
     docs: dict[str, str] = {}
     order: list[str] = []
     for base in own:
-        for name, doc in _docs(base).items():
+        for name, doc in field_docs(base).items():
             if name not in docs:
                 docs[name] = doc
                 order.append(name)
@@ -150,21 +148,3 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.default is not msgspec.NODEFAULT:
         return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
     return "the host name" if field.name == "instance" else ""
-
-
-def _docs(type_: type) -> dict[str, str]:
-    """The string under each annotated field of a class."""
-    body = ast.parse(dedent(inspect.getsource(type_))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    docs: dict[str, str] = {}
-    name = ""
-    for statement in body.body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            name = statement.target.id
-            docs[name] = ""
-        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and name:
-            docs[name] = " ".join(str(statement.value.value).split())
-            name = ""
-        else:
-            name = ""
-    return docs

@@ -6,6 +6,7 @@ and after a lost connection reading goes on behind the last message that was rea
 
     Tail(bus, EVENT, since=unix time | None) ── next() ──▶ facts, oldest first; empty after WAIT_S without news
                                              ── past(n) ─▶ the last n of what there was before
+                                             ── stored() ▶ what is there already; None: it has been read
 """
 
 from __future__ import annotations
@@ -53,13 +54,15 @@ class _Made(msgspec.Struct, frozen=True):
 class Tail:
     """Reads one family of a log stream. Not for several tasks at once; `close` gives the consumer back early."""
 
-    def __init__(self, bus: Bus, family: Family[Any], *leading: str, since: float | None) -> None:
-        """`since` is a unix time in seconds; None: from now on."""
+    def __init__(
+        self, bus: Bus, family: Family[Any], *leading: str, since: float | None, after: int | None = None
+    ) -> None:
+        """`since` is a unix time in seconds; None: from now on. `after`: behind this sequence instead."""
         self._bus = bus
         self._family = family
         self._filter = family.filter(*leading)
         self._since = since
-        self._after: int | None = None
+        self._after = after
         self._session: Session | None = None
         self._consumer = ""
         self._inbox = ExitStack()
@@ -68,6 +71,25 @@ class Tail:
         """Messages that the request under way may still bring."""
         self._pending = 0
         """How many messages are there that have not been read."""
+        self._gap = False
+
+    @property
+    def place(self) -> int | None:
+        """The sequence behind which reading goes on; None: not known yet."""
+        return self._after
+
+    def took_gap(self) -> bool:
+        """Whether messages behind the last one read are gone from the stream, unread; asking again says no."""
+        gap, self._gap = self._gap, False
+        return gap
+
+    async def stored(self) -> list[Fact] | None:
+        """The next of what is there, without waiting for news; None when all of it has been read. Waits for a bus."""
+        try:
+            await self._connected()
+        except Unavailable:
+            return []
+        return await self.next() if self._pending else None
 
     async def past(self, count: int, wanted: Callable[[Fact], bool]) -> list[Fact]:
         """The last messages that are wanted, at most `count`, of the last LOOK_BACK; for the first call of all, and for
@@ -129,6 +151,9 @@ class Tail:
             raise Unavailable(f"stream {self._family.stream} does not exist")
         if self._after is not None and info.state.last_seq < self._after:
             self._after = 0  # the stream was wiped: all of it is new
+            self._gap = True
+        if self._after is not None and info.state.first_seq > self._after + 1:
+            self._gap = self._gap or self._after > 0
         name = f"tortie-{uuid4().hex}"
         config: dict[str, Any] = {
             "name": name,

@@ -17,7 +17,6 @@ from aiohttp import web
 from bus_schemas.manifests import Accepted, Read, Rejected, read
 from bus_schemas.resources import KINDS
 from chassis.bus import Bus
-from chassis.tail import LOOK_BACK
 from services.api import compiled, explain, labels, log, node_facts, views
 from services.api.answers import BODY_LIMIT, Handler, Problem, as_json, decided, document, encode, flag, invalid, json
 from services.api.bgp import bgp, bgp_of, known
@@ -50,7 +49,8 @@ class Rest:
                 "GET",
                 "/v1/events",
                 self.events,
-                "server-sent events; ?since=UNIX-TIME or 15m ?last=10 ?domain=route,policy",
+                "server-sent events; ?since=UNIX-TIME or 15m ?after=SEQUENCE ?last=10 ?follow=false "
+                "?domain=route,policy ?what=denied ?node= ?namespace= ?pod=NS/NAME ?severity=warning",
             ),
             ("GET", "/v1/status", self.status, "components and nodes"),
             ("GET", "/v1/endpoints", self.endpoints, "pods on the network, with node and addresses"),
@@ -135,17 +135,14 @@ class Rest:
         return json(self._document(stored), stale, etag=stored.sequence)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        domains = {domain for text in request.query.getall("domain", []) for domain in text.split(",") if domain}
+        query = {name: ",".join(request.query.getall(name)) for name in request.query}
         try:
-            since = log.moment(request.query.get("since", ""))
+            followed = flag(request, "follow") if "follow" in query else True
+            wish = log.asked(query, follow=followed, sync=flag(request, "sync"))
         except ValueError as error:
-            raise Problem(HTTPStatus.BAD_REQUEST, "since is a unix time, or how long ago: 90s, 15m, 2h, 7d") from error
-        try:
-            last = log.count(request.query.get("last", ""))
-        except ValueError as error:
-            raise Problem(HTTPStatus.BAD_REQUEST, f"last is a number from 0 to {LOOK_BACK}") from error
+            raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
         async with EventStream(request, self._stopping) as stream:
-            await log.follow(self._bus, stream, since=since, last=last, domains=domains, owner=self._store.core.owner)
+            await log.follow(self._bus, stream, wish, owner=self._store.core.owner)
         return stream.response
 
     async def status(self, _: web.Request) -> web.Response:

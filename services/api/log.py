@@ -1,15 +1,21 @@
-"""The events, as server-sent events: from a moment on, and as they happen.
+"""The events, as server-sent events: from a moment or a place on, and as they happen.
 
-One domain is filtered by the bus; several are picked out here.
+    event: <domain>      id: <its sequence>     data: the event and its sequence, JSON
+    event: SYNC          id: <where reading stands>   the past has been told; what follows is new (?sync=true)
+    event: GAP           events between here and the last one are not on the bus any more
+
+The bus filters one domain; everything else is picked out here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
+from bus_schemas.event_filter import EventFilter
 from bus_schemas.events import Event
 from bus_schemas.subjects import EVENT, Fact
 from chassis.bus import Bus
@@ -18,6 +24,49 @@ from services.api.peers import named
 from services.api.sse import EventStream
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Asked(NamedTuple):
+    """What a reader of events wants."""
+
+    filter: EventFilter
+    since: float | None = None
+    """Unix time in seconds; None: from now on."""
+    after: int | None = None
+    """The sequence of the last event that was read; goes before `since`."""
+    last: int = 0
+    """So many of the past first, without the others."""
+    follow: bool = True
+    sync: bool = False
+    """To be told when the past ends and what follows is new."""
+
+
+def asked(query: Mapping[str, str], *, follow: bool, sync: bool) -> Asked:
+    """Of a request's query. Raises ValueError with a sentence."""
+
+    def words(name: str) -> frozenset[str]:
+        return frozenset(filter(None, query.get(name, "").split(",")))
+
+    wanted = EventFilter(
+        domains=words("domain"),
+        whats=words("what"),
+        nodes=words("node"),
+        namespaces=words("namespace"),
+        pods=tuple(sorted(words("pod"))),
+        severity=query.get("severity", ""),
+    )
+    try:
+        since = moment(query.get("since", ""))
+    except ValueError as error:
+        raise ValueError("since is a unix time, or how long ago: 90s, 15m, 2h, 7d") from error
+    try:
+        last = count(query.get("last", ""))
+    except ValueError as error:
+        raise ValueError(f"last is a number from 0 to {LOOK_BACK}") from error
+    after = query.get("after", "")
+    if after and not after.isdecimal():
+        raise ValueError("after is the sequence of an event, a number")
+    return Asked(wanted, since, int(after) if after else None, last, follow, sync)
 
 
 def moment(text: str) -> float | None:
@@ -37,35 +86,37 @@ def count(text: str) -> int:
     return number
 
 
-async def follow(
-    bus: Bus,
-    stream: EventStream,
-    *,
-    since: float | None,
-    last: int = 0,
-    domains: Collection[str],
-    owner: Callable[[str], str],
-) -> None:
-    """Sends the events until the stream ends. Without `since`, the last few first. `owner` of an address: a pod."""
-    leading = tuple(domains) if len(domains) == 1 else ()
-    tail = Tail(bus, EVENT, *leading, since=since)
+async def follow(bus: Bus, stream: EventStream, wish: Asked, *, owner: Callable[[str], str]) -> None:
+    """Sends the events until the stream ends, or the past does. `owner` of an address: a pod."""
+    leading = tuple(wish.filter.domains) if len(wish.filter.domains) == 1 else ()
+    tail = Tail(bus, EVENT, *leading, since=wish.since, after=wish.after)
+
+    async def send(facts: list[Fact]) -> None:
+        if tail.took_gap():
+            await stream.send("GAP", b"{}")
+        for fact in facts:
+            event: Event = named(fact.value, owner, time.time())
+            if wish.filter.matches(event):
+                body = {**msgspec.to_builtins(event), "sequence": fact.sequence}
+                await stream.send(event.domain, msgspec.json.encode(body), ident=fact.sequence)
 
     def wanted(fact: Fact) -> bool:
-        return not domains or fact.value.domain in domains
-
-    async def send(fact: Fact) -> None:
-        event: Event = named(fact.value, owner, time.time())
-        await stream.send(event.domain, msgspec.json.encode(event), ident=fact.sequence)
+        return wish.filter.matches(named(fact.value, owner, time.time()))
 
     try:
-        if last and since is None:
-            for fact in await tail.past(last, wanted):
-                await send(fact)
-        while stream.running:
+        if wish.last and wish.since is None and wish.after is None:
+            await send(await tail.past(wish.last, wanted))
+        else:
+            while stream.running and (facts := await tail.stored()) is not None:
+                if not facts:
+                    await stream.beat()
+                await send(facts)
+        if wish.sync:
+            await stream.send("SYNC", b"{}", ident=tail.place)
+        while stream.running and wish.follow:
             facts = await tail.next()
             if not facts:
                 await stream.beat()
-            for fact in filter(wanted, facts):
-                await send(fact)
+            await send(facts)
     finally:
         await tail.close()

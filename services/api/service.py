@@ -13,6 +13,7 @@ from chassis.runner import Context
 from services.api.http import application
 from services.api.settings import Settings
 from services.api.store import Store
+from services.api.vigil_watch import watch
 
 
 async def serve(context: Context[Settings]) -> None:
@@ -31,6 +32,7 @@ async def serve(context: Context[Settings]) -> None:
                 tasks.create_task(store.mirror(), name="mirror"),
                 tasks.create_task(store.restore(), name="restore"),
                 tasks.create_task(store.stand(), name="stand"),
+                tasks.create_task(watch(context.bus, store, settings.instance), name="vigil"),
             ]
             await context.stopping.wait()
             store.wake()

@@ -102,6 +102,11 @@ class Store:
             raise Unavailable(away or "the desired state has not been read yet: ask again")
         return away
 
+    @property
+    def current(self) -> bool:
+        """The mirror is complete and the bus is there."""
+        return self._in_sync and "bus" not in self._health.causes
+
     @contextmanager
     def watching(self, kinds: Sequence[Kind], wanted: Callable[[Kind, Resource], bool]) -> Iterator[Watcher]:
         """A watcher of the kinds that begins with what there is now."""

@@ -29,10 +29,12 @@ from chassis.bus import Bus
 from chassis.feed import Feed, Interest
 from chassis.health import Health
 from services.node_dataplane.cutting import Changes
+from services.node_dataplane.denials import Told
 from services.node_dataplane.nft.errors import NftError
 from services.node_dataplane.nft.governed import Devices
 from services.node_dataplane.nft.table import Expected, Flush, NodeRules, PolicyTable, Wanted
 from services.node_dataplane.nft.transaction import Transaction
+from services.node_dataplane.policy_news import PolicyNews
 
 RETRY_S = 0.5
 READINGS = 3
@@ -61,6 +63,9 @@ class Enforcement:
         """`report(what, object, message)` emits an event."""
         self._table = PolicyTable()
         self.changes = Changes(self._table)
+        self.news = PolicyNews(self._table, self.title)
+        self.tell: Callable[[Told], None] = lambda _: None
+        """Called with what came into force."""
         self.cut_due: Callable[[], None] = lambda: None
         """Called when a change that cuts connections is in the kernel."""
         self._driver = driver
@@ -194,6 +199,7 @@ class Enforcement:
                 for fact in batch.facts:
                     for whole in self._table.unfold(fact):
                         self.changes.note(whole)
+                        self.news.note(whole)
                         self._table.learn(whole)
                 self._dirty.set()
 
@@ -228,12 +234,15 @@ class Enforcement:
         async with self._committing:
             self._replugged.clear()
             self.changes.begin()
+            self.news.begin()
             if self._node is not None and self._cutting != self.changes.active:
                 self._tell_node(self._node)
             flush = self._table.flush()
             if flush.transaction is not None and not await self._enter(flush.transaction):
                 return False
         self._settled(flush)
+        for told in self.news.committed():
+            self.tell(told)
         if self.changes.committed():
             self.cut_due()
         return True

@@ -97,11 +97,13 @@ class Pods:
         take_overs: Callable[[], None],
         ready: Callable[[], Awaitable[object]],
         obstacle: Callable[[], str],
+        tell: Callable[[str, PodKey, str, dict[str, str]], None],
         deadline_s: float,
         outage_add: OutageAdd,
     ) -> None:
         """`debts` is called when a handle is owed, `take_overs` when a pod has a warm address; `ready` returns once
-        pods can be taken; `obstacle` says why none can be taken now, or "" when it can."""
+        pods can be taken; `obstacle` says why none can be taken now, or "" when it can; `tell(what, pod, message,
+        detail)` emits an event of the domain `pod`."""
         self._store = store
         self._links = links
         self._reaper = reaper
@@ -116,6 +118,7 @@ class Pods:
         self._take_overs = take_overs
         self._ready = ready
         self._obstacle = obstacle
+        self._tell = tell
         self._deadline_s = deadline_s
         self._outage_add = outage_add
         self._adding: dict[str, tuple[Stage, asyncio.Timeout]] = {}
@@ -150,6 +153,7 @@ class Pods:
         pod = identity.pod_of(call)
         async with self._verbs.of(pod):
             stage = Stage(READY)
+            began = asyncio.get_running_loop().time()
             before = self._store.get(pod)
             repeated = before is not None and before.endpoint.container == call.container
             if repeated and before is not None and before.interface != call.interface:
@@ -162,13 +166,36 @@ class Pods:
                         await self._ready()
                         if before is not None and not repeated:
                             await self._unplug(before)  # Its DEL never came, or came not yet.
+                            self._tell_stopped(before, ": another container takes its place")
                         plugin = await self._addressing.plugin(call, pod, stage)
-                        return await self._plug(call, plugin, stage)
+                        result = await self._plug(call, plugin, stage)
             except (TimeoutError, BusError, CniError, StoreError, LinkError, OSError) as error:
                 why = self._obstacle() if stage.text == READY else self._policy.obstacle(pod)
+                failure = self._failure(error, stage, why)
                 if not repeated:
                     await self._undo(pod, call)
-                raise self._failure(error, stage, why) from error
+                    message = f"{pod} could not be started: {failure}."
+                    self._tell("start_failed", pod, message, {"container": call.container})
+                raise failure from error
+            if not repeated:
+                seconds = asyncio.get_running_loop().time() - began
+                self._tell_started(self._store.get(pod) or plugin, seconds)
+            return result
+
+    def _tell_started(self, plugin: Plugin, seconds: float) -> None:
+        endpoint = plugin.endpoint
+        addresses = endpoint.addresses
+        self._tell(
+            "started",
+            plugin.pod,
+            f"{plugin.pod} is plugged in with {' and '.join(addresses)}, after {seconds:.2f} s.",
+            {"addresses": ",".join(addresses), "link": endpoint.link, "seconds": f"{seconds:.3f}"},
+        )
+
+    def _tell_stopped(self, plugin: Plugin, why: str = "") -> None:
+        addresses = plugin.endpoint.addresses
+        message = f"{plugin.pod} is unplugged and gives {' and '.join(addresses)} back{why}."
+        self._tell("stopped", plugin.pod, message, {"addresses": ",".join(addresses)})
 
     @contextmanager
     def _interruptible(self, container: str, stage: Stage, deadline: asyncio.Timeout) -> Iterator[None]:
@@ -277,6 +304,7 @@ class Pods:
                     await self._reaper.remove(link)  # A DEL that was cut short may have left it.
             elif plugin.interface == call.interface:
                 await self._unplug(plugin)
+                self._tell_stopped(plugin)
         return ""
 
     async def _unplug(self, plugin: Plugin) -> None:
@@ -330,6 +358,7 @@ class Pods:
                 async with self._verbs.of(plugin.pod):
                     if self._store.get(plugin.pod) == plugin:
                         await self._unplug(plugin)
+                        self._tell_stopped(plugin, ": the runtime does not know it any more")
         return ""
 
     async def _status(self, call: Call) -> str:

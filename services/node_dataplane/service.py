@@ -14,6 +14,7 @@
     kernel --notifications--> SelfCheck --> all of the above
     kernel --denied packets--> DenialLog --> events;  --counters--> HitCounters --> bus, metrics
     Enforcement --changes in the kernel--> ConnectionCutter --> connections that are no longer allowed
+                                       +--> PolicyNews --> events;  Pods --> events
 
 Nothing is programmed before the snapshot is complete; what an earlier life left in the kernel stays and is adopted.
 """
@@ -31,7 +32,7 @@ from pathlib import Path
 from prometheus_client import Counter
 
 from bus_schemas.events import Event
-from bus_schemas.ids import NodeName
+from bus_schemas.ids import NodeName, PodKey
 from bus_schemas.ipam import Held
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
 from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, ENDPOINT, NODE_ADDRESSES, ROUTE
@@ -120,6 +121,7 @@ class Agent:
         self.fabric = Fabric(settings.vxlan_checksum_offload, Path(settings.state_dir))
         self.monitor = Monitor((self.fabric.socket.port, *self.links.ports))
         self.enforcement = Enforcement(node, self.driver, health, self._report)
+        self.enforcement.tell = self._tell
         self.asking = Asking(bus)
         self.tunnel_addresses = {
             kind: TunnelAddress(node, kind, self.asking, health, self._gained) for kind in tunnel_address.CAUSES
@@ -186,6 +188,7 @@ class Agent:
             take_overs=self.take_overs.mark,
             ready=self._ready,
             obstacle=self._obstacle,
+            tell=self._tell_of_pod,
             deadline_s=settings.cni_deadline_s,
             outage_add=settings.outage_add,
         )
@@ -423,6 +426,19 @@ class Agent:
                 what=what,
                 node=self.node,
                 object=object_,
+                message=message,
+                detail=detail,
+            )
+        )
+
+    def _tell_of_pod(self, what: str, pod: PodKey, message: str, detail: dict[str, str]) -> None:
+        self._bus.emit(
+            Event(
+                time=time.time(),
+                domain="pod",
+                what=what,
+                node=self.node,
+                object=str(pod),
                 message=message,
                 detail=detail,
             )

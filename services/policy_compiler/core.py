@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from bus_schemas.ids import DirectionId, GroupId, NodeName, PodKey, RulesId
 from bus_schemas.policy import Attachment, Group, HostAttachment, PolicyStatus, Rules, SharedDirection
@@ -48,10 +48,10 @@ from bus_schemas.subjects import (
 from services.policy_compiler import translate_calico, translate_cluster, translate_kubernetes, translate_staged
 from services.policy_compiler.attachments import Attachments
 from services.policy_compiler.directions import LONGEST, Directions
-from services.policy_compiler.endpoints import Endpoints, WorkloadKey
+from services.policy_compiler.endpoints import Endpoints, Workload, WorkloadKey
 from services.policy_compiler.faults import Fault, Faults, StatusKey
 from services.policy_compiler.groups import Groups, SegmentKey
-from services.policy_compiler.hosts import DEFAULT_ALLOW, HostKey, Hosts
+from services.policy_compiler.hosts import DEFAULT_ALLOW, Host, HostKey, Hosts
 from services.policy_compiler.label_index import NOTHING, LabelIndex
 from services.policy_compiler.members import Change, Member
 from services.policy_compiler.network_sets import NetworkSetKey, NetworkSets
@@ -87,6 +87,22 @@ WRITES: tuple[Family[Any], ...] = (GROUP, RULES, DIRECTION, ATTACHMENT, HOST_ATT
 """What is named before what names it: written in this order, removed in the reverse."""
 
 
+class Governed(NamedTuple):
+    endpoints: int
+    nodes: frozenset[NodeName]
+
+
+class PolicyChange(NamedTuple):
+    """A policy that people wrote, and what became of it."""
+
+    policy: RulesId
+    title: str
+    """`<Kind>/<namespace>/<name>` or `<Kind>/<name>`."""
+    change: Literal["added", "changed", "removed"]
+    subject: GroupId | None
+    """Whom it governs now, see `Core.governed`; None: nobody, or it is a profile."""
+
+
 @dataclass(frozen=True)
 class Changes:
     """What differs from the last flush. None: there is to be none any more."""
@@ -98,6 +114,7 @@ class Changes:
     attachments: dict[WorkloadKey, Attachment | None] = field(default_factory=dict)
     hosts: dict[HostKey, HostAttachment | None] = field(default_factory=dict)
     statuses: dict[StatusKey, PolicyStatus | None] = field(default_factory=dict)
+    policies: tuple[PolicyChange, ...] = ()
     raised: tuple[Fault, ...] = ()
     cleared: tuple[Fault, ...] = ()
 
@@ -179,11 +196,17 @@ class Core:
         self._move("endpoints", chain(self._endpoints.flush(), self._network_sets.flush(), self._hosts.flush()))
         self._move("nodes", self._nodes.flush())
         self._move("services", self._slices.flush())
-        rules = self._change_policies()
+        rules, policies = self._change_policies()
         groups = self._groups.flush()
         directions, workloads, hosts = self._attachments.flush()
         raised, cleared, statuses = self._faults.flush()
-        return Changes(groups, rules, directions, workloads, hosts, statuses, raised, cleared)
+        return Changes(groups, rules, directions, workloads, hosts, statuses, policies, raised, cleared)
+
+    def governed(self, subject: GroupId | None) -> Governed:
+        """Whom a policy governs, as of the last flush. Work is proportional to how many these are."""
+        members = self._indexes["endpoints"].members(subject) if subject is not None else ()
+        nodes = {node for member in members if member.now is not None and (node := _node_of(member))}
+        return Governed(sum(isinstance(m, Workload | Host) and m.now is not None for m in members), frozenset(nodes))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -285,9 +308,10 @@ class Core:
                     self._groups.move(uid, before, after)
             self._attachments.touch(member)
 
-    def _change_policies(self) -> dict[RulesId, Rules | None]:
+    def _change_policies(self) -> tuple[dict[RulesId, Rules | None], tuple[PolicyChange, ...]]:
         """New policies take hold of what they need before old ones let go, so what both need stays as it is."""
         rules: dict[RulesId, Rules | None] = {}
+        changes: list[PolicyChange] = []
         replaced: list[Policy] = []
         translations, self._translations = self._translations, {}
         for key, new in translations.items():
@@ -307,9 +331,13 @@ class Core:
             before, after = None if old is None else old.rules, None if new is None else new.rules
             if before != after:
                 rules[policy.id] = after  # the id comes from the key, so it is the same before and after
+            change: Literal["added", "changed", "removed"]
+            change = "added" if old is None else "removed" if new is None else "changed"
+            subject = new.subject.uid if new is not None and new.subject is not None else None
+            changes.append(PolicyChange(policy.id, _title(key), change, subject))
         for old in replaced:
             self._let_go(old)
-        return rules
+        return rules, tuple(changes)
 
     def _take_hold(self, policy: Policy) -> None:
         if policy.subject is not None:
@@ -345,3 +373,17 @@ class Core:
 
 def _standing(policy: Policy) -> object:
     return (policy.subject, policy.attaching, policy.withdraws)
+
+
+def _title(key: PolicyKey) -> str:
+    kind, namespace, name = key
+    return "/".join(filter(None, (kind.KIND, namespace, name)))
+
+
+def _node_of(member: Member) -> NodeName | None:
+    match member:
+        case Workload():
+            return member.key.node
+        case Host():
+            return member.station.node if member.station is not None else None
+    return None

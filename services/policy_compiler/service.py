@@ -51,7 +51,7 @@ async def serve(context: Context[Settings]) -> None:
         names=names,
         warm_bytes=settings.policy_warm_mb * 1_000_000,
     )
-    news = News(context.bus.emit, derivation.lease.covers)
+    news = News(context.bus.emit, derivation.lease.covers, core.governed)
     derivation.lease.on_change(lambda _held: news.look_again(time.time()))
     withheld = Withheld()
     begun = False
@@ -77,12 +77,12 @@ async def serve(context: Context[Settings]) -> None:
         context.health.note(NOTHING_DESIRED, None)
         with metrics.FLUSH_SECONDS.time():
             changes = core.flush() if begun else longevity.first_flush(core)
-        begun = True
+        first, begun = not begun, True
         want(derivation.publication, changes)
         derivation.publication.complete()
         measure(core, changes)
         report(context, core, changes)
-        news.tell(changes, time.time())
+        news.tell(changes, time.time(), first=first)
         return True
 
     def settled() -> None:

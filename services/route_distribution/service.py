@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from bus_schemas.events import Event
-from bus_schemas.subjects import BGP, BGP_MESH, NODE_ADDRESSES, ROUTE, Fact
+from bus_schemas.routes import Route
+from bus_schemas.subjects import BGP, BGP_MESH, NODE_ADDRESSES, ROUTE, Fact, Family, Key
 from chassis.derivation import Derivation
 from chassis.feed import Batch
 from chassis.pacing import Pacer
@@ -22,6 +24,7 @@ from chassis.runner import Context
 from services.route_distribution import bgp
 from services.route_distribution.bgp import BgpCore
 from services.route_distribution.core import READS, Core, Withheld
+from services.route_distribution.news import changed
 from services.route_distribution.node_addresses import NODE, AddressesOfNodes
 from services.route_distribution.settings import Settings
 from services.route_distribution.summaries import Summaries
@@ -38,6 +41,14 @@ async def serve(context: Context[Settings]) -> None:
     pacer = Pacer(settings.route_flush_min_s, settings.route_flush_max_s, settings.route_retry_s)
     reads = tuple(dict.fromkeys((*READS, *bgp.READS, NODE_ADDRESSES)))
     derivation = Derivation(context, SERVICE, reads=reads, writes=WRITES, pacer=pacer, packed=PACKED)
+
+    def written(family: Family[Any], key: Key, before: Any, after: Any) -> None:
+        if family == ROUTE:
+            replaced = before if isinstance(before, Route) else None  # what cannot be read is no route
+            if (event := changed(key[0], replaced, after, time.time())) is not None:
+                context.bus.emit(event)
+
+    derivation.publication.on_written = written
 
     def hear(batch: Batch) -> None:
         for fact in batch.facts:

@@ -253,3 +253,17 @@ async def test_what_is_spared_is_not_removed_until_it_is_looked_at_again(nats: N
             await subject.flush()
             await eventually(lambda: seen.nodes == {"theirs": "a"})
             running.cancel()
+
+
+async def test_what_was_written_over_what_is_told_and_nothing_else(nats: Nats) -> None:
+    first, second = route("a"), route("b")
+    told: list[tuple[Any, Any]] = []
+    async with nats.bus() as bus:
+        for wanted in ([first, first, second], [second, None]):
+            async with published(bus, ROUTES) as subject:  # the second life finds what the first one wrote
+                subject.on_written = lambda family, key, before, after: told.append((before, after))
+                for message in wanted:
+                    subject.want(ROUTE, ("10.244.0.0/26",), message)
+                    subject.complete()
+                    await subject.flush()
+    assert told == [(None, first), (first, second), (second, None)]

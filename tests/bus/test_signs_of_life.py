@@ -51,6 +51,39 @@ async def test_events_never_block_and_what_is_dropped_is_counted(nats: Nats, mon
         assert EVENTS_DROPPED._value.get() == before + 7
 
 
+async def test_a_storm_becomes_a_few_events_and_a_number(nats: Nats) -> None:
+    async with nats.bus() as bus:
+        for i in range(5000):
+            bus.emit(Event(time=1.0, domain="route", what="changed", object=str(i), message="m"))
+
+        async def last() -> Event | None:
+            found = await jetstream.last(await bus.session(), Stream.EVENTS, EVENT.filter("route"))
+            return decode(found.payload, Event) if found is not None else None
+
+        async def summed() -> bool:
+            event = await last()
+            return event is not None and event.detail == {"count": "4980"}
+
+        await until(summed, "the number is told")
+        info = await jetstream.stream_info(await bus.session(), Stream.EVENTS)
+        assert info is not None
+        assert info.state.messages == 21
+
+
+async def test_an_event_says_what_to_do(nats: Nats) -> None:
+    async with nats.bus() as bus:
+        bus.emit(Event(time=1.0, domain="node", what="link_gone", object="shop/db", message="m"))
+
+        async def told() -> bool:
+            found = await jetstream.last(await bus.session(), Stream.EVENTS, EVENT.filter("node"))
+            if found is None:
+                return False
+            event = decode(found.payload, Event)
+            return (event.severity, event.advice) == ("error", "Restart the pod.")
+
+        await until(told, "severity and advice are on the bus")
+
+
 async def test_heartbeat_says_how_it_is_and_readiness_at_once(nats: Nats) -> None:
     async with nats.bus() as bus, mirror(bus, Interest(STATUS)) as seen, asyncio.TaskGroup() as tasks:
         heartbeat = Heartbeat(bus, "ipam", "a", bus.health, started=5.0)

@@ -215,6 +215,8 @@ class VerbsNode:
     allowed: Allowed = field(default_factory=Allowed)
     told: list[tuple[str, str, str]] = field(default_factory=list)
     """Events: what, object, message."""
+    pod_events: list[tuple[str, str, str]] = field(default_factory=list)
+    """Events of the domain `pod`, likewise."""
     warm_addresses: int = 0
     warm_idle_s: float = math.inf
     outage_add: OutageAdd = "start-closed"
@@ -300,6 +302,7 @@ class VerbsNode:
             take_overs=self.take_overs.mark,
             ready=self.ready.wait,
             obstacle=lambda: self.obstacle,
+            tell=lambda what, pod, message, detail: self.pod_events.append((what, str(pod), message)),
             deadline_s=self.deadline_s,
             outage_add=self.outage_add,
         )

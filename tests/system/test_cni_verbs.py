@@ -85,6 +85,38 @@ async def test_del_takes_everything_and_succeeds_again(node: VerbsNode, spaces: 
     assert node.store.owed == ("k8s-pod-network.c1",)
 
 
+async def test_a_start_and_a_stop_are_told_once_each(node: VerbsNode, spaces: tuple[Namespace, ...]) -> None:
+    _, first, second = spaces
+    for _ in range(2):
+        await node.call("ADD", "c1", first, pod=WEB)
+    await node.call("ADD", "c2", second, pod=WEB)
+    for _ in range(2):
+        await node.call("DEL", "c2", second, pod=WEB)
+    assert [(what, pod) for what, pod, _ in node.pod_events] == [
+        ("started", "test/web"),
+        ("stopped", "test/web"),
+        ("started", "test/web"),
+        ("stopped", "test/web"),
+    ]
+    assert node.pod_events[1][2] == (
+        "test/web is unplugged and gives 10.244.0.2 back: another container takes its place."
+    )
+
+
+async def test_a_start_that_fails_is_told_with_the_reason(spaces: tuple[Namespace, ...], tmp_path: Path) -> None:
+    _, first, _ = spaces
+    node = VerbsNode(tmp_path, deadline_s=0.2, obstacle="the bus is away")
+    async with node.running():
+        node.ready.clear()
+        code, _ = await node.call("ADD", "c1", first, pod=WEB)
+    assert code == 1
+    ((what, pod, message),) = node.pod_events
+    assert (what, pod) == ("start_failed", "test/web")
+    assert message == (
+        "test/web could not be started: not done within 0.2 s: waiting for the node to be ready: the bus is away."
+    )
+
+
 async def test_del_of_what_never_was_succeeds_without_a_bus(node: VerbsNode) -> None:
     node.ipam.away = True
     assert await node.call("DEL", "never") == (0, {})

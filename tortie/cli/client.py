@@ -48,6 +48,8 @@ class Client:
         self.address = address or os.environ.get("TORTIE_API", "") or DEFAULT_ADDRESS
         self.stale = ""
         """Why the last answer may be out of date; empty: it is not."""
+        self.place = ""
+        """Where the stream stands: the last `id:` that came; empty: none did."""
         self._timeout_s = timeout_s
         self._parts = urlsplit(self.address)
         usable = self._parts.path if self._parts.scheme == "unix" else self._parts.hostname
@@ -71,7 +73,7 @@ class Client:
 
     def stream(self, path: str, query: Query | None = None) -> Iterator[tuple[str, str]]:
         """The server-sent events of a path as (event, data), for as long as the api lives. Raises Unreachable when it
-        ends or breaks off."""
+        ends or breaks off. What names its place (`id:`) also moves `place`."""
         with self._open("GET", path, query, timeout_s=None) as response:
             if response.status >= 400:
                 raise _refusal(self._answer(response))
@@ -85,6 +87,8 @@ class Client:
                         event = value
                     elif field == "data":
                         data.append(value)
+                    elif field == "id":
+                        self.place = value
                     elif not line and data:
                         yield event, "\n".join(data)
                         event, data = "message", []

@@ -34,6 +34,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "pod": Entry("tortie.cli.pod", "Pods of this node without Kubernetes: run, list, remove.", group=True),
     "events": Entry("tortie.cli.events", "Follow what happens.", group=True),
+    "schema": Entry("tortie.cli.schema", "What is said on the bus: catalogue, AsyncAPI, releases.", group=True),
     "cni": Entry("tortie.cli.cni", "Connect this node's container runtimes.", group=True),
     "lab": Entry("tortie.cli.lab", "A whole cluster in network namespaces on this machine.", group=True),
     "serve": Entry("tortie.cli.serve", "Run a service in the foreground."),

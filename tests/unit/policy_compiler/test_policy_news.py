@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bus_schemas.events import Event
+from bus_schemas.ids import GroupId, NodeName, RulesId
 from bus_schemas.subjects import Key
-from services.policy_compiler.core import Changes
+from services.policy_compiler.core import Changes, Governed, PolicyChange
 from services.policy_compiler.faults import Fault
-from services.policy_compiler.news import KEPT_S, News
+from services.policy_compiler.news import EXACT, KEPT_S, News
 
 FAULT = Fault("networkpolicy/shop/a", "spec.selector: no")
+CHANGE = PolicyChange(RulesId("networkpolicy/shop/a"), "NetworkPolicy/shop/a", "changed", GroupId("g"))
 RAISED, CLEARED = Changes(raised=(FAULT,)), Changes(cleared=(FAULT,))
 
 
@@ -16,10 +20,10 @@ class Replica:
     def __init__(self, *, holds: bool) -> None:
         self.holds = holds
         self.told: list[Event] = []
-        self.news = News(self.told.append, lambda: self._covers)
+        self.news = News(self.told.append, lambda: self._covers, lambda _: Governed(2, frozenset({NodeName("node1")})))
 
     def _covers(self, key: Key) -> bool:
-        assert key == (FAULT.object,)
+        assert key in ((FAULT.object,), (CHANGE.policy,))
         return self.holds
 
 
@@ -58,3 +62,40 @@ def test_what_is_no_longer_so_is_told_as_that_alone() -> None:
     replica.holds = True
     replica.news.look_again(102.0)
     assert [event.what for event in replica.told] == ["resolved"]
+
+
+def test_a_changed_policy_is_told_with_whom_it_governs() -> None:
+    replica = Replica(holds=True)
+    replica.news.tell(Changes(policies=(CHANGE,)), 100.0)
+    (event,) = replica.told
+    assert event.message == "NetworkPolicy/shop/a was changed: it governs 2 endpoints on 1 node."
+    assert event.detail == {"policy": "NetworkPolicy/shop/a", "change": "changed", "endpoints": "2", "nodes": "node1"}
+
+
+def test_a_removed_policy_is_told() -> None:
+    replica = Replica(holds=True)
+    replica.news.tell(Changes(policies=(CHANGE._replace(change="removed", subject=None),)), 100.0)
+    assert [event.message for event in replica.told] == [
+        "NetworkPolicy/shop/a was removed: it governs nobody any more."
+    ]
+
+
+def test_the_policies_of_a_start_are_no_news() -> None:
+    replica = Replica(holds=True)
+    replica.news.tell(Changes(policies=(CHANGE,), raised=(FAULT,)), 100.0, first=True)
+    assert [event.what for event in replica.told] == ["not_compiled"]
+
+
+@pytest.mark.parametrize("many", [1, EXACT, EXACT + 100])
+def test_only_a_few_are_counted_exactly(many: int) -> None:
+    asked = 0
+
+    def governed(_: GroupId | None) -> Governed:
+        nonlocal asked
+        asked += 1
+        return Governed(0, frozenset())
+
+    told: list[Event] = []
+    news = News(told.append, lambda: lambda _: True, governed)
+    news.tell(Changes(policies=tuple(CHANGE._replace(policy=RulesId(str(i))) for i in range(many))), 100.0)
+    assert (len(told), asked) == (many, min(many, EXACT))
