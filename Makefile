@@ -19,10 +19,10 @@ demo: prepare ## a three-node cluster in network namespaces, pods, a policy, rea
 
 test: prepare-dev lint ## every check and every test
 	$(PY) -m pytest
+	@$(MAKE) --no-print-directory test-vm
 
-test-vm: ## what this kernel may lack (ipip, WireGuard), in a small virtual machine: minutes
-	@TORTIE_PREPARE_VM=1 scripts/prepare dev
-	$(TORTIE) lab vm $(PY) -m pytest -p no:cacheprovider tests/vm
+test-vm: prepare-dev ## what this kernel may lack (ipip, WireGuard), in a small virtual machine: minutes
+	$(TORTIE) lab vm $(PY) -m pytest -p no:cacheprovider -v tests/vm
 
 lint: prepare-dev
 	.venv/bin/ruff check .
