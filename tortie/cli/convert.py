@@ -31,7 +31,9 @@ def flannel(
         try:
             documents = [document for document in yaml.safe_load_all(source.text) if _is_meant(document)]
             if not documents:
-                raise Refused(f"{source.name}: there is neither flannel's {converter.KEY} nor a ConfigMap that holds it")
+                raise Refused(
+                    f"{source.name}: there is neither flannel's {converter.KEY} nor a ConfigMap that holds it"
+                )
             found += [converter.convert(converter.configuration(document)) for document in documents]
         except yaml.YAMLError as error:
             raise Refused(f"{source.name}: {error}") from error
