@@ -18,7 +18,9 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -39,6 +41,7 @@ about fifteen times as long, and no deadline of the lab is shorter than twice wh
 SHARED = "TORTIE_VM_SHARED"
 """The environment variable, in the machine, that names the one directory of which the outside sees what is written."""
 
+_DIRECTORY = "tortie-vm-"
 _ARCHIVE = "compiled.tar"
 _INITRAMFS = "initramfs"
 _BEGUN = "begun"
@@ -87,6 +90,16 @@ def _hardware_helps() -> bool:
     """The device alone says little: within a virtual machine it may be there for kernels made for it alone."""
     flags = set(Path("/proc/cpuinfo").read_text().split())
     return bool(flags & {"vmx", "svm"}) and os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+@contextmanager
+def shared_directory() -> Iterator[Path]:
+    """One for `run`, gone afterwards; and gone are those of processes that were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_DIRECTORY}[0-9]*-*"):
+        if not Path("/proc", left.name.removeprefix(_DIRECTORY).partition("-")[0]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{_DIRECTORY}{os.getpid()}-") as directory:
+        yield Path(directory)
 
 
 def script(vm: Vm, words: Sequence[str], shared: Path, settings: Mapping[str, str]) -> str:

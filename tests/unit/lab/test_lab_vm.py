@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,3 +56,11 @@ def test_there_is_no_machine_in_the_machine(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(vm.SHARED, "/tmp/shared")
     with pytest.raises(MachineLacks, match="already"):
         vm.find()
+
+
+def test_what_a_killed_process_left_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"tortie-vm-{2**22 + 1}-left").mkdir()  # no process has such a number
+    with vm.shared_directory() as mine, vm.shared_directory() as other:
+        assert {mine, other} == set(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
