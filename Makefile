@@ -40,10 +40,10 @@ compose-test: ## the containers of compose/ with a Docker of their own, as a use
 
 test: prepare-dev lint ## every check and every test
 	$(PY) -m pytest
+	@$(MAKE) --no-print-directory test-vm
 
-test-vm: ## what this kernel may lack (ipip, WireGuard), in a small virtual machine: minutes
-	@TORTIE_PREPARE_VM=1 scripts/prepare dev
-	$(TORTIE) lab vm $(PY) -m pytest -p no:cacheprovider tests/vm
+test-vm: prepare-dev ## what this kernel may lack (ipip, WireGuard), in a small virtual machine: minutes
+	$(TORTIE) lab vm $(PY) -m pytest -p no:cacheprovider -v tests/vm
 
 lint: prepare-dev
 	.venv/bin/ruff check .

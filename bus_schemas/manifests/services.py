@@ -19,6 +19,7 @@ from bus_schemas.resources.services import (
 
 _ENVELOPE = Envelope(namespaced=True, unknown=Unknown.IGNORED)
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
+_TRAFFIC = ("Cluster", "Local")
 _HEADLESS = "None"
 _IP_FAMILIES = ("IPv4", "IPv6")
 _FAMILIES = ("IPv4", "IPv6", "FQDN")
@@ -38,6 +39,7 @@ def service(document: Fields) -> Service:
         load_balancer_ip=fields.read("loadBalancerIP", lambda at: address(at) if at.value else "", ""),
         ip_families=tuple(at.choice(_IP_FAMILIES) for at in fields.items("ipFamilies")),
         external_ips=tuple(address(at) for at in fields.items("externalIPs")),
+        external_traffic_policy=fields.choice("externalTrafficPolicy", _TRAFFIC, "Cluster"),  # type: ignore[arg-type]
         selector=fields.maybe("selector", label_map) or {},
         ports=tuple(_service_port(at.fields()) for at in fields.items("ports")),
     )
@@ -68,6 +70,7 @@ def _endpoint(fields: Fields, family: str) -> SliceEndpoint:
     return SliceEndpoint(
         addresses=tuple(map(At.string, items)) if family == "FQDN" else tuple(map(address, items)),
         ready=fields.fields("conditions").boolean("ready", True),
+        node_name=fields.string("nodeName"),
     )
 
 

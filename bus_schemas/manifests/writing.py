@@ -107,7 +107,11 @@ def _slice(resource: EndpointSlice) -> dict[str, Any]:
     return {
         "addressType": spec.address_type,
         "endpoints": [
-            {"addresses": list(endpoint.addresses), "conditions": {"ready": endpoint.ready}}
+            {
+                "addresses": list(endpoint.addresses),
+                "conditions": {"ready": endpoint.ready},
+                **({"nodeName": endpoint.node_name} if endpoint.node_name else {}),
+            }
             for endpoint in spec.endpoints
         ],
         "ports": [{"protocol": "TCP", **_plain(port)} for port in spec.ports],

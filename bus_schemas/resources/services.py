@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -33,6 +33,7 @@ class ServiceSpec(_Part, frozen=True, kw_only=True):
     ip_families: tuple[str, ...] = ()
     """IPv4, IPv6."""
     external_ips: tuple[str, ...] = msgspec.field(default=(), name="externalIPs")
+    external_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
     selector: dict[str, str] = {}
     ports: tuple[ServicePort, ...] = ()
 
@@ -60,6 +61,8 @@ class SliceEndpoint(_Part, frozen=True, kw_only=True):
     ready: bool = True
     """conditions.ready, which counts as true when it is absent. Policy does not ask: an endpoint that is about to be
     ready must be reachable, as in Calico."""
+    node_name: str = ""
+    """Where it runs; empty: not told."""
 
 
 class EndpointSliceSpec(_Part, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@
     Node --- end (address, AS, cluster) ----------+--> Speaker of a node
     BGPPeer --- local and remote nodes -----------+
     BGPFilter, IPPool, routes (blocks) -----------+
+    Service, EndpointSlice -- addresses by node --+
     Node, settings -------------------------------+--> MeshMember of a node
 
 A change marks the nodes whose records it can matter to. For each BGPPeer it is known which nodes are local and which
@@ -31,6 +32,8 @@ from bus_schemas.subjects import DESIRED, Fact, Family
 from services.route_distribution.bgp_peers import NodeEnd, Peering
 from services.route_distribution.bgp_settings import DEFAULT, OF_NODE, NodeBgpSettings, readable, settings_of
 from services.route_distribution.core import Withheld
+from services.route_distribution.service_addresses import EVERY_NODE, ServiceAnnouncements, ranges_of
+from services.route_distribution.service_addresses import READS as OF_SERVICES
 
 NODE = DESIRED[Node]
 POOL = DESIRED[IPPool]
@@ -38,10 +41,10 @@ CONFIGURATION = DESIRED[BGPConfiguration]
 PEER = DESIRED[BGPPeer]
 FILTER = DESIRED[BGPFilter]
 
-READS: tuple[Family[Any], ...] = (NODE, POOL, CONFIGURATION, PEER, FILTER)
+READS: tuple[Family[Any], ...] = (NODE, POOL, CONFIGURATION, PEER, FILTER, *OF_SERVICES)
 
 NO_SERVICES = "node.kubernetes.io/exclude-from-external-load-balancers"
-"""A node with this label announces no ranges of services."""
+"""A node with this label announces nothing of services."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class BgpCore:
         self._blocks: defaultdict[NodeName, dict[str, bool]] = defaultdict(dict)
         """Destinations that lead to the node, and whether they are borrowed addresses."""
         self._owner: dict[str, NodeName] = {}
+        self._services = ServiceAnnouncements()
 
         self._exports: tuple[PoolExport, ...] = ()
         self._settings: dict[str, NodeBgpSettings] = {}
@@ -92,6 +96,8 @@ class BgpCore:
             self._apply_peer(fact.key[1], fact.value)
         elif fact.family == FILTER:
             self._apply_filter(fact.key[1], fact.value)
+        elif fact.family in OF_SERVICES:
+            self._announce(self._services.apply(fact))
 
     def apply_route(self, cidr: str, route: Route | None) -> None:
         """A route that counts: how this service settled who has the block or the address."""
@@ -163,7 +169,7 @@ class BgpCore:
             filters=tuple(Filter(name=one, rules=self._filters[one]) for one in sorted(filters & self._filters.keys())),
             blocks=_sorted(cidr for cidr, borrowed in destinations.items() if not borrowed),
             singles=_sorted(cidr for cidr, borrowed in destinations.items() if borrowed),
-            services=() if NO_SERVICES in node.metadata.labels else settings.services,
+            services=() if NO_SERVICES in node.metadata.labels else (*settings.services, *self._singles_of(name)),
             pools=self._exports,
             advertisements=settings.advertisements,
             cluster_routes=settings.cluster_routes,
@@ -232,6 +238,7 @@ class BgpCore:
             return
         self._settings.clear()
         if name == DEFAULT:
+            self._services.apply_ranges(ranges_of(self._configurations.get(DEFAULT)))
             for node in self._nodes:
                 self._place_node(node)
             self._all_dirty = True
@@ -271,7 +278,15 @@ class BgpCore:
             self._pools[name] = export
         self._all_dirty |= known != export
 
+    def _announce(self, nodes: set[NodeName]) -> None:
+        """Addresses of services came or went there."""
+        self._all_dirty |= EVERY_NODE in nodes
+        self._dirty |= nodes - {EVERY_NODE}
+
     # --- records
+
+    def _singles_of(self, name: NodeName) -> tuple[str, ...]:
+        return _sorted(iter(self._services.of(name)))
 
     @property
     def _is_on(self) -> bool:

@@ -76,11 +76,12 @@ def _mesh(spec: BGPConfigurationSpec) -> Mesh:
 
 
 def _services(spec: BGPConfigurationSpec) -> tuple[str, ...]:
-    """A single address is announced by whoever has an endpoint of its service, which nothing here knows yet."""
+    """Ranges that every node announces whole. Single addresses depend on endpoints: `service_addresses`."""
+    aggregated = spec.service_load_balancer_aggregation != "Disabled"
     blocks: tuple[ServiceBlock, ...] = (
         *spec.service_cluster_ips,
         *spec.service_external_ips,
-        *spec.service_load_balancer_ips,
+        *(spec.service_load_balancer_ips if aggregated else ()),
     )
     networks = (network for block in blocks if (network := readable(block.cidr)) is not None)
     return tuple(dict.fromkeys(str(network) for network in networks if network.num_addresses > 1))

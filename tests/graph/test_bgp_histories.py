@@ -1,15 +1,25 @@
-"""Any history of nodes, peers, configurations, filters, pools and blocks ends like its last world told afresh."""
+"""Any history of nodes, peers, configurations, filters, pools, blocks and services ends like its last world told
+afresh."""
 
 from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus_schemas.resources.bgp import FilterRule
+from bus_schemas.resources.bgp import FilterRule, ServiceBlock
 from bus_schemas.subjects import Fact
 from tests.support.expanders import gone
 from tests.support.routes import pool
-from tests.support.speakers import Told, bgp_filter, configuration, peer, speaking
+from tests.support.speakers import (
+    Told,
+    balanced,
+    bgp_filter,
+    configuration,
+    endpoint_slice,
+    peer,
+    service,
+    speaking,
+)
 
 NODES = ("n1", "n2", "n3", "n4")
 BLOCKS = ("10.0.0.0/26", "10.0.0.64/26", "10.0.1.7/32")
@@ -54,7 +64,31 @@ filter_ = st.builds(
     import_v4=st.sampled_from(((), (FilterRule(action="Reject"),))),
 )
 pool_ = st.builds(pool, st.sampled_from(("a", "b")), st.sampled_from(("10.0.0.0/16", "10.1.0.0/16")))
-told = st.tuples(st.one_of(node, node, settings_, peering, filter_, pool_), st.sampled_from((True, True, True, False)))
+ranges = st.builds(
+    configuration,
+    service_cluster_ips=st.sampled_from(((), (ServiceBlock(cidr="10.96.0.0/16"),))),
+    service_load_balancer_ips=st.just((ServiceBlock(cidr="203.0.113.0/24"), ServiceBlock(cidr="203.0.113.9/32"))),
+    service_load_balancer_aggregation=st.sampled_from((None, "Disabled")),
+)
+service_ = st.builds(
+    service,
+    st.sampled_from(("s", "t")),
+    type=st.sampled_from(("ClusterIP", "LoadBalancer")),
+    cluster_ips=st.sampled_from(((), ("10.96.0.1",), ("10.96.0.1", "fd00:96::1"))),
+    external_traffic_policy=st.sampled_from(("Cluster", "Local")),
+)
+slice_ = st.builds(
+    endpoint_slice,
+    st.sampled_from(("x", "y")),
+    st.sampled_from(("s", "t", "")),
+    st.sampled_from((*NODES, "")),
+    ready=st.booleans(),
+)
+balanced_ = st.builds(balanced, st.sampled_from(("s", "t")), st.sampled_from(("203.0.113.5", "203.0.113.9")))
+of_services = st.one_of(ranges, service_, slice_, slice_, balanced_)
+told = st.tuples(
+    st.one_of(node, node, settings_, peering, filter_, pool_, of_services), st.sampled_from((True, True, True, False))
+)
 led = st.tuples(st.sampled_from(BLOCKS), st.sampled_from((None, *NODES)))
 
 

@@ -6,11 +6,21 @@ from typing import Any
 
 from bus_schemas.bgp import MeshMember, Speaker, with_mesh
 from bus_schemas.ids import NodeName
-from bus_schemas.resources import BGPConfiguration, BGPFilter, BGPPeer, Metadata, Node
+from bus_schemas.ipam import ServiceAddresses
+from bus_schemas.resources import (
+    BGPConfiguration,
+    BGPFilter,
+    BGPPeer,
+    EndpointSlice,
+    Metadata,
+    Node,
+    Service,
+)
 from bus_schemas.resources.bgp import BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec
 from bus_schemas.resources.core import NodeBgp, NodeSpec
+from bus_schemas.resources.services import SERVICE_NAME, EndpointSliceSpec, ServiceSpec, SliceEndpoint
 from bus_schemas.routes import Route
-from bus_schemas.subjects import DESIRED, Fact
+from bus_schemas.subjects import DESIRED, SERVICE_ADDRESSES, Fact
 from services.route_distribution.bgp import BgpCore
 
 
@@ -82,3 +92,23 @@ class Told:
 
     def neighbours(self, node: str) -> list[str]:
         return [session.neighbour for session in self.whole(node).sessions]
+
+
+def service(name: str, **spec: Any) -> Fact:
+    resource = Service(metadata=Metadata(name=name, namespace="default"), spec=ServiceSpec(**spec))
+    return Fact(DESIRED[Service], resource.key, resource)
+
+
+def endpoint_slice(name: str, of: str, *nodes: str, ready: bool = True, family: str = "IPv4") -> Fact:
+    """One endpoint on each of the nodes."""
+    endpoints = tuple(SliceEndpoint(addresses=("10.244.9.9",), ready=ready, node_name=node) for node in nodes)
+    metadata = Metadata(name=name, namespace="default", labels={SERVICE_NAME: of} if of else {})
+    spec = EndpointSliceSpec(address_type=family, endpoints=endpoints)
+    resource = EndpointSlice(metadata=metadata, spec=spec)
+    return Fact(DESIRED[EndpointSlice], resource.key, resource)
+
+
+def balanced(name: str, *addresses: str) -> Fact:
+    """What ipam gave to a Service of type LoadBalancer."""
+    message = ServiceAddresses(namespace="default", service=name, addresses=addresses)
+    return Fact(SERVICE_ADDRESSES, ("default", name), message)

@@ -7,7 +7,6 @@ import io
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -241,8 +240,8 @@ def vm(words: Annotated[list[str], typer.Argument(metavar="COMMAND...", show_def
 
     async def whole() -> int:
         found = machine.find()
-        with tempfile.TemporaryDirectory(prefix="tortie-vm-") as directory:
-            return await machine.run(found, words, Path(directory))
+        with machine.shared_directory() as directory:
+            return await machine.run(found, words, directory)
 
     raise typer.Exit(_run(whole()))
 

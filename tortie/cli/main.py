@@ -26,6 +26,7 @@ COMMANDS: dict[str, Entry] = {
     "get": Entry("tortie.cli.get", "Show objects as a table, YAML or JSON; watch them change."),
     "delete": Entry("tortie.cli.delete", "Delete objects, by name or by manifest."),
     "validate": Entry("tortie.cli.validate", "Check manifests offline, without a cluster."),
+    "convert": Entry("tortie.cli.convert", "Turn flannel's configuration into manifests.", group=True),
     "status": Entry("tortie.cli.status", "Show which components and nodes are alive, and why not."),
     "policy": Entry("tortie.cli.policy", "Explain policies, test them, preview a change of them.", group=True),
     "ipam": Entry("tortie.cli.ipam", "See how addresses are used, check them, change how they are given.", group=True),

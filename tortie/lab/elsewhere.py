@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -30,8 +29,7 @@ async def run(path: Path, lacking: list[str], *, patience_s: float | None = None
     result = Result(str(path), path.stem)
     try:
         machine = vm.find()
-        with tempfile.TemporaryDirectory(prefix="tortie-vm-") as directory:
-            shared = Path(directory)
+        with vm.shared_directory() as shared:
             (shared / path.name).write_bytes(path.read_bytes())
             words: tuple[str, ...] = (sys.executable, "-m", "tortie", "lab", "run", str(shared / path.name))
             if patience_s is not None:

@@ -220,7 +220,7 @@ def test_an_endpoint_slice_has_its_fields_at_the_top() -> None:
     slice_ = accepted(
         "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, "
         "metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}, "
-        "endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}, nodeName: n}], ports: [{port: 80}]}"
+        "endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}, nodeName: node1}], ports: [{port: 80}]}"
     )
     assert isinstance(slice_, EndpointSlice)
     assert slice_.service == "web"
