@@ -169,6 +169,16 @@ ALL: tuple[Happening, ...] = (
         "node's pods, and look for a pool that was deleted and made anew.",
     ),
     Happening(
+        *(
+            "route",
+            "duplicate",
+            "Two nodes say that they have one address: the older keeps it, the other is not reached.",
+        ),
+        *("the younger node", "route_distribution", "error"),
+        "`tortie node explain NODE` on both tells where each has it from: give one of them another, or delete the Node "
+        "of a machine that came back under another name.",
+    ),
+    Happening(
         *("route", "malformed", "A block or a pool cannot be understood and has no route."),
         *("its CIDR or name", "route_distribution", "error"),
         "Apply the pool again; a block that does not describe itself is a fault: `tortie ipam check`.",
@@ -312,6 +322,14 @@ ALL: tuple[Happening, ...] = (
         detail={"count": "things put right, where one message stands for many"},
     ),
     Happening(
+        *(
+            "node",
+            "address_changed",
+            "A node has another address; routes, tunnels and BGP follow, pods' connections stay.",
+        ),
+        *("the node", "node_dataplane"),
+    ),
+    Happening(
         *("node", "contested", "What is ours in a node's kernel is broken again and again; it is mended more slowly."),
         *("the route, device or setting", "node_dataplane", "error"),
         "Another program fights for it: run on the node what the message names, and switch that program off or away.",
@@ -350,6 +368,21 @@ ALL: tuple[Happening, ...] = (
         *("the node", "node_dataplane", "warning"),
         "Its state directory (TORTIE_STATE_DIR) should be on a disk that survives restarts.",
     ),
+    # --- Kubernetes
+    Happening(
+        *("kube", "invalid", "An object of the Kubernetes API cannot be understood; what was last good stays."),
+        *("the object, `Kind/ns/name`", "kube_bridge", "error"),
+        "Mend what the message names, and apply the object again.",
+    ),
+    Happening(
+        *("kube", "shadowed", "Two objects of the Kubernetes API have one name in different API groups: one counts."),
+        *("the object that does not count, `Kind/ns/name`", "kube_bridge", "warning"),
+        "Delete one of the two.",
+    ),
+    Happening(
+        *("kube", "resolved", "An object of the Kubernetes API that could not be mirrored is, or is gone."),
+        *("the object, `Kind/ns/name`", "kube_bridge"),
+    ),
 )
 BY_NAME: dict[tuple[str, str], Happening] = {(one.domain, one.what): one for one in ALL}
 DOMAINS: dict[str, str] = {
@@ -359,6 +392,7 @@ DOMAINS: dict[str, str] = {
     "bgp": "BGP",
     "policy": "Policy",
     "node": "Nodes",
+    "kube": "Kubernetes",
 }
 
 

@@ -17,7 +17,9 @@ class Pack(Message, tag="pack/1", frozen=True, kw_only=True):
     upto: int
     """Every key of the family that had a value at this sequence, and was not written since, is in one of the parts."""
     part: int
+    """Which one of the parts: 0 is the first."""
     parts: int
+    """So many parts are the pack."""
     keys: int
     """In this part."""
     packed: bytes

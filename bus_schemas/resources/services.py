@@ -34,6 +34,7 @@ class ServiceSpec(_Part, frozen=True, kw_only=True):
     """IPv4, IPv6."""
     external_ips: tuple[str, ...] = msgspec.field(default=(), name="externalIPs")
     external_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
+    """`Local`: what comes from outside goes to endpoints of the node where it arrives, with its source."""
     selector: dict[str, str] = {}
     ports: tuple[ServicePort, ...] = ()
 

@@ -128,7 +128,7 @@ class AddressesOfNodes:
 
 def _shared(name: NodeName, keeper: NodeName, address: str) -> Withheld:
     return Withheld(
-        "contested",
+        "duplicate",
         name,
         f"node {name} says that its address is {address}, which node {keeper} has had for longer: {name} is not "
         f"reached until one of them has another (tortie node explain {name}), or the Node that is gone is deleted",

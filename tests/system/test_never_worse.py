@@ -158,7 +158,7 @@ async def test_a_second_node_with_the_address_of_an_older_one(cluster: Cluster) 
     web, client = await cluster.both()
     routes = {key: value for key, value in (await state(cluster)).items() if key.startswith("route")}
     with packets(cluster.pods[0], web, cluster.pods[1], client) as stream:
-        async with cluster.bus.follow(Interest(EVENT, ("route", "contested"))) as events:
+        async with cluster.bus.follow(Interest(EVENT, ("route", "duplicate"))) as events:
             spec = NodeSpec(bgp=NodeBgp(ipv4_address="10.0.0.2/24"))
             await cluster.apply(Node(metadata=Metadata(name="node2-copy"), spec=spec))
             async with asyncio.timeout(DEADLINE_S):

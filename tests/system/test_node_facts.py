@@ -174,7 +174,7 @@ async def test_an_address_that_is_gone_for_a_moment_and_one_that_never_comes_bac
 async def test_two_nodes_with_one_address(cluster: Cluster) -> None:
     await cluster.both()
     await told(cluster, NODE_ADDRESSES, ("node2",), lambda said: said.ipv4 is not None)
-    async with cluster.bus.follow(Interest(EVENT, ("route", "contested"))) as events:
+    async with cluster.bus.follow(Interest(EVENT, ("route", "duplicate"))) as events:
         cluster.nodes[1].ip("address", "add", "10.0.0.1/32", "dev", "lo")
         cluster.nodes[1].ip("address", "del", "10.0.0.2/24", "dev", "up0")
         cluster.nodes[1].ip("address", "del", "10.0.0.1/32", "dev", "lo")

@@ -87,6 +87,11 @@ def _all() -> list[Event]:
             "10.244.76.160/27",
             f"block 10.244.76.160/27 overlaps the older block {cidr}: it has no route",
         ),
+        _event(
+            *("route.duplicate", "node3"),
+            "node node3 says that its address is 10.0.0.15, which node node1 has had for longer: node3 is not reached "
+            "until one of them has another (tortie node explain node3), or the Node that is gone is deleted",
+        ),
         _event("route.malformed", "pods", "the CIDR of pool pods is not a network"),
         _event("route.orphaned", "pods", "pool pods is gone: its blocks are routed without a tunnel"),
         _event(
@@ -191,6 +196,10 @@ def _all() -> list[Event]:
             *("The route to 10.244.174.64/26 had been changed; it was put right.", "node1"),
         ),
         _event(
+            *("node.address_changed", "node1"),
+            *("The node's IPv4 address is 10.0.0.16/24 on eth0 now; it was 10.0.0.15/24.", "node1"),
+        ),
+        _event(
             *("node.contested", "10.244.174.64/26"),
             "10.244.174.64/26 was put right 8 times and is broken again and again: from now on with longer pauses. "
             "Another program fights for it; `ip monitor route` on the node shows when it acts.",
@@ -220,6 +229,15 @@ def _all() -> list[Event]:
             *("node.recollected", "node1"),
             *("The notes of this node were gone: 12 pods are known again.", "node1"),
         ),
+        _event(
+            *("kube.invalid", "NetworkPolicy/shop/db"),
+            "spec.ingress[0].ports[0].port: 70000 is not a port (what was last good stays)",
+        ),
+        _event(
+            *("kube.shadowed", "GlobalNetworkPolicy/lock"),
+            "projectcalico.org/v3 has one of this name, too (the other one is in force)",
+        ),
+        _event("kube.resolved", "NetworkPolicy/shop/db", "is mirrored as it is, or gone"),
     ]
 
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
+from zlib import compress
 
+from msgspec import msgpack
 from msgspec.structs import replace
 
 from bus_schemas import ipam, policy, routes, status
 from bus_schemas.bgp import Origin
-from bus_schemas.codec import Message
+from bus_schemas.codec import Message, encode
 from bus_schemas.endpoints import Endpoint
 from bus_schemas.ids import BlockCidr, HandleId, NodeName, RulesId
 from bus_schemas.ipam import tunnel_handle
 from bus_schemas.manifests import Accepted, read
+from bus_schemas.node_addresses import NodeAddresses, OwnAddress
+from bus_schemas.node_facts import AddressFact, CandidateFact, MtuFact, MtuTerm, NodeFacts, OffloadFact
+from bus_schemas.packs import Pack
 from bus_schemas.resources import NetworkPolicy
 from bus_schemas.sessions import Sessions, SessionState
 from bus_schemas.subjects import (
@@ -40,6 +45,9 @@ from bus_schemas.subjects import (
     HOLDING,
     HOST_ATTACHMENT,
     LEASE,
+    NODE_ADDRESSES,
+    NODE_FACTS,
+    PACK,
     POLICY_STATUS,
     ROUTE,
     RULES,
@@ -71,7 +79,7 @@ Sample = tuple[Family[Any], Key, Message]
 def samples() -> dict[str, Sample]:
     """By the family's name, one of each."""
     found: dict[str, Sample] = {}
-    for family, key, message in (*_desired(), *_written(), *_compiled(), *_routed()):
+    for family, key, message in (*_desired(), *_written(), *_compiled(), *_routed(), _pack()):
         found.setdefault(family.name, (family, key, message))
     missing = [family.name for family in FAMILIES if family.name not in found]
     assert not missing, f"no sample of {', '.join(missing)}"
@@ -188,6 +196,12 @@ def _written() -> tuple[Sample, ...]:
                 detail={"cni_socket": "/run/tortie/cni.sock"},
             ),
         ),
+        (
+            NODE_ADDRESSES,
+            (NODE1,),
+            NodeAddresses(node=NODE1, ipv4=OwnAddress(address="10.0.0.15/24", since=NOON - 86400)),
+        ),
+        (NODE_FACTS, (NODE1,), _facts()),
         (LEASE, ("route_distribution",), status.Lease(service="route_distribution", holder="rd-0", until=NOON + 3)),
         (
             HITS,
@@ -225,6 +239,51 @@ def _written() -> tuple[Sample, ...]:
         ),
         (EVENT, ("policy", "denied", NODE1), EVENTS["policy.denied"]),
     )
+
+
+def _facts() -> NodeFacts:
+    return NodeFacts(
+        node=NODE1,
+        time=NOON,
+        addresses=(
+            AddressFact(
+                family=4,
+                address="10.0.0.15/24",
+                device="eth0",
+                mtu=1500,
+                since=NOON - 86400,
+                method="first-found",
+                source="the agent",
+                candidates=(
+                    CandidateFact(device="docker0", verdict="skipped", reason="a device of another program"),
+                    CandidateFact(device="eth0", address="10.0.0.15/24", verdict="chosen", reason="the first found"),
+                ),
+            ),
+        ),
+        mtu=MtuFact(
+            pods=1450, uplink="eth0", terms=(MtuTerm(what="vxlan.tortie", mtu=1450, how="1500 of eth0 less 50"),)
+        ),
+        offload=(
+            OffloadFact(
+                device="vxlan.tortie", on=True, wanted=True, reason="a trial packet arrived intact", evidence="measured"
+            ),
+        ),
+        configured={"TORTIE_IP_AUTODETECTION_METHOD": "first-found"},
+    )
+
+
+def _pack() -> Sample:
+    """Of the routes, as the leader writes it."""
+    packed = [[family.subject(*key), 7, encode(route)] for family, key, route in _routed() if family is ROUTE]
+    pack = Pack(
+        created="2026-01-01T11:00:00Z",
+        upto=7,
+        part=0,
+        parts=1,
+        keys=len(packed),
+        packed=compress(msgpack.encode(packed)),
+    )
+    return PACK, (ROUTE.name, "0"), pack
 
 
 def _compiled() -> Iterator[Sample]:

@@ -43,6 +43,8 @@ KEY_WORDS: Mapping[str, str] = {
     "service": "the service's name",
     "group": "the group's id",
     "segment": "the segment's number, from 0",
+    "family": "the name of the family that is packed",
+    "part": "the part's number, from 0",
     "rules": "the policy's id, `kind/namespace/name`",
     "direction": "the direction's id",
     "kind": "the kind's token, `networkpolicy`",

@@ -97,6 +97,8 @@ def told(path: Path) -> Iterator[str]:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in TELLING and node.args:
                 yield from words(node.args[0])
+            if name == "Trouble":
+                yield from words(node.args[3])
             if name in ("Event", "EventStream"):
                 for keyword in node.keywords:
                     if keyword.arg == "what":

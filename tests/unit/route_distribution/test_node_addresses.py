@@ -79,7 +79,7 @@ def test_of_two_with_one_address_the_older_keeps_it_and_both_are_named() -> None
         world = World(*order)
         assert world.addresses == {"a": "", "b": "10.0.0.3/16"}
         (trouble,) = world.troubles
-        assert (trouble.what, trouble.object) == ("contested", "a")
+        assert (trouble.what, trouble.object) == ("duplicate", "a")
         assert "node a says that its address is 10.0.0.3, which node b has had for longer" in trouble.message
     world.hear(found("a", "10.0.0.4/24", 300))
     assert (world.addresses, world.troubles) == ({"a": "10.0.0.4/24", "b": "10.0.0.3/16"}, set())
