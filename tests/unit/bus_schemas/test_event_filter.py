@@ -54,7 +54,10 @@ def test_what_passes(wanted: EventFilter, found: tuple[Event, ...]) -> None:
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        (EventFilter(domains=frozenset({"polizy"})), "there is no domain polizy: pod, ipam, route, bgp, policy, node, kube"),
+        (
+            EventFilter(domains=frozenset({"polizy"})),
+            "there is no domain polizy: pod, ipam, route, bgp, policy, node, kube",
+        ),
         (EventFilter(whats=frozenset({"dennied"})), "there is no event dennied: docs/events.md lists them"),
         (EventFilter(severity="bad"), "there is no severity bad: info, warning, error"),
     ],
