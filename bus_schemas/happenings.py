@@ -146,6 +146,16 @@ ALL: tuple[Happening, ...] = (
     ),
     Happening("ipam", "recovered", "The address records are complete again.", "`epoch`", "ipam"),
     Happening(
+        *("ipam", "duplicate", "Two nodes list one address for some seconds now: who has it by the records stays."),
+        *("the address", "ipam", "error"),
+        "Delete the pod on the node that the message names last; if it is a copied machine, give it a name and a state "
+        "directory of its own.",
+    ),
+    Happening(
+        *("ipam", "resolved", "An address that two nodes listed is listed by one again."),
+        *("the address", "ipam"),
+    ),
+    Happening(
         *("ipam", "conflict", "While records were read back, two sides said different things of an address."),
         *("`epoch`", "ipam", "error"),
         "Restart one of the two pods that the message names; `tortie ipam check` shows whether it is settled.",

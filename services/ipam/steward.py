@@ -2,6 +2,7 @@
 
     feed ENDPOINT, HOLDING --> Words --+--> Keeper: new or lost? read back
     core (nodes, epoch) ---------------+--> Collector: what is forgotten?
+                                       +--> Doubles: what do two nodes list?
 
 Only the replica with the lease follows the endpoints: the others answer requests without knowing them.
 """
@@ -9,7 +10,9 @@ Only the replica with the lease follows the endpoints: the others answer request
 from __future__ import annotations
 
 import asyncio
+import time
 
+from bus_schemas.events import Event
 from bus_schemas.subjects import ENDPOINT, EPOCH, HOLDING
 from chassis.bus import Bus
 from chassis.feed import Batch, Feed, Interest
@@ -17,6 +20,7 @@ from chassis.health import Health
 from chassis.pacing import Pacer
 from services.ipam.collector import Collector
 from services.ipam.desired import NODE
+from services.ipam.doubles import Doubles
 from services.ipam.keeper import Allocator, Keeper
 from services.ipam.settings import Settings
 from services.ipam.words import Words
@@ -31,6 +35,8 @@ class Steward:
         self._allocator = allocator
         self._keeper = Keeper(bus, allocator, health, settings)
         self._collector = Collector(bus, allocator, settings)
+        self._doubles = Doubles()
+        self._health = health
         self._pacer = Pacer(TOGETHER_S, 1.0, RETRY_S)
         self._words = Words()
         self._in_sync = False
@@ -54,7 +60,7 @@ class Steward:
 
     async def run(self) -> None:
         """For ever."""
-        self._words, self._in_sync = Words(), False
+        self._words, self._in_sync, self._doubles = Words(), False, Doubles()
         async with self._bus.follow(Interest(ENDPOINT), Interest(HOLDING)) as feed, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(feed), name="ipam words")
             tasks.create_task(self._collector.run(self._words, lambda: self._in_sync), name="ipam collector")
@@ -70,12 +76,22 @@ class Steward:
                 if fact.family is HOLDING:
                     self._words.apply(fact)  # a word that the bus lost is said again when it is true
             self._in_sync = batch.in_sync
-            if not self._open.is_set() or any(fact.family is HOLDING for fact in batch.facts):
+            shared = self._words.shared or self._doubles.watched
+            if shared or not self._open.is_set() or any(fact.family is HOLDING for fact in batch.facts):
                 self._pacer.mark()
 
     async def _tend(self) -> None:
         if not self._in_sync:
             return
-        again = await self._keeper.tend(self._words)
-        if again is not None:
-            asyncio.get_running_loop().call_later(again, self._pacer.mark)
+        for again in (self._tell_doubles(), await self._keeper.tend(self._words)):
+            if again is not None:
+                asyncio.get_running_loop().call_later(again, self._pacer.mark)
+
+    def _tell_doubles(self) -> float | None:
+        """In how many seconds to look again; None: when something was heard."""
+        now = time.time()
+        news, again = self._doubles.look(self._words, self._allocator.core.ledger.handles, now)
+        for what, address, message in news:
+            self._bus.emit(Event(time=now, domain="ipam", what=what, object=address, message=message))
+        self._health.note("addresses of two nodes", "; ".join(self._doubles.told) or None)
+        return again

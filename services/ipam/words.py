@@ -40,13 +40,16 @@ class Words:
         self._facts: dict[NodeName, dict[Key, Fact]] = defaultdict(dict)
         self._listed: dict[str, set[tuple[NodeName, Key]]] = defaultdict(set)
         """Address -> who lists it, and where."""
+        self.shared: set[str] = set()
+        """Addresses that more than one node lists."""
         for fact in facts:
             self.apply(fact)
 
     def apply(self, fact: Fact) -> None:
         """An ENDPOINT or a HOLDING, in any order, any number of times."""
         node = NodeName(fact.key[0])
-        for address in _addresses(self._facts[node].get(fact.key)):
+        before, after = _addresses(self._facts[node].get(fact.key)), _addresses(fact)
+        for address in before:
             self._listed[address].discard((node, fact.key))
             if not self._listed[address]:
                 del self._listed[address]
@@ -60,8 +63,13 @@ class Words:
             self.holdings.pop(node, None)
             if fact.value is not None:
                 self.holdings[node] = fact.value
-        for address in _addresses(fact):
+        for address in after:
             self._listed[address].add((node, fact.key))
+        for address in {*before, *after}:
+            if len(self.users(address)) > 1:
+                self.shared.add(address)
+            else:
+                self.shared.discard(address)
 
     def has_spoken(self, node: NodeName, epoch: str) -> bool:
         """Whether its word is one of this life of the records."""

@@ -6,11 +6,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from bus_schemas.ids import HandleId, NodeName
+from bus_schemas.events import Event
+from bus_schemas.ids import HandleId, NodeName, PodKey
 from bus_schemas.ipam import Assigned, Busy, Held
-from bus_schemas.subjects import BLOCK, HANDLE, Stream
+from bus_schemas.subjects import BLOCK, EVENT, HANDLE, Stream
+from chassis.feed import Interest
 from tests.support.ipam import ask
 from tests.support.ipam_world import IpamWorld, ipam_world
 from tests.support.waiting import within
@@ -132,6 +135,24 @@ async def test_what_is_held_beside_pods_comes_back(tmp_path: Path) -> None:
         assert (await made.ask(ask("warm.n0.1", "n0", use="warm", families=(4,)))) == Assigned(
             addresses=reply.addresses, repeated=True
         )
+
+
+async def test_an_address_that_two_nodes_list_is_told(tmp_path: Path) -> None:
+    async with ipam_world(tmp_path, **SOON) as world:
+        first = await world.add_node("n0")
+        second = await world.add_node("n1")
+        await world.opened()
+        [address] = await world.add("n0", "web", families=(4,))
+        plugin = first.store.get(PodKey("default", "web"))
+        assert plugin is not None
+        copied = msgspec.structs.replace(plugin.endpoint, node=second.node, name="copy", handle=HandleId("net.copy"))
+        async with world.bus.follow(Interest(EVENT, ("ipam", "duplicate"))) as events, asyncio.timeout(60):
+            second.announcements.announce(copied)
+            told: list[Event] = []
+            while not told:
+                told += [fact.value for fact in (await events.next()).facts if fact.value is not None]
+        assert told[0].object == address
+        assert f"{address} is default/web's on n0 by the records, and n1 (default/copy) lists it" in told[0].message
 
 
 async def test_a_new_bus_waits_for_nobody(tmp_path: Path) -> None:

@@ -81,6 +81,11 @@ def _all() -> list[Event]:
         _event("ipam.recovering", "epoch", "The bus lost the address records (blocks); they are read back."),
         _event("ipam.recovered", "epoch", "The address records were read back: 120 handles."),
         _event("ipam.conflict", "epoch", "10.244.76.129 is said to be shop/db's and shop/api's."),
+        _event(
+            *("ipam.duplicate", "10.244.76.129"),
+            "10.244.76.129 is shop/db's on node1 by the records, and node3 (shop/db) lists it, too.",
+        ),
+        _event("ipam.resolved", "10.244.76.129", "10.244.76.129 is listed by one node again."),
         route,
         _event(
             "route.contested",
