@@ -13,6 +13,7 @@ from services.node_dataplane.core import Desired
 from services.node_dataplane.fabric import Fabric
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.monitor import Heard, Monitor
+from services.node_dataplane.nft.link_groups import LinkGroups
 from services.node_dataplane.routes import BLACKHOLE, SPARE, Peer, Row, destination
 from services.node_dataplane.tunnel import TunnelSpec
 from tests.support import foreign
@@ -84,7 +85,7 @@ class Life:
         self.links = self.node.call(PodLinks)
         self.monitor = self.node.call(lambda: Monitor([self.fabric.socket.port]))
         self.node.call(self.fabric.adopt)
-        self.links.regroup()
+        self.links.regroup(LinkGroups().right)
         self.apply()
 
     def end(self) -> None:
