@@ -70,8 +70,8 @@ def address_of(node: Node, found: NodeAddresses | None, family: int) -> str:
 
 
 def since(node: Node, found: NodeAddresses | None, family: int) -> float:
-    """When the node took its address; 0.0 for one that only the Node resource tells, which is older than any."""
-    own = found.of(family) if found is not None else None
+    """When the node took its address; 0.0 for one that its resource tells, which is older than any."""
+    own = found.of(family) if found is not None and not said_of(node, family) else None
     return own.since if own is not None and own.address == address_of(node, found, family) else 0.0
 
 

@@ -88,8 +88,9 @@ def address_of(result: Mapping[str, Any]) -> str:
 
 @asynccontextmanager
 async def cluster_of(
-    directory: Path, nodes: tuple[netns.Namespace, ...], pods: tuple[netns.Namespace, ...]
+    directory: Path, nodes: tuple[netns.Namespace, ...], pods: tuple[netns.Namespace, ...], **of_agents: str
 ) -> AsyncIterator[Cluster]:
+    """`of_agents`: settings of the agents."""
     made = Cluster(directory, nodes, pods)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(made.nats)
@@ -106,7 +107,7 @@ async def cluster_of(
             name = f"node{number + 1}"
             spec = NodeSpec(bgp=NodeBgp(ipv4_address=f"10.0.0.{number + 1}/24"))
             await made.apply(Node(metadata=Metadata(name=name), spec=spec))
-            agent = AgentProcess(name, node, made.nats.url, directory)
+            agent = AgentProcess(name, node, made.nats.url, directory, **of_agents)
             agent.start()
             stack.callback(agent.stop)
             made.agents.append(agent)

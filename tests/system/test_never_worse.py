@@ -43,7 +43,8 @@ def spaces() -> Iterator[Spaces]:
 
 @pytest.fixture
 async def cluster(spaces: Spaces, tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with cluster_of(tmp_path, *spaces) as made:
+    # without addresses kept ready: those come and go by themselves
+    async with cluster_of(tmp_path, *spaces, warm_addresses="0") as made:
         await made.pool("Always")
         yield made
 

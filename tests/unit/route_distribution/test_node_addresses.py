@@ -110,6 +110,12 @@ def test_of_two_node_resources_the_one_that_was_created_first_keeps_it(of_a: str
         assert {name for name, address in world.addresses.items() if address} == {keeper}
 
 
+def test_a_living_node_with_a_stated_address_does_not_lose_it_to_a_younger_resource() -> None:
+    older, younger = node("b", bgp="10.0.0.3/24", created=EARLIER), node("a", bgp="10.0.0.3/24", created=LATER)
+    world = World(older, found("b", "10.0.0.3/24", since=500.0), younger)
+    assert world.addresses == {"a": "", "b": "10.0.0.3/24"}
+
+
 def test_spellings_of_one_address_are_one() -> None:
     world = World(node("a", bgp="10.0.0.3/24"), node("b", bgp="10.0.0.3"))
     assert world.addresses == {"a": "10.0.0.3/24", "b": ""}
