@@ -143,7 +143,10 @@ async def test_the_durable_subscriber_misses_nothing_over_restarts(nats: Nats, b
         await bus.connected()
         for number in range(10):
             await say(bus, "pod", "started", f"again {number}")
-        assert await numbers(program, 10) == [f"again {number}" for number in range(10)]
+        # a server that was killed may have forgotten what was acknowledged last: that comes once more
+        handled: set[str] = set()
+        while not handled.issuperset(f"again {number}" for number in range(10)):
+            handled.update(await numbers(program, 1))
 
 
 async def test_the_durable_subscriber_killed_at_any_moment_handles_the_rest(nats: Nats, bus: Bus) -> None:
