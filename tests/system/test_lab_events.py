@@ -65,6 +65,13 @@ class Cluster:
                 if said == (name, object_) and detail.items() <= event["detail"].items():
                     return event
 
+    async def events(self, awaited: set[tuple[str, str]]) -> None:
+        """All of these, names and objects, in whatever order: they are of different services."""
+        async with asyncio.timeout(DEADLINE_S * 4):
+            while awaited:
+                event: dict[str, Any] = json.loads(await self._events.line())
+                awaited.discard((f"{event['domain']}.{event['what']}", event["object"]))
+
 
 @asynccontextmanager
 async def cluster_of(tmp_path: Path) -> AsyncIterator[Cluster]:
@@ -114,8 +121,7 @@ async def test_each_thing_is_an_event_that_a_person_can_act_on(tmp_path: Path) -
         assert (denied["severity"], "tortie policy explain" in denied["advice"]) == ("warning", True)
 
         await cluster.do("lab", "stop", "shop/new")
-        await cluster.event("pod.stopped", "shop/new")
-        await cluster.event("ipam.released", "shop/new")
+        await cluster.events({("pod.stopped", "shop/new"), ("ipam.released", "shop/new")})
 
         await cluster.do("lab", "exec", "n1", "--", "ip", "route", "del", f"{address}/32", "proto", "84")
         repaired = await cluster.event("node.repaired", f"{address}/32")
