@@ -77,6 +77,7 @@ class Life:
         self.node, self.directory = node, directory
         self.others = foreign.snapshot(node)
         """What is theirs now."""
+        self.stolen: set[int] = set()
         self.desired = Desired(tunnels={DEVICE: SPEC}, peers={})
         self.begin()
 
@@ -117,7 +118,11 @@ class Life:
         self.node.call(lambda: self.fabric.mend(heard, lambda *event: None))
 
     def theft(self, number: int) -> None:
-        """Somebody replaces routes of ours, and nobody has heard of it yet."""
+        """Somebody replaces routes of ours, and nobody has heard of it yet. Once each: `ip route replace` of what is
+        there already, behind ours, is refused by the kernel."""
+        if number in self.stolen:
+            return
+        self.stolen.add(number)
         self.node.ip("route", "replace", BLOCKS[number], "via", "10.0.0.9", "proto", "static")
         self.node.ip("-6", "route", "replace", BLOCKS6[number], "via", "fd00::9", "proto", "static")
         self.others = foreign.snapshot(self.node)
