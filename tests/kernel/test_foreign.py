@@ -97,6 +97,9 @@ class Life:
         self.node.call(lambda: self.fabric.apply(self.desired))
 
     def rows(self, numbers: tuple[int, ...]) -> None:
+        """What was stolen has been heard of when our rows change: a change within the milliseconds before replaces the
+        thief's route, as docs/routes.md says."""
+        self.hear()
         self.desired.rows = {
             destination(cidr): row(number, family)
             for family, blocks in ((4, BLOCKS), (6, BLOCKS6))
@@ -113,6 +116,9 @@ class Life:
         """A route of ours is deleted, and whatever was heard of is mended."""
         for family, cidr in (("-4", BLOCKS[number]), ("-6", BLOCKS6[number])):
             self.node.ip(family, "route", "flush", "root", cidr, "proto", "84", "table", "main")
+        self.hear()
+
+    def hear(self) -> None:
         heard = Heard()
         self.monitor.drain(heard)
         self.node.call(lambda: self.fabric.mend(heard, lambda *event: None))
