@@ -141,10 +141,11 @@ async def test_whoever_has_seen_enough_may_close_the_pipe(nats: Nats, bus: Bus) 
         await say(bus, "route", "changed", f"10.0.{number}.0/24")
     command = f"{' '.join(tortie('events', 'tail', '--since', '1h', '--bus', nats.url))} | head -n 1"
     async with listening(["bash", "-c", f"set -o pipefail; {command}"]) as reader:
-        ended = asyncio.ensure_future(reader.process.communicate())  # noqa: TID251
-        while not ended.done():  # the reader finds the pipe closed with what it writes next
-            await say(bus, "route", "changed", "10.1.0.0/24")
-            await asyncio.wait({ended}, timeout=0.1)
+        async with asyncio.TaskGroup() as tasks:
+            ended = tasks.create_task(reader.process.communicate())
+            while not ended.done():  # the reader finds the pipe closed with what it writes next
+                await say(bus, "route", "changed", "10.1.0.0/24")
+                await asyncio.wait({ended}, timeout=0.1)
         shown, complaints = ended.result()
     assert (shown.count(b"\n"), complaints) == (1, b"")
 
