@@ -28,6 +28,12 @@ class Listener:
         """The next line of its standard output."""
         return await self._line(self.process.stdout)
 
+    async def rest(self) -> list[str]:
+        """The whole lines that it printed and nobody has read, once it has ended."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(DEADLINE_S):
+            return (await self.process.stdout.read()).decode().split("\n")[:-1]
+
     async def complaint(self) -> str:
         """The next line of its standard error."""
         return await self._line(self.process.stderr)

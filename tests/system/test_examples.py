@@ -156,6 +156,7 @@ async def test_the_durable_subscriber_killed_at_any_moment_handles_the_rest(nats
     async with listening(command) as program:
         handled = await numbers(program, 20)
         assert await program.end(signal.SIGKILL) == -signal.SIGKILL
+        handled += [json.loads(line)["object"] for line in await program.rest()]
     async with listening(command) as program:
         while len(set(handled)) < 60:
             handled += await numbers(program, 1)
