@@ -3,15 +3,17 @@
     run ──▶ settings ──▶ uvloop ──▶ TaskGroup { health server, bus, heartbeat, serve(context) }
                                         SIGTERM, SIGINT ──▶ context.stopping ──▶ serve returns ──▶ the rest is cancelled
                                         a second signal ──▶ out at once
+                                        END_S later and still here ──▶ where every thread stands, and out
 
-Exit codes: 0 told to stop and done; 1 an invariant was broken (the traceback is in the log; whoever supervises us
-starts us again); 2 the environment does not make valid settings, or asks for what this machine does not give (an
-address in use); 130 a second signal.
+Exit codes: 0 told to stop and done; 1 an invariant was broken, or what was told to stop did not (the traceback is in
+the log; whoever supervises us starts us again); 2 the environment does not make valid settings, or asks for what this
+machine does not give (an address in use); 130 a second signal.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -34,6 +36,8 @@ S = TypeVar("S", bound=ServiceSettings)
 
 DRAIN_S = 10.0
 """How long a service may take to come to its end after the first signal."""
+END_S = 20.0
+"""How long the process may: a thread that blocks in the kernel or in a library cannot be cancelled."""
 
 
 @dataclass
@@ -124,6 +128,7 @@ def _on_signals(stopping: asyncio.Event, log: Any) -> None:
         if stopping.is_set():
             os._exit(130)
         log.info("stopping", signal=signal.Signals(number).name)
+        faulthandler.dump_traceback_later(END_S, exit=True)
         stopping.set()
 
     loop = asyncio.get_running_loop()

@@ -19,7 +19,8 @@ from tests.support.nats import Nats
 from tests.support.waiting import eventually
 
 SERVICE = """
-import asyncio, sys
+import asyncio, sys, threading
+from chassis import runner
 from chassis.errors import CannotServe
 from chassis.runner import Context, run
 from chassis.settings import ServiceSettings
@@ -32,6 +33,13 @@ async def orderly(context):
 async def stubborn(context):
     print("serving", flush=True)
     await asyncio.Event().wait()
+
+async def stuck(context):
+    runner.END_S = 1.0
+    waiting = asyncio.create_task(asyncio.to_thread(threading.Event().wait))
+    print("serving", flush=True)
+    await context.stopping.wait()
+    waiting.cancel()
 
 async def broken(context):
     assert 1 + 1 == 3, "an invariant"
@@ -78,6 +86,15 @@ async def test_it_ends_cleanly_without_a_bus_too() -> None:
     process.terminate()
     await process.communicate()
     assert process.returncode == 0
+
+
+async def test_a_thread_that_does_not_end_is_named_and_left_behind(nats: Nats) -> None:
+    process = await start("stuck", TORTIE_NATS_URL=nats.url)
+    await serving(process)
+    process.terminate()
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"in wait" in err
 
 
 async def test_a_broken_invariant_ends_it_with_1(nats: Nats) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -193,6 +195,27 @@ def test_exists(kernel: Kernel) -> None:
     kernel.nft("flush ruleset")
     assert not kernel.driver.exists()
     assert kernel.driver.counters() == {}
+
+
+def test_closed_in_the_middle_of_a_reading_it_waits_for_the_reading(kernel: Kernel) -> None:
+    """As when an agent is told to stop: its task is cancelled, the thread that reads the table is not."""
+    expected = kernel.table.expected()
+    assert expected is not None
+    with ThreadPoolExecutor(1) as readers:
+        for _ in range(50):
+            driver = kernel.namespace.call(NftDriver)
+            driver.revision = driver._begun = expected.revision
+            begun = threading.Event()
+
+            def read(driver: NftDriver = driver, begun: threading.Event = begun) -> None:
+                begun.set()
+                while True:
+                    assert driver.verify(expected) == []
+
+            reading = readers.submit(read)
+            begun.wait()
+            driver.close()
+            assert isinstance(reading.exception(timeout=30), NftError)
 
 
 def test_a_restarted_agent_replaces_the_table_of_the_one_before(kernel: Kernel) -> None:

@@ -399,12 +399,13 @@ class ServiceProcess:
         self._process = None
 
     def stop(self) -> int | None:
-        """As SIGTERM does; the exit code."""
+        """As SIGTERM does; the exit code. What fell over, or had to be thrown out, is a failure of any test."""
         if self._process is None:
             return None
-        self._process.terminate()
-        code = self._process.wait(timeout=60)
-        self._process = None
+        process, self._process = self._process, None
+        process.terminate()
+        code = process.wait(timeout=60)
+        assert code != 1, f"{self.name} did not end as it should:\n{self.log()[-8000:]}"
         return code
 
     def log(self) -> str:

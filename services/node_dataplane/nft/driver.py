@@ -57,8 +57,11 @@ class NftDriver:
         """Transactions that went through libnftables."""
 
     def close(self) -> None:
-        self._netlink.close()
-        self._text.close()
+        """Waits for what a thread has begun: a task that is cancelled leaves its thread at work in the library. What
+        that thread asks for afterwards raises NftError."""
+        with self._text_lock, self._netlink_lock:
+            self._netlink.close()
+            self._text.close()
 
     def __enter__(self) -> Self:
         return self

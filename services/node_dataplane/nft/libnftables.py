@@ -52,6 +52,7 @@ class Libnftables:
         self._library.nft_ctx_buffer_error(self._context)
 
     def close(self) -> None:
+        """What is asked afterwards raises NftError."""
         if self._context:
             self._library.nft_ctx_free(self._context)
             self._context = None
@@ -71,6 +72,8 @@ class Libnftables:
         return self._run(command, _JSON | (_TERSE if terse else 0))
 
     def _run(self, command: str, flags: int) -> str:
+        if not self._context:
+            raise NftError("the context is closed")
         self._library.nft_ctx_output_set_flags(self._context, flags)
         large = len(command) > _LARGE
         failed = self._library.nft_run_cmd_from_buffer(self._context, command.encode())
