@@ -12,6 +12,9 @@ again), then kept by our own writes, and compared with the kernel by `check`. Un
 was found is removed. A row whose device is missing or that the kernel refuses waits in `stuck` with its reason and is
 tried again at every flush.
 
+A route that changes is put beside the old one, which is then taken away by name: nothing is ever replaced, because what
+stands in the place of ours may be somebody else's by now, and nobody has heard of it yet.
+
 Somebody else's route that was there before ours stays, and ours waits. One that was put in the place of ours stays,
 too, but ours comes back before it: for IPv4 as the first of the same metric, for IPv6, where those would share packets,
 with the next better metric.
@@ -21,28 +24,15 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
-from typing import NamedTuple
 
 from services.node_dataplane.netlink import readback, rtnl
-from services.node_dataplane.netlink.framing import NLM_F_ACK
 from services.node_dataplane.netlink.wire import NetlinkSocket
+from services.node_dataplane.route_requests import IPV6_METRIC, Held, acknowledged, delete, is_ipv6, put
 from services.node_dataplane.routes import SPARE, Destination, Row
 
 BATCH = 500
-
-
-_IPV6_METRIC = 1024
-"""What the kernel gives an IPv6 route that asks for none."""
-
-
-class _Held(NamedTuple):
-    device: int
-    gateway: bytes | None
-    onlink: bool
-    metric: int
 
 
 def cidr_of(destination: Destination) -> str:
@@ -55,13 +45,13 @@ class RouteTable:
         self._index_of = index_of
         self._distant: dict[Destination, Row] = {}
         self._local: dict[Destination, Row] = {}
-        self._held: dict[Destination, _Held] = {}
-        self._doubles: list[tuple[Destination, _Held]] = []
-        """Read back beside what is held: of another metric, because a life of ours ended between two writes."""
+        self._held: dict[Destination, Held] = {}
+        self._doubles: list[tuple[Destination, Held]] = []
+        """Read back beside what is held, because a life of ours ended between two writes."""
         self._dirty: set[Destination] = set()
         self._taken: set[Destination] = set()
         """Of IPv6, where somebody else has our place."""
-        self._lost: dict[Destination, _Held] = {}
+        self._lost: dict[Destination, Held] = {}
         """Were ours, and are left alone for now."""
         self._complete = False
         self.stuck: dict[Destination, str] = {}
@@ -71,8 +61,8 @@ class RouteTable:
     def adopt(self) -> int:
         """Take what the kernel has of ours as held; how many routes that is."""
         self._held = self._read()
-        better = (_IPV6_METRIC - 1, SPARE - 1)
-        self._taken = {where for where, held in self._held.items() if len(where[0]) == 16 and held.metric in better}
+        better = (IPV6_METRIC - 1, SPARE - 1)
+        self._taken = {where for where, held in self._held.items() if is_ipv6(where) and held.metric in better}
         self._dirty.update(self._all())
         return len(self._held)
 
@@ -126,7 +116,8 @@ class RouteTable:
             raise
 
     def _settle(self, dirty: set[Destination]) -> None:
-        puts: list[tuple[Destination, _Held, bytes]] = []
+        puts: list[tuple[Destination, Held, bytes]] = []
+        changes: list[tuple[Destination, Held, Held]] = []
         removals: list[tuple[Destination, bytes]] = []
         moved: list[bytes] = []
         indices: dict[str, int | None] = {"": 0}
@@ -137,7 +128,7 @@ class RouteTable:
                 self._taken.discard(destination)
                 self._lost.pop(destination, None)
                 if held is not None:
-                    removals.append((destination, _delete(destination, held)))
+                    removals.append((destination, delete(destination, held)))
                 continue
             if destination in self._lost:
                 self.stuck[destination] = "somebody else keeps taking it away; it is tried again"
@@ -149,9 +140,11 @@ class RouteTable:
                 self.stuck[destination] = f"the device {row.device} is not there"
                 continue
             target = self._target(destination, row, index)
-            if held != target:
-                replaces = held is not None and held.metric == target.metric
-                puts.append((destination, target, _put(destination, target, "put" if replaces else "new")))
+            if held is None or held.metric != target.metric:
+                if held != target:
+                    puts.append((destination, target, put(destination, target, "new")))
+            elif held != target:
+                changes.append((destination, held, target))
         for start in range(0, len(puts), BATCH):
             chunk = puts[start : start + BATCH]
             for (destination, target, _), number in zip(chunk, self._send([m for *_, m in chunk]), strict=True):
@@ -159,11 +152,15 @@ class RouteTable:
                     self.stuck[destination] = _refusal(number)
                     continue
                 before = self._held.get(destination)
-                if before is not None and before.metric != target.metric:
-                    moved.append(_delete(destination, before))
+                if before is not None:
+                    moved.append(delete(destination, before))
                 self._held[destination] = target
+        for start in range(0, len(changes), BATCH // 2):
+            some_changes = changes[start : start + BATCH // 2]
+            self._change4([change for change in some_changes if not is_ipv6(change[0])])
+            self._change6([change for change in some_changes if is_ipv6(change[0])])
         if self._complete:
-            moved += [_delete(*double) for double in self._doubles]
+            moved += [delete(where, double) for where, double in self._doubles if self._held.get(where) != double]
             self._doubles = []
         for start in range(0, len(moved), BATCH):
             self._send(moved[start : start + BATCH])
@@ -176,9 +173,59 @@ class RouteTable:
                 else:
                     self.stuck[destination] = _refusal(number)
 
-    def _target(self, destination: Destination, row: Row, index: int) -> _Held:
-        metric = (row.metric or _IPV6_METRIC) - 1 if destination in self._taken else row.metric
-        return _Held(index, row.gateway, row.onlink, metric)
+    def _change4(self, changes: Sequence[tuple[Destination, Held, Held]]) -> None:
+        """The new one goes before whatever is there, and then the old one is taken away by name: it may be somebody
+        else's by now that stands in its place."""
+        if not changes:
+            return
+        in_the_way = [delete(where, old) for where, old, new in changes if old[:2] == new[:2]]
+        if in_the_way:  # They have one name, and the new one must not be taken for the old one.
+            self._send(in_the_way)
+        removals: list[bytes] = []
+        numbers = self._send([put(where, new, "first") for where, _, new in changes])
+        for (where, old, new), number in zip(changes, numbers, strict=True):
+            if number not in (0, errno.EEXIST):  # EEXIST: this very route is there already.
+                self.stuck[where] = _refusal(number)
+                continue
+            self._held[where] = new
+            if old[:2] != new[:2]:
+                removals.append(delete(where, old))
+        if removals:
+            self._send(removals)
+
+    def _change6(self, changes: Sequence[tuple[Destination, Held, Held]]) -> None:
+        """Two of one metric would share packets, so the new one stands ahead while the old one goes. Where somebody
+        else has the place of the old one, it stays there."""
+        numbers = self._send([put(where, new.ahead(), "new") for where, _, new in changes]) if changes else []
+        ahead: list[tuple[Destination, Held, bool]] = []
+        for (where, _, new), number in zip(changes, numbers, strict=True):
+            if number in (0, errno.EEXIST):
+                ahead.append((where, new, number == 0))
+            else:
+                self.stuck[where] = _refusal(number)
+        if not ahead:
+            return
+        old = {where: held for where, held, _ in changes}
+        self._send([delete(where, old[where]) for where, *_ in ahead])
+        removals: list[bytes] = []
+        numbers = self._send([put(where, new, "new") for where, new, _ in ahead])
+        for (where, new, covered), number in zip(ahead, numbers, strict=True):
+            if number == 0:
+                self._held[where] = new
+                if covered:
+                    removals.append(delete(where, new.ahead()))
+            elif covered:
+                self._held[where] = new.ahead()
+                self._taken.add(where)
+            else:
+                self._held.pop(where, None)
+                self.stuck[where] = _refusal(number)
+        if removals:
+            self._send(removals)
+
+    def _target(self, destination: Destination, row: Row, index: int) -> Held:
+        target = Held(index, row.gateway, row.onlink, row.metric)
+        return target.ahead() if destination in self._taken else target
 
     def check(self) -> list[Destination]:
         """Compare with the kernel and mend; the destinations that somebody else had changed."""
@@ -208,11 +255,11 @@ class RouteTable:
         held, row = self._held.get(destination), self.wanted(destination)
         if held is None or held.metric != metric or row is None or self.rests(destination):
             return False
-        if len(destination[0]) == 16:
+        if is_ipv6(destination):
             self._taken.add(destination)
         target = self._target(destination, row, held.device)
-        self._send([_delete(destination, held)])  # It is gone, or worse than useless where it is.
-        number = self._send([_put(destination, target, "first")])[0]
+        self._send([delete(destination, held)])  # It is gone, or worse than useless where it is.
+        number = self._send([put(destination, target, "first")])[0]
         self._held.pop(destination)
         if number not in (0, errno.EEXIST):
             self.stuck[destination] = _refusal(number)
@@ -221,7 +268,7 @@ class RouteTable:
         self._dirty.add(destination)
         return True
 
-    def _regain(self, lost: Mapping[Destination, _Held]) -> list[Destination]:
+    def _regain(self, lost: Mapping[Destination, Held]) -> list[Destination]:
         """Routes that were ours and may be gone: they go before whatever took their place meanwhile."""
         wanted = [d for d in lost if not self.rests(d)]
         for destination, held in lost.items():
@@ -233,13 +280,13 @@ class RouteTable:
         back, unclear = [], []
         for start in range(0, len(wanted), BATCH):
             chunk = wanted[start : start + BATCH]
-            requests = [_put(d, lost[d], "new" if len(d[0]) == 16 else "first") for d in chunk]
+            requests = [put(d, lost[d], "new" if is_ipv6(d) else "first") for d in chunk]
             for destination, number in zip(chunk, self._send(requests), strict=True):
                 if number == 0:
                     self._held[destination] = lost[destination]
                     self._dirty.add(destination)
                     back.append(destination)
-                elif number == errno.EEXIST and len(destination[0]) == 4:
+                elif number == errno.EEXIST and not is_ipv6(destination):
                     self._held[destination] = lost[destination]  # It was never away.
                 elif number == errno.EEXIST:
                     unclear.append(destination)
@@ -256,11 +303,10 @@ class RouteTable:
 
     def _send(self, requests: list[bytes]) -> list[int]:
         """Refusals are always answered; only the last of a batch is asked to answer success."""
-        requests[-1] = _acknowledged(requests[-1])
-        return self._socket.transact(requests)
+        return self._socket.transact([*requests[:-1], acknowledged(requests[-1])])
 
-    def _read(self) -> dict[Destination, _Held]:
-        rows: dict[Destination, _Held] = {}
+    def _read(self) -> dict[Destination, Held]:
+        rows: dict[Destination, Held] = {}
         self._doubles = []
         for family in (rtnl.AF_INET, rtnl.AF_INET6):
             for _, body in self._socket.dump(rtnl.routes_dump(family)):
@@ -268,50 +314,28 @@ class RouteTable:
                 if row.protocol != rtnl.PROTOCOL:
                     continue
                 where = (row.destination, row.prefix)
-                found, wanted = _Held(row.device, row.gateway, row.onlink, row.metric), self.wanted(where)
-                if where in rows and (wanted is None or found.metric != self._target(where, wanted, 0).metric):
-                    self._doubles.append((where, found))
-                    continue
-                if where in rows:
+                found = Held(row.device, row.gateway, row.onlink, row.metric)
+                if where not in rows:
+                    rows[where] = found
+                elif self._is_better(where, found, rows[where]):
                     self._doubles.append((where, rows[where]))
-                rows[where] = found
+                    rows[where] = found
+                else:
+                    self._doubles.append((where, found))
         return rows
+
+    def _is_better(self, where: Destination, one: Held, other: Held) -> bool:
+        """Of two of ours, which is the one that is wanted, or at least has its metric."""
+        row = self.wanted(where)
+        if row is None:
+            return False
+        index = self._index_of(row.device) if row.device else 0
+        target = self._target(where, row, index or 0)
+        return (one == target, one.metric == target.metric) > (other == target, other.metric == target.metric)
 
 
 def _longest_first(destination: Destination) -> int:
     return -destination[1]
-
-
-def _put(destination: Destination, row: _Held, presence: rtnl.Presence) -> bytes:
-    packed, prefix = destination
-    if len(packed) == 4 and prefix and row.device and row.gateway is not None and not row.metric:
-        return rtnl.route_via(packed, prefix, row.device, row.gateway, onlink=row.onlink, presence=presence)
-    return rtnl.route(
-        *destination,
-        index=row.device,
-        gateway=row.gateway,
-        onlink=row.onlink,
-        blackhole=not row.device,
-        metric=row.metric,
-        presence=presence,
-        acknowledge=False,
-    )
-
-
-def _delete(destination: Destination, row: _Held) -> bytes:
-    return rtnl.route_delete(
-        *destination,
-        index=row.device,
-        gateway=row.gateway if len(destination[0]) == 16 else None,
-        blackhole=not row.device,
-        metric=row.metric,
-        acknowledge=False,
-    )
-
-
-def _acknowledged(request: bytes) -> bytes:
-    flags = int.from_bytes(request[6:8], sys.byteorder) | NLM_F_ACK
-    return request[:6] + flags.to_bytes(2, sys.byteorder) + request[8:]
 
 
 def _refusal(number: int) -> str:

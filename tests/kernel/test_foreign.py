@@ -97,9 +97,6 @@ class Life:
         self.node.call(lambda: self.fabric.apply(self.desired))
 
     def rows(self, numbers: tuple[int, ...]) -> None:
-        """What was stolen has been heard of when our rows change: a change within the milliseconds before replaces the
-        thief's route, as docs/routes.md says."""
-        self.hear()
         self.desired.rows = {
             destination(cidr): row(number, family)
             for family, blocks in ((4, BLOCKS), (6, BLOCKS6))

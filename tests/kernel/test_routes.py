@@ -257,6 +257,82 @@ def test_what_a_life_left_between_two_writes_is_cleared_up(node: Node, metric: i
     assert node.ours()["10.244.0.64/26"].get("metric", 0) == metric
 
 
+CHANGES = [
+    pytest.param("10.244.0.64/26", [Row("up0", ip_address(f"10.0.0.{n}").packed) for n in (2, 3)], id="IPv4"),
+    pytest.param("10.244.0.64/26", [Row("up0", ip_address("10.0.0.2").packed), Row("up1")], id="IPv4-device"),
+    pytest.param("10.244.0.64/26", [BLACKHOLE, Row("up0")], id="IPv4-blackhole"),
+    pytest.param("10.244.0.64/26", [Row("up0"), Row("up0", ip_address("10.0.0.2").packed)], id="IPv4-one-device"),
+    pytest.param("fd00:244::40/122", [Row("up0", ip_address(f"fd00::{n}").packed) for n in (2, 3)], id="IPv6"),
+    pytest.param("fd00:244::40/122", [Row("up0", ip_address("fd00::2").packed), BLACKHOLE], id="IPv6-blackhole"),
+    pytest.param("fd00:244::40/122", [Row("up1"), Row("up0", ip_address("fd00::2").packed)], id="IPv6-device"),
+]
+
+
+@pytest.mark.parametrize(("cidr", "rows"), CHANGES)
+def test_a_route_changes_without_a_gap(node: Node, cidr: str, rows: list[Row]) -> None:
+    node.table.adopt()
+    node.table.complete()
+    where = destination(cidr)
+    node.table.want(where, rows[0])
+    node.table.flush()
+    for row in (rows[1], rows[0]):
+        heard = node.namespace.call(lambda: NetlinkSocket(NETLINK_ROUTE, groups=0x40 | 0x400))
+        node.table.want(where, row)
+        node.table.flush()
+        there = 1
+        for type_, body in heard.notifications():
+            if readback.route(bytes(body)).destination == where[0]:
+                there += 1 if type_ == rtnl.RTM_NEWROUTE else -1
+                assert there > 0
+        assert there == 1
+        heard.close()
+        assert node.table.check() == []
+        assert node.namespace.ip("-4" if "." in cidr else "-6", "route", "show", "proto", "84").count(cidr) == 1
+
+
+@pytest.mark.parametrize(("cidr", "rows"), CHANGES)
+def test_what_took_the_place_of_a_route_that_changes_stays(node: Node, cidr: str, rows: list[Row]) -> None:
+    """Nobody has heard of the theft when the route changes; afterwards ours goes first again."""
+    node.table.adopt()
+    node.table.complete()
+    where = destination(cidr)
+    family, thief = ("-4", "10.0.0.9") if "." in cidr else ("-6", "fd00::9")
+    node.table.want(where, rows[0])
+    node.table.flush()
+    node.namespace.ip(family, "route", "replace", cidr, "via", thief, "proto", "static")
+    for row in (rows[1], rows[0]):
+        node.table.want(where, row)
+        node.table.flush()
+        assert node.table.stuck == {}
+        assert f"{cidr} via {thief}" in node.namespace.ip(family, "route", "show", "proto", "static")
+        [ours] = [
+            line for line in node.namespace.ip(family, "route", "show", "proto", "84").splitlines() if cidr in line
+        ]
+        assert ("blackhole" in ours) == (row == BLACKHOLE)
+        assert node.table.check() == []
+        if row != BLACKHOLE:
+            way = node.namespace.ip(family, "route", "get", str(ip_network(cidr)[1]))
+            assert f"dev {row.device}" in way
+            assert thief not in way
+    node.table.want(where, None)
+    node.table.flush()
+    assert cidr not in node.namespace.ip(family, "route", "show", "proto", "84")
+    assert f"{cidr} via {thief}" in node.namespace.ip(family, "route", "show", "proto", "static")
+
+
+@pytest.mark.parametrize("held", ["10.0.0.2", "10.0.0.3"])
+def test_of_two_that_a_life_left_the_wanted_one_stays(node: Node, held: str) -> None:
+    for gateway in ("10.0.0.2", "10.0.0.3"):
+        node.namespace.ip("route", "prepend", "10.244.0.64/26", "via", gateway, "proto", "84")
+    node.table.adopt()
+    node.table.want(destination("10.244.0.64/26"), via(held))
+    node.table.complete()
+    node.table.flush()
+    assert node.namespace.ip("route", "show", "proto", "84").count("10.244.0.64/26") == 1
+    assert node.ours()["10.244.0.64/26"]["gateway"] == held
+    assert node.table.check() == []
+
+
 class Noting:
     """A socket that notes what is asked of the kernel: whether something is added, and the prefix length."""
 

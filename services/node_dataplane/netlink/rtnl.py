@@ -297,21 +297,27 @@ def route_delete(
     gateway: bytes | None = None,
     blackhole: bool = False,
     metric: int = 0,
+    exact: bool = False,
     acknowledge: bool = True,
 ) -> bytes:
     """Delete a route of ours: the protocol is part of what must match, so nobody else's can go. `metric` 0: the most
-    preferred one. An IPv6 route with a gateway must be named by it: without, the kernel takes everything away that
-    shares packets with it, whoever's that is."""
+    preferred one. `exact`: of an IPv4 route without gateway, too, only one without. An IPv6 route with a gateway must
+    be named by it: without, the kernel takes everything away that shares packets with it, whoever's that is."""
     what = (destination, prefix, index, gateway, False, blackhole, metric, PROTOCOL)
-    return _route(RTM_DELROUTE, _SET, what, acknowledge)
+    return _route(RTM_DELROUTE, _SET, what, acknowledge, exact=exact)
 
 
 def _route(
-    type_: int, flags: int, what: tuple[bytes, int, int, bytes | None, bool, bool, int, int], acknowledge: bool
+    type_: int,
+    flags: int,
+    what: tuple[bytes, int, int, bytes | None, bool, bool, int, int],
+    acknowledge: bool,
+    *,
+    exact: bool = True,
 ) -> bytes:
     destination, prefix, index, gateway, onlink, blackhole, metric, protocol = what
     family = AF_INET if len(destination) == 4 else AF_INET6
-    if type_ == RTM_DELROUTE:
+    if not exact:
         scope = RT_SCOPE_NOWHERE
     elif gateway is not None or blackhole or family == AF_INET6:
         scope = RT_SCOPE_UNIVERSE
