@@ -30,6 +30,7 @@ from services.node_dataplane import ipip, mtu, tunnel, wireguard
 from services.node_dataplane.autodetection import Asked, Reach
 from services.node_dataplane.felix import setting
 from services.node_dataplane.ipip import IpipSpec
+from services.node_dataplane.lingering import Lingering
 from services.node_dataplane.mtu import PodMtu, Term
 from services.node_dataplane.routes import Conversion, Destination, Peer, Row, Standpoint, convert, destination
 from services.node_dataplane.tunnel import TunnelSpec
@@ -112,9 +113,12 @@ class NodeCore:
         """Nodes that are sent to without encryption, though we encrypt; by how many routes."""
         self._dirty: set[str] = set()
         self._faulty: dict[str, str] = {}
+        self._waiting: dict[str, NodeName] = {}
+        """Routes that are to go through a tunnel of which an end is not known yet, and whose nodes they lead to."""
         self._refused: dict[str, str] = {}
         """Pools that cannot be, by name; what was known of them before stays."""
         self._standpoints: dict[int, Standpoint] = {}
+        self._lingering = Lingering()
         self._surroundings: Surroundings | None = None
         self._stale = True
         """Something that the surroundings depend on changed."""
@@ -175,8 +179,13 @@ class NodeCore:
         self._stale = self._stale or news
         return news
 
+    @property
+    def due(self) -> float | None:
+        """When to look again though no fact came, as Unix time; None: never."""
+        return min((at for at in (self.whereabouts.due, self._lingering.due) if at is not None), default=None)
+
     def look_again(self) -> None:
-        """The time has come that the whereabouts named (`due`)."""
+        """The time has come that `due` named."""
         self._stale = True
 
     def set_vteps(self, kind: str, addresses: Sequence[str]) -> None:
@@ -285,7 +294,7 @@ class NodeCore:
             },
             vteps=self._wanted_vteps(),
             surroundings=news,
-            problems=(*self._problems, *self.mtu.problems, *faults, *self._unencrypted()),
+            problems=(*self._problems, *self.mtu.problems, *faults, *self._unencrypted(), *self._unfinished()),
         )
 
     def _tunnels(self) -> dict[str, Spec | None]:
@@ -297,14 +306,18 @@ class NodeCore:
 
     def _wanted_vteps(self) -> dict[str, Vteps]:
         pools = [pool for pool in self.pools if not pool.spec.disabled]
+        # The address of a tunnel that lingers stays, too, whatever pool it is of: without, the routes over it would go.
+        there = {pool.family for pool in pools}
+        lingering = (self._lingering.vxlan - tunnel.families(self.pools)) & there
+        ipip_lingers = self._lingering.ipip and not ipip.wanted(self.pools) and 4 in there
         families = {
-            "vxlan": tunnel.families(pools),
-            "ipip": frozenset({4} if ipip.wanted(pools) else ()),
-            "wireguard": frozenset(f for f in FAMILIES if self._wireguard(f)) & {pool.family for pool in pools},
+            "vxlan": tunnel.families(pools) | lingering,
+            "ipip": frozenset({4} if ipip.wanted(pools) or ipip_lingers else ()),
+            "wireguard": frozenset(f for f in FAMILIES if self._wireguard(f)) & there,
         }
         of = {
-            "vxlan": [pool for pool in pools if pool.spec.vxlan_mode != "Never"],
-            "ipip": [pool for pool in pools if pool.spec.ipip_mode != "Never"],
+            "vxlan": [pool for pool in pools if pool.spec.vxlan_mode != "Never" or pool.family in lingering],
+            "ipip": [pool for pool in pools if pool.spec.ipip_mode != "Never" or (ipip_lingers and pool.family == 4)],
             "wireguard": pools,
         }
         return {kind: Vteps(families[kind] & frozenset(self.whereabouts.uplinks), tuple(of[kind])) for kind in families}
@@ -316,19 +329,27 @@ class NodeCore:
         nodes = ", ".join(named) + (f" and {more} more" if more > 0 else "")
         return [f"WireGuard: {nodes} has no key, so its pods are reached without encryption"]
 
+    def _unfinished(self) -> list[str]:
+        if not self._waiting:
+            return []
+        nodes = sorted(set(self._waiting.values()))
+        named = ", ".join(nodes[:FEW]) + (f" and {len(nodes) - FEW} more" if len(nodes) > FEW else "")
+        blocks = "1 block" if len(self._waiting) == 1 else f"{len(self._waiting)} blocks"
+        return [f"the way to {blocks} of {named} waits for a tunnel address; where there was another way, it stays"]
+
     def _look_around(self, now: float) -> None:
         """Uplinks and standpoints; every route is converted again where they changed."""
         pattern = setting(self._configurations, self._node, "mtu_iface_pattern")
         self._problems = tuple(self.whereabouts.settle(self._nodes, pattern, now))
         standpoints: dict[int, Standpoint] = {}
-        tunnelled = tunnel.families(self._pools.values())
+        self._lingering.settle(self._devices_of_pools(), now)
         for family, found in self.whereabouts.uplinks.items():
             encrypts = wireguard.enabled(self._configurations, self._node, family) and family in self._keyed
             standpoints[family] = Standpoint(
                 found.device,
                 found.network,
-                tunnel.DEVICES[family] if family in tunnelled else "",
-                ipip=ipip.DEVICE if family == 4 and ipip.wanted(self._pools.values()) else "",
+                tunnel.DEVICES[family] if family in self._lingering.vxlan else "",
+                ipip=ipip.DEVICE if family == 4 and self._lingering.ipip else "",
                 wireguard=wireguard.DEVICES[family] if encrypts else "",
                 yields=self._speaker is not None and self._speaker.cluster_routes in PLAIN_BY_BIRD,
             )
@@ -336,11 +357,17 @@ class NodeCore:
             self._standpoints = standpoints
             self._dirty.update(self._routes)
 
+    def _devices_of_pools(self) -> frozenset[str]:
+        """Tunnel devices that a pool wants."""
+        devices = {tunnel.DEVICES[family] for family in tunnel.families(self._pools.values())}
+        return frozenset(devices | ({ipip.DEVICE} if ipip.wanted(self._pools.values()) else set()))
+
     def _convert(self, cidr: str) -> set[Destination]:
         """Replace one route's conversion; the destinations that it concerned before and concerns now."""
         touched = set()
         before = self._converted.pop(cidr, None)
         self._faulty.pop(cidr, None)
+        self._waiting.pop(cidr, None)
         if before is not None:
             touched.add(before.destination)
             self._by_destination[before.destination].discard(cidr)
@@ -357,6 +384,10 @@ class NodeCore:
             except ValueError as error:
                 self._faulty[cidr] = str(error)
             else:
+                if now.waits:
+                    self._waiting[cidr] = now.node
+                    if before is not None and before.row is not None and _same_owner(before, now):
+                        now = before  # Until there is a new way, the old one stays.
                 touched.add(now.destination)
                 self._converted[cidr] = now
                 self._by_destination.setdefault(now.destination, set()).add(cidr)
@@ -399,7 +430,7 @@ class NodeCore:
 
     def _tunnel(self, family: int) -> TunnelSpec | None:
         uplink = self.whereabouts.uplinks.get(family)
-        if uplink is None or family not in tunnel.families(self._pools.values()):
+        if uplink is None or family not in self._lingering.vxlan:
             return None
         return tunnel.spec(
             self._node,
@@ -412,7 +443,7 @@ class NodeCore:
 
     def _ipip(self) -> IpipSpec | None:
         uplink = self.whereabouts.uplinks.get(4)
-        if uplink is None or not ipip.wanted(self._pools.values()):
+        if uplink is None or not self._lingering.ipip:
             return None
         return ipip.spec(self._node, self.whereabouts.underlay.of(4), self._configurations, self._own("ipip"))
 
@@ -446,6 +477,10 @@ class NodeCore:
             wireguard_ports=tuple(spec.port for spec in secured if spec is not None),
             configurations=tuple((n, self._configurations[n]) for n in names if n in self._configurations),
         )
+
+
+def _same_owner(one: Conversion, other: Conversion) -> bool:
+    return (one.destination, one.node, one.owner) == (other.destination, other.node, other.owner)
 
 
 def _plain(address: str) -> str:

@@ -7,6 +7,7 @@ tunnel Always, or CrossSubnet and another subnet by the owner's vtep on the tunn
 the same for IP in IP                            by the owner's address on the tunnel device, onlink
 the owner and we have WireGuard keys             by the WireGuard device, whatever the tunnel
 otherwise                                        no row: the fabric itself must know the way
+an end of the tunnel is not known yet            no row, and `waits`: whatever way there was before stays
 """
 
 from __future__ import annotations
@@ -87,6 +88,10 @@ class Conversion(NamedTuple):
     node: NodeName = NodeName("")
     bare: bool = False
     """Not encrypted, though this node encrypts: the owner has no key."""
+    owner: str = ""
+    """Address of the node behind it, as the route says it."""
+    waits: bool = False
+    """It is to go through a tunnel of which one end is not known yet."""
 
 
 def destination(cidr: str) -> Destination:
@@ -129,7 +134,7 @@ def convert(route: Route, node: NodeName, standpoint: Standpoint | None) -> Conv
         raise ValueError(f"the owner's address {route.address} is not of the destination's family")
     if standpoint.wireguard and route.wireguard is not None:
         secured = Secured(read_key(route.wireguard.key), owner.packed, route.wireguard.port)
-        return Conversion(where, Row(standpoint.wireguard), secured=secured)
+        return Conversion(where, Row(standpoint.wireguard), secured=secured, node=route.node, owner=route.address)
     bare = bool(standpoint.wireguard)
     near = owner in standpoint.network.network
     tunnelled = route.tunnel is not Tunnel.NONE and (
@@ -138,14 +143,15 @@ def convert(route: Route, node: NodeName, standpoint: Standpoint | None) -> Conv
     if not tunnelled:
         metric = SPARE if standpoint.yields and route.tunnel is Tunnel.NONE else 0
         row = Row(standpoint.uplink, owner.packed, metric=metric) if near else None
-        return Conversion(where, row, node=route.node, bare=bare)
+        return Conversion(where, row, node=route.node, bare=bare, owner=route.address)
     if route.tunnel is Tunnel.IPIP:
         row = Row(standpoint.ipip, owner.packed, onlink=True) if standpoint.ipip else None
-        return Conversion(where, row, node=route.node, bare=bare)
+        return Conversion(where, row, node=route.node, bare=bare, owner=route.address, waits=row is None)
     if not (standpoint.tunnel and route.vtep and route.vtep_mac):
-        return Conversion(where, None)
+        return Conversion(where, None, node=route.node, owner=route.address, waits=True)
     vtep = ip_address(route.vtep).packed
     if len(vtep) != len(owner.packed) or not _MAC.fullmatch(mac := route.vtep_mac.lower()):
         raise ValueError(f"{route.vtep} {route.vtep_mac} is not the address and the MAC of a tunnel's end")
     peer = Peer(vtep, mac, owner.packed)
-    return Conversion(where, Row(standpoint.tunnel, vtep, onlink=True), peer, node=route.node, bare=bare)
+    row = Row(standpoint.tunnel, vtep, onlink=True)
+    return Conversion(where, row, peer, node=route.node, bare=bare, owner=route.address)

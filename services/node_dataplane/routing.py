@@ -148,6 +148,7 @@ class RouteTable:
         for start in range(0, len(puts), BATCH):
             chunk = puts[start : start + BATCH]
             for (destination, target, _), number in zip(chunk, self._send([m for *_, m in chunk]), strict=True):
+                number = self._guided(destination, target, number)
                 if number:
                     self.stuck[destination] = _refusal(number)
                     continue
@@ -199,6 +200,7 @@ class RouteTable:
         numbers = self._send([put(where, new.ahead(), "new") for where, _, new in changes]) if changes else []
         ahead: list[tuple[Destination, Held, bool]] = []
         for (where, _, new), number in zip(changes, numbers, strict=True):
+            number = self._guided(where, new.ahead(), number)
             if number in (0, errno.EEXIST):
                 ahead.append((where, new, number == 0))
             else:
@@ -222,6 +224,19 @@ class RouteTable:
                 self.stuck[where] = _refusal(number)
         if removals:
             self._send(removals)
+
+    def _guided(self, where: Destination, target: Held, refused: int) -> int:
+        """The errno of another attempt, where there is one. IPv6's kernel refuses a gateway, onlink or not, that lies
+        behind another device, as the far end of a tunnel does while its block is reached directly: for the moment of
+        the request there is a way to the gateway alone."""
+        if refused != errno.EINVAL or not (is_ipv6(where) and target.onlink and target.gateway):
+            return refused
+        gateway, link = (target.gateway, 128), Held(target.device, None, onlink=False, metric=0)
+        made = not self._send([put(gateway, link, "new")])[0]
+        number = self._send([put(where, target, "new")])[0]
+        if made:
+            self._send([delete(gateway, link)])
+        return number
 
     def _target(self, destination: Destination, row: Row, index: int) -> Held:
         target = Held(index, row.gateway, row.onlink, row.metric)

@@ -327,7 +327,7 @@ class Agent:
 
     def _until_due(self) -> float | None:
         """Seconds until the core wants to be asked again though nothing changed; None: it does not."""
-        due = self.core.whereabouts.due
+        due = self.core.due
         return None if due is None else max(0.0, due - time.time()) + DUE_SLACK_S
 
     def _flush(self) -> None:

@@ -264,6 +264,11 @@ CHANGES = [
     pytest.param("10.244.0.64/26", [Row("up0"), Row("up0", ip_address("10.0.0.2").packed)], id="IPv4-one-device"),
     pytest.param("fd00:244::40/122", [Row("up0", ip_address(f"fd00::{n}").packed) for n in (2, 3)], id="IPv6"),
     pytest.param("fd00:244::40/122", [Row("up0", ip_address("fd00::2").packed), BLACKHOLE], id="IPv6-blackhole"),
+    pytest.param(
+        "fd00:244::40/122",
+        [Row("up0", ip_address("fd00::2").packed), Row("up1", ip_address("fd00:244::41").packed, onlink=True)],
+        id="IPv6-tunnel",
+    ),
     pytest.param("fd00:244::40/122", [Row("up1"), Row("up0", ip_address("fd00::2").packed)], id="IPv6-device"),
 ]
 

@@ -20,10 +20,11 @@ class Conversation:
 
     def __init__(self, here: str, there: str, address: str) -> None:
         """Namespaces of the two ends, and the address of the far one."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with netns.inside(there):
-            self._listener = socket.create_server((address, PORT))
+            self._listener = socket.create_server((address, PORT), family=family)
         with netns.inside(here):
-            self._near = socket.socket()
+            self._near = socket.socket(family)
         self._near.settimeout(30)
         self._near.connect((address, PORT))
         self._far, _ = self._listener.accept()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ from bus_schemas.resources.metadata import Metadata
 from bus_schemas.resources.pools import IPPoolSpec
 from bus_schemas.subjects import ENDPOINT, EVENT
 from chassis.feed import Interest
+from services.node_dataplane.netlink import readback, rtnl
+from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
 from tests.support import netns
 from tests.support.agent import AgentProcess
+from tests.support.conversation import conversation
 from tests.support.netns import links, ping
 from tests.support.two_nodes import CLIENT, HUB, WEB, Cluster, Spaces, cluster_of, two_nodes, until
 
@@ -216,15 +221,16 @@ async def test_a_link_that_vanished_is_named_and_its_pod_kept(cluster: Cluster) 
     assert code == 0
 
 
-@pytest.mark.parametrize("mode", ["Never", "Always"])
-async def test_both_families(cluster: Cluster, mode: str) -> None:
+async def test_both_families_through_every_mode_with_open_connections(cluster: Cluster) -> None:
     for number, node in enumerate(cluster.nodes, 1):
         node.ip("-6", "address", "add", f"fd00::{number}/64", "dev", "up0", "nodad")
         bgp = NodeBgp(ipv4_address=f"10.0.0.{number}/24", ipv6_address=f"fd00::{number}/64")
         await cluster.apply(Node(metadata=Metadata(name=f"node{number}"), spec=NodeSpec(bgp=bgp)))
-    await cluster.pool(mode)
-    spec = IPPoolSpec(cidr="fd00:10:244::/64", nat_outgoing=True, vxlan_mode=mode)  # type: ignore[arg-type]
-    await cluster.apply(IPPool(metadata=Metadata(name="six"), spec=spec))
+
+    async def pools(mode: str) -> None:
+        await cluster.pool(mode)
+        spec = IPPoolSpec(cidr="fd00:10:244::/64", nat_outgoing=True, vxlan_mode=mode)  # type: ignore[arg-type]
+        await cluster.apply(IPPool(metadata=Metadata(name="six"), spec=spec))
 
     def pooled() -> bool:
         code, answer = cluster.agents[0].cni("ADD", WEB.name, cluster.pods[0], WEB)
@@ -236,10 +242,35 @@ async def test_both_families(cluster: Cluster, mode: str) -> None:
         return False
 
     addresses: list[str] = []
+    await pools("Always")
     await until(pooled, "the second pool is known")
     await cluster.add(1, CLIENT)
-    for address in addresses:
-        await cluster.reach(1, address)
+    with ExitStack() as stack:
+        for address in addresses:
+            await cluster.reach(1, address)
+        ends = [pod.path for pod in (cluster.pods[1], cluster.pods[0])]
+        open_ones = [stack.enter_context(conversation(*ends, address)) for address in addresses]
+        heard = stack.enter_context(cluster.nodes[1].call(lambda: NetlinkSocket(NETLINK_ROUTE, groups=0x40 | 0x400)))
+        for mode, tunnelled in (("Always", True), ("Never", False), ("Always", True), ("CrossSubnet", False)):
+            await pools(mode)
+            for address in addresses:
+
+                def switched(address: str = address, tunnelled: bool = tunnelled) -> bool:
+                    [way] = ip_json(cluster.nodes[1], "route", "get", address)
+                    return str(way["dev"]).startswith("vxlan") == tunnelled
+
+                await until(switched, f"{mode}: the way to {address}")
+            for one in open_ones:
+                await asyncio.to_thread(one.exchange, 60.0)
+        ways: Counter[tuple[bytes, int]] = Counter()
+        for type_, body in heard.notifications():
+            row = readback.route(bytes(body))
+            where = (row.destination, row.prefix)
+            if row.protocol != rtnl.PROTOCOL or row.prefix in (32, 128):
+                continue
+            ways[where] += 1 if type_ == rtnl.RTM_NEWROUTE else -1
+            assert ways[where] >= 0, f"no way to {where} for a moment"
+        assert len(ways) == 2
 
 
 def _link(cluster: Cluster, number: int) -> str:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from bus_schemas.ids import PodKey
+from services.node_dataplane.lingering import LINGER_S
 from tests.support.conversation import Conversation, conversation
 from tests.support.kernels import has
 from tests.support.lab import lab_name
@@ -78,6 +79,16 @@ class Lab:
         except TimeoutError:
             raise AssertionError(f"{one.name} -> {other.name}: {seen}, not {form}") from None
 
+    async def until_devices(self, wanted: set[str]) -> None:
+        """A tunnel that nobody wants any more lingers."""
+        found: set[str] = set()
+        try:
+            async with asyncio.timeout(LINGER_S + DEADLINE_S):
+                while (found := await self.devices()) != wanted:
+                    pass
+        except TimeoutError:
+            raise AssertionError(f"{found}, not {wanted}") from None
+
     async def devices(self) -> set[str]:
         """Tunnel devices that are up on the first node."""
         netns = self.cluster.netns(Place("node", "n1"))
@@ -113,7 +124,7 @@ async def test_connections_outlive_every_switch(lab: Lab) -> None:
         if has("ipip"):
             await lab.pool(ipip="Always")
             await both("ipip Always", "ipip", "ipip")
-            assert await lab.devices() == {"tunl0"}
+            await lab.until_devices({"tunl0"})
             await lab.pool(ipip="CrossSubnet")
             await both("ipip CrossSubnet", "plain", "ipip")
         if has("wireguard"):
@@ -124,7 +135,7 @@ async def test_connections_outlive_every_switch(lab: Lab) -> None:
         await lab.pool()
         await lab.until_seen(A, B, "plain")
         await talk(near)
-        assert await lab.devices() == set()
+        await lab.until_devices(set())
         await lab.pool(vxlan="CrossSubnet")
         await both("vxlan again", "plain", "vxlan/4789")
 

@@ -22,6 +22,7 @@ from bus_schemas.routes import Encapsulation, Route, Tunnel, WireguardEnd, vtep_
 from bus_schemas.subjects import BGP, DESIRED, NODE_ADDRESSES, ROUTE, Fact
 from services.node_dataplane.core import NodeCore
 from services.node_dataplane.ipip import IpipSpec
+from services.node_dataplane.lingering import LINGER_S
 from services.node_dataplane.node_rules import faults, node_rules
 from services.node_dataplane.routes import BLACKHOLE, SPARE, Destination, Row, destination
 from services.node_dataplane.tunnel import TunnelSpec
@@ -77,8 +78,8 @@ class Kernel:
                 self.flush()
         self.flush()
 
-    def flush(self) -> None:
-        self.desired = self.core.flush()
+    def flush(self, now: float = 0.0) -> None:
+        self.desired = self.core.flush(now)
         for where, row in self.desired.rows.items():
             if row is None:
                 self.rows.pop(where, None)
@@ -86,6 +87,12 @@ class Kernel:
                 self.rows[where] = row
         if self.desired.surroundings is not None:
             self.surroundings = self.desired.surroundings
+
+    def later(self) -> None:
+        """Time passes, until nothing is due any more."""
+        while (due := self.core.due) is not None:
+            self.core.look_again()
+            self.flush(due)
 
     @property
     def state(self) -> object:
@@ -131,6 +138,7 @@ def test_order_and_batching_do_not_matter(seed: int) -> None:
 @pytest.mark.parametrize("flush_each", [False, True])
 def test_everything_gone_leaves_nothing(flush_each: bool) -> None:
     kernel = Kernel(WORLD + [gone(fact) for fact in WORLD], flush_each=flush_each)
+    kernel.later()
     assert kernel.rows == {}
     assert not any(kernel.desired.tunnels.values())
     assert not any(kernel.desired.peers.values())
@@ -159,6 +167,65 @@ def test_a_node_of_the_configuration_precedes_the_default() -> None:
     tunnel = kernel.desired.tunnels["vxlan.tortie"]
     assert tunnel is not None
     assert (tunnel.port, tunnel.vni) == (4000, 1)
+
+
+@pytest.mark.parametrize("before", [Encapsulation.NEVER, Encapsulation.ALWAYS])
+def test_until_the_other_end_of_a_tunnel_is_known_the_way_before_stays(before: Encapsulation) -> None:
+    kernel = Kernel([*WORLD, route("10.244.16.0/26", "node2", "10.0.0.16/24", before)])
+    where = destination("10.244.16.0/26")
+    way = kernel.rows[where]
+    fact = route("10.244.16.0/26", "node2", "10.0.0.16/24", Encapsulation.ALWAYS)
+    kernel.core.apply(fact._replace(value=msgspec.structs.replace(fact.value, vtep="")))
+    kernel.flush()
+    assert kernel.rows[where] == way
+    assert "the way to 1 block of node2 waits for a tunnel address" in kernel.desired.problems[0]
+    kernel.core.apply(fact)
+    kernel.flush()
+    assert kernel.rows[where].device == "vxlan.tortie"
+    assert not kernel.desired.problems
+
+
+def test_the_way_before_goes_when_it_led_to_another_node() -> None:
+    kernel = Kernel([*WORLD, route("10.244.16.0/26", "node2", "10.0.0.16/24")])
+    fact = route("10.244.16.0/26", "node4", "10.0.0.18/24", Encapsulation.ALWAYS)
+    kernel.core.apply(fact._replace(value=msgspec.structs.replace(fact.value, vtep="")))
+    kernel.flush()
+    assert destination("10.244.16.0/26") not in kernel.rows
+
+
+def test_a_tunnel_that_no_pool_wants_any_more_lingers_with_its_routes_and_address() -> None:
+    """The pool is heard of before the routes."""
+    kernel = Kernel(WORLD)
+    kernel.core.set_vteps("vxlan", ("10.244.15.1",))
+    kernel.flush()
+    where, spec, vteps = (
+        destination("10.244.17.0/26"),
+        kernel.desired.tunnels["vxlan.tortie"],
+        kernel.desired.vteps["vxlan"],
+    )
+    way = kernel.rows[where]
+    kernel.core.apply(pool("default", "10.244.0.0/16", nat_outgoing=True))
+    kernel.flush(100.0)
+    assert (kernel.rows[where], kernel.desired.tunnels["vxlan.tortie"]) == (way, spec)
+    assert kernel.desired.vteps["vxlan"].families == vteps.families
+    for fact in WORLD[5:]:
+        kernel.core.apply(route(fact.value.cidr, fact.value.node, fact.value.address))
+    kernel.flush(101.0)
+    assert where not in kernel.rows
+    assert kernel.core.due == 100.0 + LINGER_S
+    kernel.later()
+    assert kernel.desired.tunnels["vxlan.tortie"] is None
+    assert not kernel.desired.vteps["vxlan"].families
+
+
+def test_a_pool_that_comes_back_keeps_its_tunnel() -> None:
+    kernel = Kernel(WORLD)
+    kernel.core.apply(pool("default", "10.244.0.0/16"))
+    kernel.flush(100.0)
+    kernel.core.apply(WORLD[3])
+    kernel.flush(101.0)
+    assert kernel.core.due is None
+    assert kernel.desired.tunnels["vxlan.tortie"] is not None
 
 
 def test_own_tunnel_addresses_reach_the_device() -> None:
