@@ -10,7 +10,7 @@ TORTIE_IMAGE ?= tortie
 DOCKER_BUILD ?=
 
 .PHONY: docs help demo image image-base compose-test test test-vm lint unit conformance scenarios soak benchmarks
-.PHONY: cni-front prepare prepare-dev clean
+.PHONY: cni-front prepare prepare-dev pure clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,9 +38,17 @@ compose-test: ## the containers of compose/ with a Docker of their own, as a use
 	@TORTIE_PREPARE_COMPOSE=1 scripts/prepare dev
 	TORTIE_COMPOSE=1 $(PY) -m pytest tests/compose
 
-test: prepare-dev lint ## every check and every test
-	$(PY) -m pytest
-	@$(MAKE) --no-print-directory test-vm
+PURE := tests/unit tests/graph
+
+test: prepare-dev lint ## every check and every test: the virtual machine and what needs no kernel side by side, then the rest
+	@echo "the virtual machine, and beside it what needs no kernel: some minutes without a word"
+	@failed=0; \
+	$(MAKE) --no-print-directory -j 2 --output-sync=target test-vm pure || failed=1; \
+	$(PY) -m pytest $(addprefix --ignore=,$(PURE)) || failed=1; \
+	exit $$failed
+
+pure: prepare-dev
+	$(PY) -m pytest $(PURE)
 
 test-vm: prepare-dev ## what this kernel may lack (ipip, WireGuard), in a small virtual machine: minutes
 	$(TORTIE) lab vm $(PY) -m pytest -p no:cacheprovider -v tests/vm
