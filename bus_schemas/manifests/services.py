@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bus_schemas.manifests.addresses import address
+from bus_schemas.manifests.addresses import address, net
 from bus_schemas.manifests.envelope import Envelope, metadata
 from bus_schemas.manifests.fields import At, Fields, Unknown
 from bus_schemas.manifests.names import label_map
@@ -10,9 +10,11 @@ from bus_schemas.manifests.ports import PORT_PROTOCOLS, port_number
 from bus_schemas.resources.services import (
     EndpointSlice,
     EndpointSliceSpec,
+    LoadBalancerIngress,
     Service,
     ServicePort,
     ServiceSpec,
+    ServiceStatus,
     SliceEndpoint,
     SlicePort,
 )
@@ -21,6 +23,10 @@ _ENVELOPE = Envelope(namespaced=True, unknown=Unknown.IGNORED)
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 _TRAFFIC = ("Cluster", "Local")
 _HEADLESS = "None"
+_AFFINITY = ("None", "ClientIP")
+_DAY_S = 86_400
+"""The longest affinity that Kubernetes takes."""
+_IP_MODES = ("VIP", "Proxy")
 _IP_FAMILIES = ("IPv4", "IPv6")
 _FAMILIES = ("IPv4", "IPv6", "FQDN")
 
@@ -40,10 +46,35 @@ def service(document: Fields) -> Service:
         ip_families=tuple(at.choice(_IP_FAMILIES) for at in fields.items("ipFamilies")),
         external_ips=tuple(address(at) for at in fields.items("externalIPs")),
         external_traffic_policy=fields.choice("externalTrafficPolicy", _TRAFFIC, "Cluster"),  # type: ignore[arg-type]
+        internal_traffic_policy=fields.choice("internalTrafficPolicy", _TRAFFIC, "Cluster"),  # type: ignore[arg-type]
+        session_affinity=fields.choice("sessionAffinity", _AFFINITY, "None"),  # type: ignore[arg-type]
+        session_affinity_timeout_s=_affinity_timeout(fields),
+        load_balancer_source_ranges=tuple(net(at) for at in fields.items("loadBalancerSourceRanges")),
+        publish_not_ready_addresses=fields.boolean("publishNotReadyAddresses", False),
+        health_check_node_port=fields.maybe("healthCheckNodePort", _some_port) or 0,
         selector=fields.maybe("selector", label_map) or {},
         ports=tuple(_service_port(at.fields()) for at in fields.items("ports")),
     )
-    return Service(metadata=meta, spec=spec)
+    ingress = document.fields("status").fields("loadBalancer").items("ingress")
+    status = ServiceStatus(load_balancer_ingress=tuple(filter(None, (_ingress(at.fields()) for at in ingress))))
+    return Service(metadata=meta, spec=spec, status=status)
+
+
+def _affinity_timeout(fields: Fields) -> int:
+    client = fields.fields("sessionAffinityConfig").fields("clientIP")
+    return client.maybe("timeoutSeconds", lambda at: at.integer(1, _DAY_S)) or ServiceSpec().session_affinity_timeout_s
+
+
+def _some_port(at: At) -> int:
+    """Kubernetes writes 0 where there is none."""
+    return at.integer(0, 65535)
+
+
+def _ingress(fields: Fields) -> LoadBalancerIngress | None:
+    """None: it has a name instead of an address."""
+    ip = fields.read("ip", lambda at: address(at) if at.value else "", "")
+    mode = fields.choice("ipMode", _IP_MODES, "VIP")
+    return LoadBalancerIngress(ip=ip, ip_mode=mode) if ip else None  # type: ignore[arg-type]
 
 
 def _service_port(fields: Fields) -> ServicePort:
@@ -51,6 +82,7 @@ def _service_port(fields: Fields) -> ServicePort:
         name=fields.string("name"),
         protocol=fields.choice("protocol", PORT_PROTOCOLS, "TCP"),
         port=fields.required("port", port_number, 1),
+        node_port=fields.maybe("nodePort", _some_port) or 0,
     )
 
 
@@ -67,9 +99,12 @@ def endpoint_slice(document: Fields) -> EndpointSlice:
 
 def _endpoint(fields: Fields, family: str) -> SliceEndpoint:
     items = fields.items("addresses")
+    conditions = fields.fields("conditions")
     return SliceEndpoint(
         addresses=tuple(map(At.string, items)) if family == "FQDN" else tuple(map(address, items)),
-        ready=fields.fields("conditions").boolean("ready", True),
+        ready=conditions.boolean("ready", True),
+        serving=conditions.maybe("serving", At.boolean),
+        terminating=conditions.boolean("terminating", False),
         node_name=fields.string("nodeName"),
     )
 

@@ -24,6 +24,7 @@ from bus_schemas.resources import (
     NetworkPolicy,
     Pod,
     Resource,
+    Service,
     StagedGlobalNetworkPolicy,
     StagedKubernetesNetworkPolicy,
     StagedNetworkPolicy,
@@ -50,6 +51,8 @@ def to_manifest(resource: Resource) -> dict[str, Any]:
         manifest["spec"] = spec
     if isinstance(resource, Pod) and (status := _pod_status(resource)):
         manifest["status"] = status
+    if isinstance(resource, Service) and resource.status.load_balancer_ingress:
+        manifest["status"] = {"loadBalancer": {"ingress": list(map(_plain, resource.status.load_balancer_ingress))}}
     return manifest
 
 
@@ -61,6 +64,8 @@ def _spec(resource: Resource) -> dict[str, Any] | None:
             return _calico_policy_spec(resource)
         case ClusterNetworkPolicy() | AdminNetworkPolicy() | BaselineAdminNetworkPolicy():
             return cluster_policy_writing.spec_of(resource)
+        case Service():
+            return _service_spec(resource)
         case Tier():
             return _whole_order(_ordered(_plain(resource.spec), defaultAction=resource.spec.default_action))
         case KubernetesNetworkPolicy() | StagedKubernetesNetworkPolicy():
@@ -83,6 +88,14 @@ def _pool_spec(pool: IPPool) -> dict[str, Any]:
         "vxlanMode": spec.vxlan_mode,
     }
     return _ordered(_plain(spec), **shown)
+
+
+def _service_spec(service: Service) -> dict[str, Any]:
+    spec: dict[str, Any] = _plain(service.spec)
+    timeout = spec.pop("sessionAffinityTimeoutSeconds", None)
+    if timeout is not None:
+        spec["sessionAffinityConfig"] = {"clientIP": {"timeoutSeconds": timeout}}
+    return _ordered(spec)
 
 
 def _calico_policy_spec(policy: NetworkPolicy | GlobalNetworkPolicy | Staged) -> dict[str, Any]:
@@ -109,7 +122,11 @@ def _slice(resource: EndpointSlice) -> dict[str, Any]:
         "endpoints": [
             {
                 "addresses": list(endpoint.addresses),
-                "conditions": {"ready": endpoint.ready},
+                "conditions": {
+                    "ready": endpoint.ready,
+                    **({"serving": endpoint.serving} if endpoint.serving is not None else {}),
+                    **({"terminating": True} if endpoint.terminating else {}),
+                },
                 **({"nodeName": endpoint.node_name} if endpoint.node_name else {}),
             }
             for endpoint in spec.endpoints

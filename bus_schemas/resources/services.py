@@ -1,4 +1,5 @@
-"""Services and where they lead (core/v1, discovery.k8s.io/v1): the fields that policies by service need."""
+"""Services and where they lead (core/v1, discovery.k8s.io/v1): the fields that policies by service, the announcement of
+addresses and the translation of service addresses need."""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ class ServicePort(_Part, frozen=True, kw_only=True):
     name: str = ""
     protocol: str = "TCP"
     port: int
+    node_port: int = 0
+    """On which every node answers; 0: on none."""
 
 
 class ServiceSpec(_Part, frozen=True, kw_only=True):
@@ -35,8 +38,30 @@ class ServiceSpec(_Part, frozen=True, kw_only=True):
     external_ips: tuple[str, ...] = msgspec.field(default=(), name="externalIPs")
     external_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
     """`Local`: what comes from outside goes to endpoints of the node where it arrives, with its source."""
+    internal_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
+    """`Local`: what is sent to `clusterIPs` goes to endpoints of the node where it arrives."""
+    session_affinity: Literal["None", "ClientIP"] = "None"
+    session_affinity_timeout_s: int = msgspec.field(default=10800, name="sessionAffinityTimeoutSeconds")
+    """`sessionAffinityConfig.clientIP.timeoutSeconds`: so long a client stays with its endpoint after its last connection."""
+    load_balancer_source_ranges: tuple[str, ...] = ()
+    """CIDRs that may use the addresses of the load balancer; none: all."""
+    publish_not_ready_addresses: bool = False
+    """Every endpoint counts as ready."""
+    health_check_node_port: int = 0
+    """TCP port on which each node tells load balancers whether it has an endpoint; 0: none."""
     selector: dict[str, str] = {}
     ports: tuple[ServicePort, ...] = ()
+
+
+class LoadBalancerIngress(_Part, frozen=True, kw_only=True):
+    ip: str = ""
+    ip_mode: Literal["VIP", "Proxy"] = "VIP"
+    """`Proxy`: what nodes get carries other addresses, and whoever wants this one goes by the load balancer."""
+
+
+class ServiceStatus(_Part, frozen=True, kw_only=True):
+    load_balancer_ingress: tuple[LoadBalancerIngress, ...] = ()
+    """`loadBalancer.ingress`, those with an address."""
 
 
 class Service(Resource, tag="service/1", frozen=True, kw_only=True):
@@ -48,6 +73,7 @@ class Service(Resource, tag="service/1", frozen=True, kw_only=True):
     NAMESPACED: ClassVar[bool] = True
 
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
 
 
 class SlicePort(_Part, frozen=True, kw_only=True):
@@ -62,6 +88,10 @@ class SliceEndpoint(_Part, frozen=True, kw_only=True):
     ready: bool = True
     """conditions.ready, which counts as true when it is absent. Policy does not ask: an endpoint that is about to be
     ready must be reachable, as in Calico."""
+    serving: bool | None = None
+    """conditions.serving: ready, but for its being about to end; None: as `ready`."""
+    terminating: bool = False
+    """conditions.terminating: it is about to end."""
     node_name: str = ""
     """Where it runs; empty: not told."""
 

@@ -96,6 +96,15 @@ class _ServicePort(_View):
     port: int
     name: str | None = None
     protocol: str | None = None
+    nodePort: int | None = None
+
+
+class _ClientIP(_View):
+    timeoutSeconds: int | None = None
+
+
+class _SessionAffinity(_View):
+    clientIP: _ClientIP | None = None
 
 
 class _ServiceSpec(_View):
@@ -106,22 +115,47 @@ class _ServiceSpec(_View):
     loadBalancerIP: str | None = None
     ipFamilies: list[str] | None = None
     externalIPs: list[str] | None = None
+    externalTrafficPolicy: str | None = None
+    internalTrafficPolicy: str | None = None
+    sessionAffinity: str | None = None
+    sessionAffinityConfig: _SessionAffinity | None = None
+    loadBalancerSourceRanges: list[str] | None = None
+    publishNotReadyAddresses: bool | None = None
+    healthCheckNodePort: int | None = None
     selector: dict[str, str] | None = None
     ports: list[_ServicePort] | None = None
+
+
+class _Ingress(_View):
+    ip: str | None = None
+    hostname: str | None = None
+    ipMode: str | None = None
+
+
+class _LoadBalancer(_View):
+    ingress: list[_Ingress] | None = None
+
+
+class _ServiceStatus(_View):
+    loadBalancer: _LoadBalancer | None = None
 
 
 class ServiceView(_View):
     metadata: Meta
     spec: _ServiceSpec | None = None
+    status: _ServiceStatus | None = None
 
 
 class _Conditions(_View):
     ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
 
 
 class _SliceEndpoint(_View):
     addresses: list[str] | None = None
     conditions: _Conditions | None = None
+    nodeName: str | None = None
 
 
 class _SlicePort(_View):
@@ -168,15 +202,6 @@ class Condition(msgspec.Struct, frozen=True, omit_defaults=True):
     observedGeneration: int = 0
     lastTransitionTime: str = ""
     lastHeartbeatTime: str = ""
-
-
-class _Ingress(_View):
-    ip: str | None = None
-    hostname: str | None = None
-
-
-class _LoadBalancer(_View):
-    ingress: list[_Ingress] | None = None
 
 
 class ObjectStatus(_View):

@@ -22,6 +22,7 @@ from services.node_dataplane.netlink.framing import (
     message,
 )
 from services.node_dataplane.nft.names import TABLE
+from services.node_dataplane.nft.sets import pack_value, spell_value
 from services.node_dataplane.nft.transaction import Elements
 
 SUBSYSTEM = 10
@@ -84,8 +85,9 @@ def _chunks(command: Elements) -> Iterator[bytes]:
     rows: list[bytes] = []
     size = 0
     with_data = command.kind.mapped and command.verb == "add"
+    make = _valued if command.kind.values else _element
     for key, verdict in command.rows:
-        row = _element(key, verdict if with_data else "")
+        row = make(key, verdict if with_data else "")
         if size + len(row) > _CHUNK:
             yield b"".join(rows)
             rows, size = [], 0
@@ -112,6 +114,14 @@ def _element(key: bytes, verdict: str) -> bytes:
         inner = attribute(_VERDICT_CODE, struct.pack(">I", _VERDICTS[word]))
         inner += attribute(_VERDICT_CHAIN, chain.encode() + b"\0")
         body += attribute(_ELEM_DATA | NLA_F_NESTED, attribute(_DATA_VERDICT | NLA_F_NESTED, inner))
+    return attribute(_LIST_ELEM | NLA_F_NESTED, body)
+
+
+def _valued(key: bytes, value: str) -> bytes:
+    """An element of a map to addresses and ports."""
+    body = attribute(_ELEM_KEY | NLA_F_NESTED, attribute(_DATA_VALUE, key))
+    if value:
+        body += attribute(_ELEM_DATA | NLA_F_NESTED, attribute(_DATA_VALUE, pack_value(value)))
     return attribute(_LIST_ELEM | NLA_F_NESTED, body)
 
 
@@ -150,7 +160,7 @@ def forward_drop(body: bytes) -> str:
 
 
 def read_elements(body: bytes) -> Iterator[tuple[bytes, str]]:
-    """(key, verdict or counter) of the elements in one answer to `dump_elements`."""
+    """(key, verdict, counter or value) of the elements in one answer to `dump_elements`."""
     for type_, payload in attributes(body[4:]):
         if type_ == _ELEM_LIST_ELEMENTS:
             for _, element in attributes(payload):
@@ -165,8 +175,11 @@ def _read_element(element: bytes) -> tuple[bytes, str]:
         elif type_ == _ELEM_OBJECT:
             verdict = payload.rstrip(b"\0").decode()
         elif type_ == _ELEM_DATA:
-            inner = dict(attributes(payload)).get(_DATA_VERDICT)
-            if inner is not None:
+            data = dict(attributes(payload))
+            inner = data.get(_DATA_VERDICT)
+            if inner is None:
+                verdict = spell_value(data[_DATA_VALUE])
+            else:
                 parts = dict(attributes(inner))
                 code = struct.unpack(">I", parts[_VERDICT_CODE])[0]
                 chain = parts.get(_VERDICT_CHAIN, b"").rstrip(b"\0").decode()

@@ -9,6 +9,11 @@ guard_<name>            the drop of one guard
 g4_<h>, g6_<h>          members of an address group; n4_, n6_ its networks; p4_, p6_ members of a ports group
 m_<h>                   lookup of merged rules of a tier
 <verdict>_<way>_<h>     counter object of one policy's (or tier's) verdicts one way
+pick<4|6>_<n>           one of the first n backends of a service; _<k>: of those after the first k
+affine_<h>_<scope>      the backend of a service that a client had before, else any
+stuck_<h>, sticky_<h>   one backend of such a service, and its clients
+split_<chain>_<chain>   a service, for what comes from the node and its pods, and for others
+ranges_<h>              a service that only some networks may use
 tortie <kind> ...       prefix of a message to the kernel's log group
 """
 
@@ -102,6 +107,11 @@ def counter(way: Way, rules: str, verdict: Verdict) -> str:
 def log_prefix(kind: Kind, way: Way, subject: str) -> str:
     """Below the kernel's 127 bytes, whatever the subject; the table knows what it stands for."""
     return f"tortie {kind} {way} {_digest(subject.encode())}"
+
+
+def service_chain(kind: Literal["affine", "stuck", "sticky", "ranges"], what: str) -> str:
+    """`sticky` is a set."""
+    return f"{kind}_{_digest(what.encode())}"
 
 
 def address_set(group: GroupId, family: int) -> str:

@@ -138,7 +138,9 @@ class Ruleset:
         self._touched.clear()
 
     def hash_sets(self) -> dict[str, SetKind]:
-        return {name: spec.kind for name, spec in self._sets.now.items() if not spec.kind.interval}
+        """Those whose elements are ours to write, one by one."""
+        kinds = ((name, spec.kind) for name, spec in self._sets.now.items())
+        return {name: kind for name, kind in kinds if not (kind.interval or kind.dynamic)}
 
     def differences(self) -> Differences:
         sets = self._sets.settle()

@@ -15,6 +15,7 @@ import ipaddress
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 LINK_BYTES = 16
@@ -29,6 +30,10 @@ class SetKind:
     """A map from the key to a chain."""
     counters: bool = False
     """A map from the key to a counter object."""
+    values: bool = False
+    """A map from the key to an address and a port: `<address> . <port>`."""
+    dynamic: bool = False
+    """The packets put elements in, which go by themselves: none is ours to write or to check."""
     interval: bool = False
 
     @property
@@ -37,7 +42,7 @@ class SetKind:
 
     @property
     def mapped(self) -> bool:
-        return self.verdicts or self.counters
+        return self.verdicts or self.counters or self.values
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,18 @@ def _spell_port4(key: bytes) -> str:
 
 def _spell_port6(key: bytes) -> str:
     return f"{_spell6(key[:16])} . {key[16]} . {int.from_bytes(key[20:22], 'big')}"
+
+
+def _spell_backend4(key: bytes) -> str:
+    return f"{_spell_port4(key)} . {_native(key[12:])}"
+
+
+def _spell_backend6(key: bytes) -> str:
+    return f"{_spell_port6(key)} . {_native(key[24:])}"
+
+
+def _native(number: bytes) -> int:
+    return int.from_bytes(number, sys.byteorder)
 
 
 def _spell_link(key: bytes) -> str:
@@ -88,6 +105,29 @@ DISPATCH = SetKind("type ifname : verdict;", _spell_link, verdicts=True)
 POD_DISPATCH = SetKind("type devgroup : verdict;", _spell_group, verdicts=True)
 NETS4 = SetKind("type ipv4_addr; flags interval;", bytes.decode, interval=True)
 NETS6 = SetKind("type ipv6_addr; flags interval;", bytes.decode, interval=True)
+
+SERVICES4 = SetKind("type ipv4_addr . inet_proto . inet_service : verdict;", _spell_port4, verdicts=True)
+SERVICES6 = SetKind("type ipv6_addr . inet_proto . inet_service : verdict;", _spell_port6, verdicts=True)
+BACKENDS4 = SetKind(
+    "typeof ip daddr . meta l4proto . th dport . numgen random mod 2 : ip daddr . th dport;",
+    _spell_backend4,
+    values=True,
+)
+BACKENDS6 = SetKind(
+    "typeof ip6 daddr . meta l4proto . th dport . numgen random mod 2 : ip6 daddr . th dport;",
+    _spell_backend6,
+    values=True,
+)
+_STICKY = 65_536
+"""Clients that are remembered of one backend; of those that come when there are so many, each connection is for itself."""
+
+
+@lru_cache(maxsize=1024)
+def sticky(size: int, timeout_s: int) -> SetKind:
+    """The clients of a backend, of addresses of `size` bytes, each for so long after its last connection."""
+    type_, spell = ("ipv4_addr", _spell4) if size == 4 else ("ipv6_addr", _spell6)
+    declaration = f"type {type_}; size {_STICKY}; flags dynamic,timeout; timeout {timeout_s}s;"
+    return SetKind(declaration, spell, dynamic=True)
 
 
 MapData = Literal["verdict", "counter"]
@@ -179,6 +219,25 @@ _MERGED = {
     for interval in (False, True)
     for shape in _SHAPES
 }
+
+
+def service_key(address: bytes, protocol: int, port: int) -> bytes:
+    return b"%b%b\0\0\0%b\0\0" % (address, bytes((protocol,)), port.to_bytes(2, "big"))
+
+
+def backend_index(index: int) -> bytes:
+    """What follows the key of a service in that of one of its backends."""
+    return index.to_bytes(4, sys.byteorder)
+
+
+def pack_value(text: str) -> bytes:
+    """`<address> . <port>` as the kernel holds it."""
+    address, _, port = text.partition(" . ")
+    return ipaddress.ip_address(address).packed + int(port).to_bytes(2, "big") + b"\0\0"
+
+
+def spell_value(data: bytes) -> str:
+    return f"{ipaddress.ip_address(data[:-4])} . {int.from_bytes(data[-4:-2], 'big')}"
 
 
 def link_key(link: str) -> bytes:

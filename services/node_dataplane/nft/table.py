@@ -6,6 +6,8 @@
                                                          |
     GROUP                                                +----> group                               sets g4_ g6_ p4_ p6_
 
+    set_services                  frontend -> backends (`service_maps`)                             maps services, backends
+
     set_devices, HOST_ATTACHMENT  host endpoint -> rule group (one per stage of `host`)             chain host_
 
 Each arrow is a `References`: a thing is followed while something above it uses it, and exists in the kernel while a
@@ -52,6 +54,7 @@ from services.node_dataplane.nft.policies import UNKNOWN, Policy, policy_of, pre
 from services.node_dataplane.nft.references import References
 from services.node_dataplane.nft.render import Facts, Rendered, groups_of
 from services.node_dataplane.nft.ruleset import Ruleset
+from services.node_dataplane.nft.service_maps import ServiceMaps
 from services.node_dataplane.nft.sets import (
     ADDRESSES4,
     ADDRESSES6,
@@ -67,6 +70,7 @@ from services.node_dataplane.nft.sets import (
     packed_net_keys,
 )
 from services.node_dataplane.nft.transaction import Command, Transaction
+from services.node_dataplane.service_proxy.core import Changes
 
 __all__ = ["Counted", "Denial", "Expected", "Flush", "NodeRules", "PolicyTable", "Wanted"]
 
@@ -133,7 +137,8 @@ _Policy = tuple[Way, RulesId]
 
 
 class PolicyTable:
-    def __init__(self, node: NodeRules | None = None) -> None:
+    def __init__(self, node: NodeRules | None = None, *, services: bool = False) -> None:
+        """`services`: it translates service addresses."""
         # Facts
         self._node = node or NodeRules()
         self._endpoints: dict[PodKey, _Endpoint] = {}
@@ -185,6 +190,7 @@ class PolicyTable:
         # What the kernel shall hold, what was told, and the flush under way
         self._ruleset = Ruleset()
         self._lookups = Lookups(self._ruleset)
+        self._services = ServiceMaps(self._ruleset) if services else None
         self._wanted: Wanted | None = None
         self._unasked: set[RulesId | GroupId] = set()
         """Told of, though not wanted at that time."""
@@ -251,6 +257,11 @@ class PolicyTable:
         self._node = node
         self._stale_hosts |= bool(self._hosts)
         self._frame()
+
+    def set_services(self, changes: Changes) -> None:
+        """Where service addresses lead, as far as that changed."""
+        assert self._services is not None, "a table that translates none"
+        self._services.update(changes)
 
     def apply(self, fact: Fact) -> None:
         """ATTACHMENT and HOST_ATTACHMENT (of this node), DIRECTION, RULES and GROUP facts; all others are none of its
