@@ -42,7 +42,8 @@ class ServiceSpec(_Part, frozen=True, kw_only=True):
     """`Local`: what is sent to `clusterIPs` goes to endpoints of the node where it arrives."""
     session_affinity: Literal["None", "ClientIP"] = "None"
     session_affinity_timeout_s: int = msgspec.field(default=10800, name="sessionAffinityTimeoutSeconds")
-    """`sessionAffinityConfig.clientIP.timeoutSeconds`: so long a client stays with its endpoint after its last connection."""
+    """`sessionAffinityConfig.clientIP.timeoutSeconds`: so long after its last connection a client stays with its
+    endpoint."""
     load_balancer_source_ranges: tuple[str, ...] = ()
     """CIDRs that may use the addresses of the load balancer; none: all."""
     publish_not_ready_addresses: bool = False

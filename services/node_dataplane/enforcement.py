@@ -6,6 +6,8 @@
                                                                            |
                                                                         Changes --in the kernel--> cut_due()
 
+    Service, EndpointSlice, ServiceAddresses --> ServiceProxy --flush--> PolicyTable --in the kernel--> served()
+
 A flush waits until every wanted interest has had its snapshot: what the kernel holds is the last good state, and a pod
 whose policy is still being read is dropped by default, so to wait is always safe. The first flush waits for the node's
 own rules, too.
@@ -16,7 +18,7 @@ A restarted agent adopts the table that it finds when it is the one that it woul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -35,6 +37,7 @@ from services.node_dataplane.nft.governed import Devices
 from services.node_dataplane.nft.table import Expected, Flush, NodeRules, PolicyTable, Wanted
 from services.node_dataplane.nft.transaction import Transaction
 from services.node_dataplane.policy_news import PolicyNews
+from services.node_dataplane.service_proxy.core import READS, Frontend, ServiceProxy, Target
 
 RETRY_S = 0.5
 READINGS = 3
@@ -42,6 +45,9 @@ READINGS = 3
 CAUSE = "policy table"
 UNPROTECTED = "endpoints without policy"
 STRANGERS = "other packet filters"
+SERVICES = "service addresses"
+_NOTED = 10
+"""Sentences of one kind that health spells out."""
 HEAVY = 1000
 """Elements and statements from which on a transaction is committed in a thread: it would hold up the event loop."""
 
@@ -59,9 +65,21 @@ class Driver(Protocol):
 
 
 class Enforcement:
-    def __init__(self, node: NodeName, driver: Driver, health: Health, report: Callable[[str, str, str], None]) -> None:
-        """`report(what, object, message)` emits an event."""
-        self._table = PolicyTable()
+    def __init__(
+        self,
+        node: NodeName,
+        driver: Driver,
+        health: Health,
+        report: Callable[[str, str, str], None],
+        proxy: ServiceProxy | None = None,
+    ) -> None:
+        """`report(what, object, message)` emits an event; `proxy`: service addresses are translated, too."""
+        self._table = PolicyTable(services=proxy is not None)
+        self._proxy = proxy
+        self._serving: dict[Frontend, Target | None] = {}
+        """What changed of the frontends, and is not in the kernel yet."""
+        self.served: Callable[[Mapping[Frontend, Target | None]], None] = lambda _: None
+        """Called with the frontends that changed, when they are in the kernel."""
         self.changes = Changes(self._table)
         self.news = PolicyNews(self._table, self.title)
         self.tell: Callable[[Told], None] = lambda _: None
@@ -71,7 +89,11 @@ class Enforcement:
         self._driver = driver
         self._health = health
         self._report = report
-        self._base = (Interest(ATTACHMENT, (node,)), Interest(HOST_ATTACHMENT, (node,)))
+        self._base = (
+            Interest(ATTACHMENT, (node,)),
+            Interest(HOST_ATTACHMENT, (node,)),
+            *(Interest(family) for family in (READS if proxy is not None else ())),
+        )
         self._interests: set[Interest] = set()
         self._aimed: Wanted | None = None
         """What the interests were made from."""
@@ -150,6 +172,11 @@ class Enforcement:
         if self._table.set_devices(devices):
             self._dirty.set()
 
+    def set_node_addresses(self, addresses: Iterable[bytes]) -> None:
+        """Those on which node ports are served."""
+        if self._proxy is not None and self._proxy.set_node_addresses(addresses):
+            self._dirty.set()
+
     @property
     def table(self) -> PolicyTable:
         """For questions only."""
@@ -197,6 +224,8 @@ class Enforcement:
             while True:
                 batch = await feed.next()
                 for fact in batch.facts:
+                    if self._proxy is not None and self._proxy.apply(fact):
+                        continue
                     for whole in self._table.unfold(fact):
                         self.changes.note(whole)
                         self.news.note(whole)
@@ -237,10 +266,16 @@ class Enforcement:
             self.news.begin()
             if self._node is not None and self._cutting != self.changes.active:
                 self._tell_node(self._node)
+            if self._proxy is not None and (changes := self._proxy.flush()):
+                self._table.set_services(changes)
+                self._serving.update(changes.frontends)
             flush = self._table.flush()
             if flush.transaction is not None and not await self._enter(flush.transaction):
                 return False
         self._settled(flush)
+        if self._proxy is not None:
+            serving, self._serving = self._serving, {}
+            self.served(serving)
         for told in self.news.committed():
             self.tell(told)
         if self.changes.committed():
@@ -292,6 +327,8 @@ class Enforcement:
         faults = self._table.faults()
         self._health.note("policies not understood", "; ".join(faults) or None)
         self._health.note("host endpoints", "; ".join(self._table.host_faults()) or None)
+        if self._proxy is not None:
+            self._health.note(SERVICES, _some(self._proxy.faults()) or None)
         text = "; ".join(f"{pod}: {why}" for pod, why in sorted(flush.blocked.items())[:10])
         more = len(flush.blocked) - 10
         self._health.note(UNPROTECTED, f"{text}{f' and {more} more' if more > 0 else ''}" if text else None)
@@ -330,3 +367,8 @@ class Enforcement:
         finally:
             self._checking = False
         return []
+
+
+def _some(sentences: Sequence[str]) -> str:
+    more = len(sentences) - _NOTED
+    return "; ".join(sentences[:_NOTED]) + (f" and {more} more" if more > 0 else "")

@@ -13,6 +13,7 @@
     endpoints, tunnel address --> HoldingReport --HOLDING--> bus
     kernel --notifications--> SelfCheck --> all of the above
     kernel --denied packets--> DenialLog --> events;  --counters--> HitCounters --> bus, metrics
+    Enforcement --frontends in the kernel--> ServiceAddresses --> stale connections, healthCheckNodePorts  (optional)
     Enforcement --changes in the kernel--> ConnectionCutter --> connections that are no longer allowed
                                        +--> PolicyNews --> events;  Pods --> events
 
@@ -85,6 +86,7 @@ from services.node_dataplane.reaper import Reaper
 from services.node_dataplane.recollection import recollect
 from services.node_dataplane.routes import Row, host
 from services.node_dataplane.selfcheck import SelfCheck
+from services.node_dataplane.service_proxy.shell import service_addresses
 from services.node_dataplane.settings import Settings
 from services.node_dataplane.sysctl_notes import SysctlNotes
 from services.node_dataplane.take_overs import TakeOvers
@@ -120,8 +122,13 @@ class Agent:
         self.reaches = Reaches(asked, self._reached)
         self.fabric = Fabric(settings.vxlan_checksum_offload, Path(settings.state_dir))
         self.monitor = Monitor((self.fabric.socket.port, *self.links.ports))
-        self.enforcement = Enforcement(node, self.driver, health, self._report)
+        self.services = service_addresses(settings, node, health)
+        self.enforcement = Enforcement(
+            node, self.driver, health, self._report, self.services.proxy if self.services is not None else None
+        )
         self.enforcement.tell = self._tell
+        if self.services is not None:
+            self.enforcement.served = self.services.served
         self.asking = Asking(bus)
         self.tunnel_addresses = {
             kind: TunnelAddress(node, kind, self.asking, health, self._gained) for kind in tunnel_address.CAUSES
@@ -231,6 +238,8 @@ class Agent:
             tell=self._tell,
         )
         self.enforcement.cut_due = self.cutter.wake
+        self._devices: dict[str, frozenset[str]] = {}
+        """The node's own, with their addresses, as they were last seen."""
         self._cut = settings.existing_connections == "cut"
         self._configured = settings.addressing
         self._synced = False
@@ -249,6 +258,8 @@ class Agent:
         self.fabric.close()
         self.connections.close()
         self.links.close()
+        if self.services is not None:
+            self.services.close()
 
     # --- start
 
@@ -332,6 +343,7 @@ class Agent:
 
     def _flush(self) -> None:
         desired = self.core.flush(time.time())
+        self._tell_node_ports()
         if desired.surroundings is not None:
             ipv6 = any(pool.family == 6 for pool in desired.surroundings.pools)
             self.sysctl.write(sysctl.of_node(self.core.uplinks(6), ipv6=ipv6))
@@ -386,8 +398,16 @@ class Agent:
         if self.core.set_interfaces(seen.uplinks) or self.fabric.problems != self._troubles:
             self._changed.set()
         self.enforcement.set_devices(seen.devices)
+        self._devices = seen.devices
+        self._tell_node_ports()
         if self._settled.is_set():
             self._tell_facts()
+
+    def _tell_node_ports(self) -> None:
+        """The addresses on which node ports are served, as they are now."""
+        if self.services is not None:
+            primary = (str(uplink.network.ip) for uplink in self.core.whereabouts.uplinks.values())
+            self.enforcement.set_node_addresses(self.services.node_addresses(self._devices, primary))
 
     def _gained(self, kind: str, addresses: tuple[str, ...]) -> None:
         self.holding.mark()
@@ -505,6 +525,7 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
                 made.facts_report.run(),
                 made.reaches.run(),
                 made.try_offload(),
+                *(made.services.tasks() if made.services is not None else ()),
                 made.self_check.run(made.monitor),
             )
         ]

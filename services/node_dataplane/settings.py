@@ -8,6 +8,7 @@ from bus_schemas.ids import NodeName
 from chassis.errors import SettingsError
 from chassis.settings import ServiceSettings
 from services.node_dataplane.autodetection import Asked, asked
+from services.node_dataplane.service_proxy import node_ports
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
@@ -59,6 +60,12 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     policy_metrics: bool = True
     """Whether /metrics shows the decisions of each policy; one series for each policy, direction and verdict that came
     to pass."""
+    service_addresses: bool = False
+    """Whether this node translates the addresses of Services (cluster addresses, node ports, external ones and those of
+    load balancers) to their endpoints, as kube-proxy does. Not beside kube-proxy."""
+    node_port_addresses: str = "primary"
+    """On which of the node's addresses node ports are served: `primary`, those by which other nodes know it, or CIDRs,
+    separated by commas (`0.0.0.0/0,::/0`: all but the loopback)."""
 
     bgp_secrets_dir: str = ""
     """Where the Secrets with passwords of BGP sessions are mounted: `<directory>/<secret>/<key>`. Empty: nowhere, and
@@ -72,6 +79,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             self.asked()
         except ValueError as error:
             raise SettingsError([str(error)]) from None
+        try:
+            node_ports.read(self.node_port_addresses)
+        except ValueError as error:
+            raise SettingsError([f"TORTIE_NODE_PORT_ADDRESSES: {error}"]) from None
         if self.denied_events_per_s < 0 or self.hits_interval_s < 0:
             raise SettingsError(["TORTIE_DENIED_EVENTS_PER_S, TORTIE_HITS_INTERVAL_S: must not be negative"])
 

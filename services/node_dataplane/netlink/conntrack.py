@@ -71,6 +71,12 @@ def dumps_of(packed: bytes) -> list[bytes]:
     return [message(_SUBSYSTEM << 8 | _GET, NLM_F_REQUEST | NLM_F_DUMP, _having(packed, *place)) for place in places]
 
 
+def dump_asked(packed: bytes) -> bytes:
+    """The entries of what was sent to an address, whoever answers it."""
+    body = _having(packed, _TUPLE_ORIGINAL, _DESTINATION)
+    return message(_SUBSYSTEM << 8 | _GET, NLM_F_REQUEST | NLM_F_DUMP, body)
+
+
 def _having(packed: bytes, tuple_: int, side: int) -> bytes:
     family, kind = (_AF_INET, 1) if len(packed) == 4 else (_AF_INET6, 3)
     address = attribute(kind + (side == _DESTINATION), packed)

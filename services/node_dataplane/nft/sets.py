@@ -119,7 +119,7 @@ BACKENDS6 = SetKind(
     values=True,
 )
 _STICKY = 65_536
-"""Clients that are remembered of one backend; of those that come when there are so many, each connection is for itself."""
+"""Clients that are remembered of one backend; of those that come then, each connection is for itself."""
 
 
 @lru_cache(maxsize=1024)

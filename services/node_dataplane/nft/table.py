@@ -6,7 +6,7 @@
                                                          |
     GROUP                                                +----> group                               sets g4_ g6_ p4_ p6_
 
-    set_services                  frontend -> backends (`service_maps`)                             maps services, backends
+    set_services                  frontend -> backends (`service_maps`)                             services, backends
 
     set_devices, HOST_ATTACHMENT  host endpoint -> rule group (one per stage of `host`)             chain host_
 

@@ -31,7 +31,7 @@ class Elements:
     set: str
     kind: SetKind
     rows: tuple[tuple[bytes, str], ...]
-    """(key, data); the data is empty in a set, and in a map `goto <chain>`, the name of a counter or `<address> . <port>`."""
+    """(key, data); the data is empty in a set; in a map `goto <chain>`, a counter's name or `<address> . <port>`."""
 
     def __str__(self) -> str:
         spell = self.kind.spell

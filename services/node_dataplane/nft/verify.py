@@ -51,6 +51,11 @@ class Baseline:
         return self._structure
 
 
+def takes(script: str) -> None:
+    """Raises NftError when this kernel does not take a table."""
+    _elsewhere(script)
+
+
 def _elsewhere(script: str) -> Structure:
     """The table that a script makes, in a namespace of its own."""
     outcome: list[Structure] = []

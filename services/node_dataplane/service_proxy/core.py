@@ -1,12 +1,12 @@
 """Where each service address leads, from facts alone. Pure.
 
-    Service --------------+--> frontends: (address, protocol, port)    clusterIPs, externalIPs, load balancer, node ports
+    Service --------------+--> frontends: (address, protocol, port)   clusterIPs, externalIPs, load balancer, node ports
     ServiceAddresses -----+         |
     the node's addresses -+         v
     EndpointSlice ------------> pool of backends (`endpoints`) --> Target, one a frontend (`claims`)
 
-`apply` notes a fact, `flush` returns the frontends that changed since the last flush. A service is worked out again only
-when it, one of its slices or, where it has node ports, the node's addresses changed.
+`apply` notes a fact, `flush` returns the frontends that changed since the last flush. A service is worked out again
+only when it, one of its slices or, where it has node ports, the node's addresses changed.
 
 Nothing is served of a service without a cluster address (headless ones, `ExternalName`), as in kube-proxy. What cannot
 be understood of a service closes the frontend that it concerns: see `Target.closed`.
