@@ -58,6 +58,12 @@ class Packet:
     status: str = ""
     """`dnat`: somebody replaced the destination, before what is evaluated here saw it."""
     mark: int = 0
+    own: bool = False
+    """The source is an address of the node."""
+    draw: int = 0
+    """What random numbers are made of: their remainder."""
+    remembered: frozenset[str] = frozenset()
+    """Dynamic sets that the source is in."""
     original: tuple[str, int] | None = None
     """The destination and its port until somebody replaces them: behind the raw and mangle priorities of the first
     hook. Then the status is `dnat`."""
@@ -67,6 +73,12 @@ class Packet:
 class Outcome:
     accepted: bool = True
     masqueraded: bool = False
+    rejected: str = ""
+    """With what it was dropped, where the sender is told."""
+    destination: str = ""
+    """Where it goes, `address port`, when the table itself redirected it."""
+    learned: list[str] = field(default_factory=list)
+    """Dynamic sets that it put its source in."""
     tracked: bool = True
     logged: list[str] = field(default_factory=list)
     reported: list[str] = field(default_factory=list)
@@ -81,6 +93,7 @@ class Outcome:
 class _Set:
     types: tuple[str, ...]
     interval: bool
+    dynamic: bool = False
     elements: dict[tuple[Any, ...], str] = field(default_factory=dict)
     """An interval set's keys are ranges: (first, last) of each part, as numbers."""
 
@@ -115,6 +128,7 @@ class _Rule:
 class _Chain:
     hook: str = ""
     priority: int = 0
+    nat: bool = False
     rules: list[_Rule] = field(default_factory=list)
 
 
@@ -133,10 +147,18 @@ class _Seen:
         if packet.original is not None:
             self.destination, self.port = ip_address(packet.original[0]), packet.original[1]
 
+    def redirect(self, there: str, outcome: Outcome) -> bool:
+        """By the table itself."""
+        address, _, port = there.partition(" ")
+        self.destination, self.port, self.status = ip_address(address), int(port), "dnat"
+        outcome.destination = there
+        return True
+
     def translate(self) -> None:
         """The destination NAT."""
         if self.packet.original is not None:
-            self.destination, self.port = ip_address(self.packet.destination), self.packet.port
+            if self.status != "dnat":
+                self.destination, self.port = ip_address(self.packet.destination), self.packet.port
             self.status = "dnat"
 
 
@@ -239,7 +261,7 @@ class Nftables:
                         raise Refused(f"chain {name} names {use}, which does not exist")
         for name, set_ in self.sets.items():
             for verdict in set_.elements.values():
-                if verdict and verdict.split()[-1] not in self.chains.keys() | self.counters:
+                if verdict and " . " not in verdict and verdict.split()[-1] not in self.chains.keys() | self.counters:
                     raise Refused(f"map {name} leads to {verdict}, which does not exist")
 
     # --- rules
@@ -290,6 +312,33 @@ class Nftables:
                 rule.conditions.append(count)
             case "comment":
                 rest.pop(0)
+            case "reject":
+                how = " ".join(rest)
+                _must(how in ("with tcp reset", "with icmpx type port-unreachable"), "another reject")
+                rest.clear()
+
+                def reject(seen: _Seen, outcome: Outcome) -> bool:
+                    outcome.rejected = how.split()[-1]
+                    return True
+
+                rule.conditions.append(reject)
+                rule.verdict = lambda seen: "drop"
+            case "update":
+                name, rest[:] = rest[0][1:], rest[1:]
+                _must(self.sets[name].dynamic and rest[0] == "{" and rest[3] == "}", "an update of another set")
+                rule.uses.append(name)
+                del rest[:4]
+
+                def learn(seen: _Seen, outcome: Outcome) -> bool:
+                    outcome.learned.append(name)
+                    return True
+
+                rule.conditions.append(learn)
+            case "dnat":
+                rule.conditions.append(self._dnat(rule, rest))
+                rule.verdict = lambda seen: "accept"
+            case "meta" if rest[:1] == ["priority"]:
+                raise Refused("a priority")
             case "log":
                 _must(rest.pop(0) == "prefix", "log without prefix")
                 prefix = rest.pop(0).strip('"')
@@ -331,6 +380,28 @@ class Nftables:
                 rest.insert(0, word)
                 self._match(rule, rest)
 
+    def _dnat(self, rule: _Rule, rest: list[str]) -> Callable[[_Seen, Outcome], bool]:
+        """`dnat ip to <key> map @<map>` or `dnat ip to <address>:<port>`: a miss ends the rule."""
+        ip = rest.pop(0)
+        _must(rest.pop(0) == "to", "no destination")
+        if len(rest) == 1 and rest[0][-1].isdigit():
+            address, _, port = rest.pop(0).rpartition(":")
+            there = f"{ip_address(address.strip('[]'))} {int(port)}"
+            return lambda seen, outcome: seen.redirect(there, outcome)
+        fields = _fields(rest)
+        _must(rest.pop(0) == "map", "a key without a map")
+        name = rest.pop(0)[1:]
+        map_ = self.sets[name]
+        _must(len(map_.types) == len(fields) and ip in ("ip", "ip6"), "the map has another type")
+        rule.uses.append(name)
+
+        def translate(seen: _Seen, outcome: Outcome) -> bool:
+            key = _key(fields, seen)
+            found = None if key is None else map_.get(key)
+            return found is not None and seen.redirect(found.replace(" . ", " "), outcome)
+
+        return translate
+
     def _count_by_map(self, rule: _Rule, rest: list[str]) -> Callable[[_Seen, Outcome], bool]:
         """`counter name <key> map @<map>`: a miss ends the rule."""
         fields = _fields(rest)
@@ -363,6 +434,14 @@ class Nftables:
             rule.conditions.append(lambda seen, outcome: (_group(seen, name) & mask == group) == (compared == "=="))
             return
         fields = _fields(rest)
+        if rest[:2] == ["vmap", "{"]:
+            end = rest.index("}")
+            pairs = [" ".join(row).partition(" : ") for row in _rows(rest[1 : end + 1])]
+            leads = {(int(key),): verdict for key, _, verdict in pairs}
+            rule.uses += [verdict.split()[-1] for verdict in leads.values()]
+            del rest[: end + 1]
+            rule.verdict = lambda seen: leads.get(_key(fields, seen) or ())  # type: ignore[arg-type]
+            return
         if rest[0] == "vmap":
             map_ = self.sets[rest[1][1:]]
             rule.uses.append(rest[1][1:])
@@ -374,6 +453,11 @@ class Nftables:
                 return None if key is None else map_.get(key)
 
             rule.verdict = lookup
+            return
+        if rest[0][1:] in self.sets and self.sets[rest[0][1:]].dynamic:
+            clients = rest.pop(0)[1:]
+            rule.uses.append(clients)
+            rule.conditions.append(lambda seen, outcome: clients in seen.packet.remembered)
             return
         negated = rest[0] == "!="
         if negated:
@@ -420,6 +504,8 @@ class Nftables:
             for chain in sorted((c for c in self.chains.values() if c.hook == hook), key=lambda c: c.priority):
                 if chain.priority > _DSTNAT:
                     seen.translate()
+                if chain.nat and seen.state != "new":
+                    continue
                 if self._walk(chain, seen, outcome, 0) == "drop":
                     outcome.accepted = False
                     return outcome
@@ -474,20 +560,25 @@ def _rows(words: list[str]) -> Iterator[list[str]]:
 
 def _set_of(words: list[str], kind: str) -> _Set:
     text = " ".join(words[1:-1])
-    found = re.search(r"type ([^;]+?) ?;", text)
+    found = re.search(r"(type|typeof) ([^;]+?) ?;", text)
     assert found, text
-    key, _, data = found[1].partition(" : ")
+    key, _, data = found[2].partition(" : ")
+    if found[1] == "typeof":
+        types = tuple(type_ for _, type_ in _fields(key.split()))
+        _must(kind == "map" and data in ("ip daddr . th dport", "ip6 daddr . th dport"), "another value")
+        return _Set(types, False)
     _must((data in ("verdict", "counter")) == (kind == "map"), "map and data")
-    return _Set(tuple(key.split(" . ")), "flags interval" in text)
+    return _Set(tuple(key.split(" . ")), "flags interval" in text, "flags dynamic" in text)
 
 
 def _chain_of(words: list[str]) -> _Chain:
     text = " ".join(words)
-    found = re.search(r"type (\w+) hook (\w+) priority (\w+)(?: \+ (\d+))? ?; policy accept", text)
+    found = re.search(r"type (\w+) hook (\w+) priority (-?\w+)(?: ([+-]) (\d+))? ?; policy accept", text)
     if found is None:
         _must("hook" not in text, "a hook that is not understood")
         return _Chain()
-    return _Chain(found[2], _PRIORITIES[found[3]] + int(found[4] or 0))
+    base = _PRIORITIES[found[3]] if found[3] in _PRIORITIES else int(found[3])
+    return _Chain(found[2], base + int(f"{found[4] or '+'}{found[5] or 0}"), nat=found[1] == "nat")
 
 
 _FIELDS = {
@@ -525,6 +616,18 @@ def _fields(rest: list[str]) -> list[tuple[str, str]]:
 def _field(rest: list[str]) -> tuple[str, str]:
     """The name, with a mask where the field has one (`ip saddr & 255.0.0.0`), and the type."""
     name = rest.pop(0)
+    if name == "numgen":
+        _must(rest[:2] == ["random", "mod"], "another number")
+        name = f"numgen {rest[2]} 0"
+        del rest[:3]
+        if rest[:1] == ["offset"]:
+            name = f"{name[:-2]} {rest[1]}"
+            del rest[:2]
+        return name, "integer"
+    if name == "fib":
+        _must(rest[:2] == ["saddr", "type"], "another question")
+        del rest[:2]
+        return "fib saddr type", "address type"
     if name not in _FIELDS:
         name += " " + rest.pop(0)
     type_ = _FIELDS[name]
@@ -556,6 +659,7 @@ _READ: dict[str, Callable[[_Seen], object]] = {
     "icmpv6 code": lambda s: s.packet.icmp_code if (s.family, s.packet.protocol) == (6, 58) else None,
     "ct state": lambda s: s.state,
     "ct status": lambda s: s.status,
+    "fib saddr type": lambda s: "local" if s.packet.own else "unicast",
 }
 
 
@@ -571,6 +675,9 @@ def _key(fields: list[tuple[str, str]], seen: _Seen) -> tuple[object, ...] | Non
 
 
 def _read(name: str, seen: _Seen) -> object:
+    if name.startswith("numgen"):
+        _, count, offset = name.split()
+        return seen.packet.draw % int(count) + int(offset)
     field, _, mask = name.partition(" & ")
     value = _READ[field](seen)
     if mask and isinstance(value, IPv4Address | IPv6Address):
@@ -588,7 +695,7 @@ def _value(text: str, type_: str) -> object:
             return IPv6Address(text)
         case "nfproto":
             return {"ipv4": 4, "ipv6": 6}[text]
-        case "state":
+        case "state" | "address type":
             return text
         case _:
             return int(text)

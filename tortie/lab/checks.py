@@ -19,7 +19,7 @@ from tortie.lab.errors import CannotDo
 from tortie.lab.kernel import Table
 from tortie.lab.pods import DEVICE
 from tortie.lab.processes import clean_environment, tortie_command
-from tortie.lab.scenario import CommandExpectation, Expect, Place, Traffic, WireExpectation
+from tortie.lab.scenario import CommandExpectation, Expect, Place, SeenExpectation, Traffic, WireExpectation
 from tortie.lab.topology import UPLINK
 
 VXLAN_DEVICE = "vxlan.tortie"
@@ -27,6 +27,11 @@ IPIP_DEVICE = "tunl0"
 ROLES: Mapping[str, str] = {"uplink": UPLINK, "vxlan": VXLAN_DEVICE, "ipip": IPIP_DEVICE}
 """The devices by which nodes of this lab reach one another."""
 
+_REACH: Mapping[str, tuple[type[probes.Outcome], str]] = {
+    "allow": (probes.Answered, "an answer"),
+    "deny": (probes.Silent, "no answer at all: dropped"),
+    "refuse": (probes.Refused, "a reset, or an ICMP error"),
+}
 Fill = Callable[[Any], Awaitable[Any]]
 """Replaces the placeholders in a text, or in lists and mappings of texts. Raises CannotDo."""
 
@@ -58,6 +63,8 @@ def checks(expect: Expect, cluster: Cluster, fill: Fill) -> list[Check]:
     make = _Checks(cluster, fill)
     found = [make.reach("allow", text) for text in expect.allow]
     found += [make.reach("deny", text) for text in expect.deny]
+    found += [make.reach("refuse", text) for text in expect.refuse]
+    found += [make.seen(item) for item in expect.seen]
     tables: list[tuple[str, Table, Mapping[str, Sequence[Mapping[str, Any]]], bool]] = [
         ("routes", "routes", expect.routes, True),
         ("no_routes", "routes", expect.no_routes, False),
@@ -84,7 +91,7 @@ class _Checks:
         self._fill = fill
 
     def reach(self, kind: str, text: str) -> Check:
-        wanted = probes.Answered if kind == "allow" else probes.Silent
+        wanted, expected = _REACH[kind]
 
         async def attempt() -> Verdict:
             way = scenario.traffic(await self._fill(text))
@@ -98,8 +105,21 @@ class _Checks:
                     return Verdict(False, seen, self._about(way))
             return Verdict(isinstance(outcome, wanted), str(outcome), self._about(way))
 
-        expected = "an answer" if kind == "allow" else "no answer at all: dropped"
         return self._check(kind, text, expected, attempt, lasting=True)
+
+    def seen(self, item: SeenExpectation) -> Check:
+        async def attempt() -> Verdict:
+            way = scenario.traffic(await self._fill(item.traffic))
+            wanted = {"seen as": await self._fill(item.as_), "answered by": await self._fill(item.by)}
+            outcome = await ask(self._cluster, way)
+            if not isinstance(outcome, probes.Answered):
+                return Verdict(False, str(outcome), self._about(way))
+            found = {"seen as": outcome.seen_as, "answered by": outcome.by}
+            holds = all(found[key] == text for key, text in wanted.items() if text)
+            return Verdict(holds, ", ".join(f"{key} {text}" for key, text in found.items()), self._about(way))
+
+        expected = ", ".join(filter(None, (item.as_ and f"seen as {item.as_}", item.by and f"answered by {item.by}")))
+        return self._check("seen", item.traffic, expected, attempt, lasting=True)
 
     def row(self, kind: str, table: Table, where: str, row: Mapping[str, Any], present: bool) -> Check:
         async def attempt() -> Verdict:

@@ -45,8 +45,11 @@ Say = Callable[[str], None]
 
 
 class Cluster:
-    def __init__(self, name: str, nodes: Mapping[str, NodeSpec], directory: Path) -> None:
-        """`directory` is the lab's own, see `ownership`. Raises ScenarioFault."""
+    def __init__(
+        self, name: str, nodes: Mapping[str, NodeSpec], directory: Path, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """`directory` is the lab's own, see `ownership`; `settings` of every agent, by variable. Raises
+        ScenarioFault."""
         self.name = name
         self.topology: Topology = plan(name, {node: spec.addresses for node, spec in nodes.items()})
         self.pods: dict[PodKey, Pod] = {}
@@ -58,6 +61,7 @@ class Cluster:
         self._client = Client(ownership.api_address(name))
         self._namespaces: set[str] = set()
         self._settings: dict[str, dict[str, str]] = {}
+        self._of_agents = dict(settings or {})
         self._outside = Listeners(self.topology.outside.netns)
         self._node_listeners: dict[str, Listeners] = {}
 
@@ -182,6 +186,7 @@ class Cluster:
                 "TORTIE_CNI_DEADLINE_S": f"{min(30 * SLOWNESS, 80):g}",
                 "TORTIE_BGP_SECRETS_DIR": str(self.directory / "secrets"),
             }
+            | self._of_agents
             | self._settings.get(_agent(node), {}),
             health=self.directory / "health" / node,
         )

@@ -1,7 +1,8 @@
 """What answers in a pod: every connection and every datagram is told who it seems to come from.
 
-The answer is one line, `<address> <port>`: the source as this end sees it, which is what `seen-from` asks for and what
-shows natOutgoing at work. All listeners of all pods live in one event loop.
+The answer is one line that ends in `<address> <port>`: the source as this end sees it, which shows natOutgoing at work.
+In front of it a connection of TCP is told the address at which it came: which endpoint of a service that is. All
+listeners of all pods live in one event loop.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     try:
         peer = writer.get_extra_info("peername")
         if peer is not None and await reader.read(1):
-            writer.write(_line(peer))
+            own = str(writer.get_extra_info("sockname")[0]).removeprefix("::ffff:")
+            writer.write(own.encode() + b" " + _line(peer))
             await writer.drain()
     except ConnectionError:
         pass

@@ -15,7 +15,7 @@ import errno
 import os
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tortie import netns
 from tortie.lab import sctp
@@ -36,6 +36,8 @@ class Answered:
     after_s: float
     seen_as: str = ""
     """The source address that the other end saw; unknown for ICMP."""
+    by: str = ""
+    """The address at which the other end was reached; known for TCP alone."""
 
     def __str__(self) -> str:
         seen = f", seen there as {self.seen_as}" if self.seen_as else ""
@@ -80,7 +82,7 @@ async def probe(namespace: str, address: str, protocol: str, port: int) -> Outco
             task.cancel()
     late = [task.result() for task in tries if not task.cancelled()]
     if isinstance(outcome, Answered):
-        return Answered(loop.time() - began, outcome.seen_as)
+        return replace(outcome, after_s=loop.time() - began)
     return outcome or (late[0] if late else Silent(TRIES))
 
 
@@ -131,7 +133,7 @@ async def _tcp(namespace: str, address: str, port: int) -> Outcome:
             raise
     if not line:
         return Refused("connected, and closed without an answer")
-    return Answered(0.0, _seen(line))
+    return Answered(0.0, _seen(line), line.decode(errors="replace").split()[0])
 
 
 async def _udp(namespace: str, address: str, port: int) -> Outcome:

@@ -88,6 +88,16 @@ class WireExpectation(_Part, frozen=True, kw_only=True):
     seen: str
 
 
+class SeenExpectation(_Part, frozen=True, kw_only=True):
+    """Who came, and who answered: what address translation did to a connection of TCP."""
+
+    traffic: str
+    as_: str = msgspec.field(default="", name="as")
+    """The source address that the other end saw."""
+    by: str = ""
+    """The address of the end that answered."""
+
+
 class CommandExpectation(_Part, frozen=True, kw_only=True):
     run: str
     has: tuple[str, ...] = ()
@@ -102,6 +112,9 @@ class Expect(_Part, frozen=True, kw_only=True):
     neighbours: dict[str, tuple[Row, ...]] = {}
     fdb: dict[str, tuple[Row, ...]] = {}
     wire: tuple[WireExpectation, ...] = ()
+    refuse: tuple[str, ...] = ()
+    """Traffic that is answered by a reset or an ICMP error."""
+    seen: tuple[SeenExpectation, ...] = ()
     mtu: dict[str, int] = {}
     command: tuple[CommandExpectation, ...] = ()
 
@@ -163,6 +176,8 @@ class Scenario:
     pods: Mapping[PodKey, PodSpec] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
     kernel: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of every agent, by variable."""
     text: str = ""
     """The whole file, in which placeholders are looked for."""
 
@@ -270,6 +285,7 @@ class _File(_Part, frozen=True, kw_only=True):
     pods: dict[str, PodSpec] = {}
     steps: tuple[_StepFields, ...] = ()
     kernel: tuple[str, ...] = ()
+    settings: dict[str, str] = {}
 
 
 class _Loader(yaml.SafeLoader):
@@ -311,6 +327,7 @@ def read(text: str, source: str = "scenario") -> Scenario:
                 _step(step, tuple(raw)) for step, raw in zip(file.steps, document.get("steps", ()), strict=True)
             ),
             kernel=file.kernel,
+            settings=file.settings,
             text=text,
         )
         _check(scenario)
@@ -334,6 +351,9 @@ def _check(scenario: Scenario) -> None:
     """What can be known to be wrong before anything is started."""
     if not scenario.nodes:
         raise ScenarioFault("nodes: at least one is needed")
+    for name in scenario.settings:
+        if not name.startswith("TORTIE_"):
+            raise ScenarioFault(f"settings.{name}: an agent's settings begin with TORTIE_")
     for name, node in scenario.nodes.items():
         if node.external is not None:
             _check_external(f"nodes.{name}.external", node.external, scenario.nodes)
@@ -345,7 +365,8 @@ def _check(scenario: Scenario) -> None:
             port(text)
     for number, step in enumerate(scenario.steps, 1):
         expect = step.expect
-        for text in (*expect.allow, *expect.deny, *(wire.traffic for wire in expect.wire)):
+        told = (*(each.traffic for each in expect.wire), *(each.traffic for each in expect.seen))
+        for text in (*expect.allow, *expect.deny, *expect.refuse, *told):
             way = traffic(text)
             for end in (way.source, way.destination):
                 known = end.kind == "ip" or end.name in (map(str, pods) if end.kind == "pod" else scenario.nodes)
