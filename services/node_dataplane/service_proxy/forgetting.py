@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Self
 
 from chassis.health import Health
 from services.node_dataplane.netlink import conntrack
@@ -32,6 +33,12 @@ class StaleConnections:
         self._due: dict[Frontend, Target | None] = {}
         self._woken = asyncio.Event()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._socket.close()
 
@@ -49,7 +56,7 @@ class StaleConnections:
             self._woken.clear()
             due, self._due = self._due, {}
             try:
-                await asyncio.to_thread(self._forget, due)
+                await asyncio.to_thread(self.forget, due)
             except OSError as error:
                 self._health.note(CAUSE, f"the kernel does not forget them: {error}")
                 self._due = due | self._due
@@ -58,7 +65,8 @@ class StaleConnections:
             else:
                 self._health.note(CAUSE, None)
 
-    def _forget(self, due: Mapping[Frontend, Target | None]) -> None:
+    def forget(self, due: Mapping[Frontend, Target | None]) -> None:
+        """Takes its while; raises OSError."""
         found = list(stale(self._connections({frontend.address for frontend in due}), due))
         for at in range(0, len(found), BATCH):
             self._cut(found[at : at + BATCH])
