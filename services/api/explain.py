@@ -20,6 +20,7 @@ from bus_schemas.policy import Attachment, Direction, HostAttachment, Way
 from bus_schemas.policy_snapshot import Snapshot
 from bus_schemas.protocols import ICMP, ICMPV6, WITH_PORTS
 from bus_schemas.resources import EndpointSlice, HostEndpoint, Node, Pod, Service
+from bus_schemas.resources.services import ServicePort
 from bus_schemas.verdict_words import NUMBERS
 from bus_schemas.verdicts import Flow
 from services.api.core import Core
@@ -120,16 +121,24 @@ def find_end(core: Core, text: str) -> End:
 
 
 def find_service(core: Core, end: End, question: Asked) -> tuple[End, Asked]:
-    """Where a destination that is a Service's address leads: one of its endpoints, with the port there."""
-    found = next(_services(core, end.addresses[0]), None) if end.kind == "address" else None
+    """Where a destination that is a Service's address, or one of its node ports, leads: one of its endpoints, with the
+    port there."""
+    found, port = _service(core, end, question)
     if found is None:
         return end, question
     title = f"{found.metadata.namespace}/{found.metadata.name}"
-    told = (
-        f"{end.name} is the address of Service {title}: nodes replace it by an endpoint's address before policies are "
-        "asked, so nets that hold it never match"
+    what = (
+        f"{end.name} is the address" if end.kind == "address" else f"port {question.port} of {end.name} is a node port"
     )
-    port = next((p for p in found.spec.ports if p.port == question.port or p.name == question.port_name), None)
+    told = (
+        f"{what} of Service {title}: nodes replace it by an endpoint's address before policies are asked, so nets that "
+        "hold it never match"
+    )
+    inside = end.kind == "address" and end.addresses[0] in found.spec.cluster_ips
+    if not inside and found.spec.external_traffic_policy == "Cluster":
+        told += (
+            "; an endpoint on another node than the one that is asked sees that node in place of who asks from outside"
+        )
     family = "IPv6" if ":" in end.addresses[0] else "IPv4"
     for stored in core.resources(EndpointSlice, found.metadata.namespace):
         piece = stored.resource
@@ -201,11 +210,29 @@ def _address(core: Core, address: str) -> End:
     return End("address", address, (address,))
 
 
-def _services(core: Core, address: str) -> Iterator[Service]:
+def _service(core: Core, end: End, question: Asked) -> tuple[Service | None, ServicePort | None]:
+    """The Service whose address an address is, or whose node port a port of a node."""
     for stored in core.resources(Service):
         service = stored.resource
-        if isinstance(service, Service) and address in (*service.spec.cluster_ips, *service.spec.external_ips):
-            yield service
+        if not isinstance(service, Service):
+            continue
+        spec = service.spec
+        ports = [p for p in spec.ports if NUMBERS.get(p.protocol) == question.protocol]
+        if end.kind == "node" and not end.host_network:
+            for port in ports:
+                if port.node_port and port.node_port == question.port:
+                    return service, port
+        elif end.kind == "address" and end.addresses[0] in _own_addresses(core, service):
+            named = (p for p in ports if p.port == question.port or (p.name and p.name == question.port_name))
+            return service, next(named, None)
+    return None, None
+
+
+def _own_addresses(core: Core, service: Service) -> tuple[str, ...]:
+    spec = service.spec
+    given = core.addresses_of(service)
+    balanced = (*(i.ip for i in service.status.load_balancer_ingress), *(given.addresses if given is not None else ()))
+    return (*spec.cluster_ips, *spec.external_ips, *(balanced if spec.type == "LoadBalancer" else ()))
 
 
 # --- what must be read

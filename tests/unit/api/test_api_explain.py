@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from bus_schemas.subjects import DESIRED, Fact
+from bus_schemas.ipam import ServiceAddresses
+from bus_schemas.subjects import DESIRED, SERVICE_ADDRESSES, Fact
 from services.api.explain import CannotTell, find_end, wanted
 from tests.support.explained import Bench
 
@@ -90,6 +91,19 @@ def test_a_service_address_is_told_apart_and_followed(bench: Bench) -> None:
     assert "judged is one of its endpoints, shop/web port 8080" in " ".join(answer.notes)
 
 
+def test_a_load_balancers_address_and_a_node_port_are_followed(bench: Bench) -> None:
+    balanced = _service(["10.96.0.10"], type="LoadBalancer", node_port=30080)
+    for fact in (balanced, _slice("10.244.0.1", port=8080), _given("198.51.100.1")):
+        bench.tell(fact)
+    for destination, port in (("198.51.100.1", "TCP/80"), ("node:node1", "TCP/30080")):
+        answer = bench.explain("shop/api", destination, port)
+        notes = " ".join(answer.notes)
+        assert answer.destination == "shop/web"
+        assert "Service shop/web" in notes
+        assert "sees that node in place of who asks" in notes
+    assert "Service" not in " ".join(bench.explain("shop/api", "node:node1", "TCP/30081").notes)
+
+
 def test_a_service_leads_to_addresses_of_its_own_family(bench: Bench) -> None:
     bench.tell(_service(["10.96.0.10"]))
     for piece in (
@@ -102,13 +116,18 @@ def test_a_service_leads_to_addresses_of_its_own_family(bench: Bench) -> None:
         assert "it has no endpoints" in notes
 
 
-def _service(ips: list[str]) -> Fact:
+def _given(*addresses: str) -> Fact:
+    given = ServiceAddresses(namespace="shop", service="web", addresses=addresses)
+    return Fact(SERVICE_ADDRESSES, ("shop", "web"), given, 1)
+
+
+def _service(ips: list[str], node_port: int = 0, **spec: Any) -> Fact:
     from bus_schemas.resources import Metadata, Service
     from bus_schemas.resources.services import ServicePort, ServiceSpec
 
     service = Service(
         metadata=Metadata(namespace="shop", name="web"),
-        spec=ServiceSpec(cluster_ips=tuple(ips), ports=(ServicePort(name="w", port=80),)),
+        spec=ServiceSpec(cluster_ips=tuple(ips), ports=(ServicePort(name="w", port=80, node_port=node_port),), **spec),
     )
     return Fact(DESIRED[Service], ("shop", "web"), service, 1)
 
