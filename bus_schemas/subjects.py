@@ -170,7 +170,7 @@ SERVICE_ADDRESSES = Family(
     ("namespace", "service"),
     ipam.ServiceAddresses,
     "ipam",
-    ("route_distribution", "api", "kube_bridge"),
+    ("route_distribution", "node_dataplane", "api", "kube_bridge"),
 )
 HOLDING = Family(
     "holding",

@@ -41,6 +41,7 @@ class ServiceSpec(_Part, frozen=True, kw_only=True):
     internal_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
     """`Local`: what is sent to `clusterIPs` goes to endpoints of the node where it arrives."""
     session_affinity: Literal["None", "ClientIP"] = "None"
+    """`ClientIP`: the connections of one client go to one endpoint."""
     session_affinity_timeout_s: int = msgspec.field(default=10800, name="sessionAffinityTimeoutSeconds")
     """`sessionAffinityConfig.clientIP.timeoutSeconds`: so long after its last connection a client stays with its
     endpoint."""
@@ -56,6 +57,7 @@ class ServiceSpec(_Part, frozen=True, kw_only=True):
 
 class LoadBalancerIngress(_Part, frozen=True, kw_only=True):
     ip: str = ""
+    """The address; one that has a name instead is left out."""
     ip_mode: Literal["VIP", "Proxy"] = "VIP"
     """`Proxy`: what nodes get carries other addresses, and whoever wants this one goes by the load balancer."""
 

@@ -35,7 +35,8 @@ spec: {nodeName: node2, containers: [{name: api, image: api}]}
 apiVersion: v1
 kind: Service
 metadata: {name: db, namespace: shop}
-spec: {clusterIPs: [10.96.0.20], selector: {app: db}, ports: [{name: sql, port: 5432}]}
+spec: {clusterIPs: [10.96.0.20], selector: {app: db}, ports: [{name: sql, port: 5432, nodePort: 30432}]}
+status: {loadBalancer: {ingress: [{ip: 198.51.100.7}]}}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
