@@ -348,11 +348,16 @@ def _candidates(known: _Known, port: ServicePort, size: int, node: NodeName, fau
 
 
 def _backend(text: str, size: int) -> bytes | None:
-    """Packed; None: no address of the family, or one that is never another's (loopback, multicast)."""
+    """Packed; None: no address of the family, or one that no endpoint has (loopback, link-local, multicast, none at
+    all)."""
     try:
-        address = ip_address(text)
+        packed = ip_address(text).packed
     except ValueError:
         return None
-    if len(address.packed) != size or address.is_loopback or address.is_multicast or address.is_unspecified:
+    if len(packed) != size or not any(packed):
         return None
-    return None if address.is_link_local else address.packed
+    if size == 4:
+        own = packed[0] == 127 or packed[0] >> 4 == 14 or packed[:2] == b"\xa9\xfe"
+    else:
+        own = not any(packed[:15]) or packed[0] == 0xFF or (packed[0] == 0xFE and packed[1] >> 6 == 2)
+    return None if own else packed

@@ -28,6 +28,14 @@ TEXTS = [
     "{apiVersion: v1, kind: ServiceAccount, metadata: {name: a, uid: u, annotations: {b: 'c\n\nd'}}}",
     "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {nodeName: m, containers: [{ports: [{containerPort: 1}]}]}"
     ", status: {phase: Running, podIPs: [{ip: 10.0.0.1}, {ip: '::1'}]}}",
+    "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {type: LoadBalancer, clusterIP: 10.0.0.9, "
+    "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 90}}, healthCheckNodePort: 32000, "
+    "externalTrafficPolicy: Local, internalTrafficPolicy: Local, publishNotReadyAddresses: true, "
+    "loadBalancerSourceRanges: [10.0.0.0/8], ports: [{port: 80, nodePort: 30080}]}, "
+    "status: {loadBalancer: {ingress: [{ip: 198.51.100.1, ipMode: Proxy}, {hostname: a.example}]}}}",
+    "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a, namespace: b}, addressType: IPv4, "
+    "ports: [{port: 80}], endpoints: [{addresses: [10.1.0.1], nodeName: node1, "
+    "conditions: {ready: false, serving: true, terminating: true}}]}",
     manifest("projectcalico.org/v3", "Node", "{bgp: {ipv4Address: 10.0.0.15/24, asNumber: 1}}"),
     "{apiVersion: v1, kind: Node, metadata: {name: a}, spec: {podCIDR: 10.0.0.0/24}, "
     "status: {addresses: [{address: 10.0.0.1, type: InternalIP}]}}",

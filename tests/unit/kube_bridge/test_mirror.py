@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus_schemas.manifests import Accepted
+from bus_schemas.manifests.reading import read_object
 from bus_schemas.resources import KubernetesNetworkPolicy, Pod
 from services.kube_bridge.errors import KubeError
 from services.kube_bridge.mirror import MARK, Reader, Seen
@@ -31,6 +33,49 @@ def read(source: Source, body: dict[str, Any]) -> Seen:
 
 def pod(**more: Any) -> dict[str, Any]:
     return {"metadata": {"namespace": "shop", "name": "web"}, **more}
+
+
+SERVICE: dict[str, Any] = {
+    "metadata": {"namespace": "shop", "name": "web"},
+    "spec": {
+        "type": "LoadBalancer",
+        "clusterIPs": ["10.96.0.1", "fd96::1"],
+        "externalIPs": ["198.51.100.2"],
+        "externalTrafficPolicy": "Local",
+        "internalTrafficPolicy": "Local",
+        "sessionAffinity": "ClientIP",
+        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 90}},
+        "loadBalancerSourceRanges": ["10.0.0.0/8"],
+        "publishNotReadyAddresses": True,
+        "healthCheckNodePort": 32000,
+        "ports": [{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP", "targetPort": "web"}],
+    },
+    "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1", "ipMode": "Proxy"}, {"hostname": "a.example"}]}},
+}
+SLICE: dict[str, Any] = {
+    "metadata": {"namespace": "shop", "name": "web-x", "labels": {"kubernetes.io/service-name": "web"}},
+    "addressType": "IPv4",
+    "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    "endpoints": [
+        {
+            "addresses": ["10.244.0.1"],
+            "nodeName": "node1",
+            "conditions": {"ready": False, "serving": True, "terminating": True},
+            "hints": {"forZones": [{"name": "z"}]},
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "body"), [("v1", "Service", SERVICE), ("discovery.k8s.io/v1", "EndpointSlice", SLICE)]
+)
+def test_a_service_says_here_what_it_says_in_a_manifest(version: str, kind: str, body: dict[str, Any]) -> None:
+    """Nothing that is read of it is lost with what is not decoded."""
+    seen = read(source_of(version, kind), body).resource
+    whole = read_object({"apiVersion": version, "kind": kind, **body})
+    assert isinstance(whole, Accepted)
+    assert (seen.spec, getattr(seen, "status", None)) == (whole.resource.spec, getattr(whole.resource, "status", None))  # type: ignore[union-attr]
 
 
 def test_a_pod_is_what_a_network_needs_of_it() -> None:

@@ -115,6 +115,30 @@ def test_a_slice_that_changes_its_service_leaves_the_old_one(proxy: ServiceProxy
     assert proxy.frontends[frontend("10.96.0.2")].pool.backends == (Backend(packed("10.244.0.1"), 8080),)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0",
+        "127.9.0.1",
+        "169.254.0.1",
+        "224.0.0.1",
+        "239.1.1.1",
+        "::",
+        "::1",
+        "fe80::1",
+        "febf::1",
+        "ff02::1",
+        "x",
+    ],
+)
+def test_an_endpoint_has_an_address_of_its_own(proxy: ServiceProxy, address: str) -> None:
+    family, ip = ("IPv6", "fd96::1") if ":" in address else ("IPv4", "10.96.0.1")
+    tell(proxy, service("a", ip), slice_of("a", address, family=family))
+    proxy.flush()
+    assert not proxy.frontends[frontend(ip)].pool.backends
+    assert "no endpoint's address" in " ".join(proxy.faults())
+
+
 def test_a_slice_port_without_a_number_is_none(proxy: ServiceProxy) -> None:
     tell(proxy, service("a", "10.96.0.1"), slice_of("a", "10.244.0.1", ports=(SlicePort(),)))
     proxy.flush()
