@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "propagation": (),
     "member": (),
     "connections": ("--rounds", "150"),
+    "services": ("--rounds", "30", "--sizes", "1", "1000"),
     "node_price": (),
     "memory": (),
     "atomic_batch": (),

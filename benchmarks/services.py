@@ -15,8 +15,8 @@ are nobody here; the one that is asked has one endpoint, the server, and in line
     iptables, direct     to the pod's own address, past those chains
 
 Rounds and ratios are those of `benchmarks.connections`: the processor's time of a connection in the client's thread,
-the median over rounds of the baseline's time to the variant's in the same round. Programming is timed by the clock, from
-the facts to the kernel's word. Needs root.
+the median over rounds of the baseline's time to the variant's in the same round. Programming is timed by the clock,
+from the facts to the kernel's word, and by the process's own time. Needs root.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from benchmarks.connections import accepting
-from benchmarks.figures import p50, show
+from benchmarks.figures import p50, p99, show
 from bus_schemas.subjects import Fact
 from services.node_dataplane.nft.driver import NftDriver
 from services.node_dataplane.nft.frame import NodeRules
@@ -254,10 +254,12 @@ def _error(values: Sequence[float], draws: Sequence[Sequence[int]]) -> float:
 
 
 @contextmanager
-def _clock(times: list[float]) -> Iterator[None]:
-    began = time.perf_counter()
+def _clock(times: list[float], cpu: list[float] | None = None) -> Iterator[None]:
+    began, spent = time.perf_counter(), time.process_time()
     yield
     times.append((time.perf_counter() - began) * 1e3)
+    if cpu is not None:
+        cpu.append((time.process_time() - spent) * 1e3)
 
 
 def programming(sizes: Sequence[int]) -> None:
@@ -268,16 +270,18 @@ def programming(sizes: Sequence[int]) -> None:
             _commit(made.table, driver)
             told = list(facts(size))
             whole: list[float] = []
-            with _clock(whole):
+            whole_cpu: list[float] = []
+            with _clock(whole, whole_cpu):
                 transaction = made.change(*told)
             one: list[float] = []
+            one_cpu: list[float] = []
             sizes_of = set()
             for turn in range(CHANGES):
                 number = turn % max(1, size - 1)
                 gone = turn // max(1, size - 1) % 2 == 0
                 name = f"s{number}" if size > 1 else "asked"
                 there = _endpoints(number)[: 2 if gone else 3]
-                with _clock(one):
+                with _clock(one, one_cpu):
                     changed = made.change(slice_of(name, *there))
                 assert changed.elements is not None, "more than elements"
                 sizes_of.add(changed.weight)
@@ -285,10 +289,12 @@ def programming(sizes: Sequence[int]) -> None:
                 {
                     "services": size,
                     "all of them, ms": round(whole[0], 1),
+                    "CPU": round(whole_cpu[0], 1),
                     "elements": transaction.weight,
                     "one endpoint, ms": round(p50(one), 2),
-                    "p99": round(sorted(one)[int(len(one) * 0.99)], 2),
-                    "elements of it": "/".join(map(str, sorted(sizes_of))),
+                    "one, CPU": round(p50(one_cpu), 2),
+                    "one, p99": round(p99(one), 1),
+                    "its elements": "/".join(map(str, sorted(sizes_of))),
                     **_peer(size),
                 }
             )

@@ -121,24 +121,24 @@ def render(size: int, protocol: int, target: Target) -> Rendered:
     made = Rendered()
     if target.closed or target.sources == ():
         return made
-    if not target.pool.backends:
-        made.chain = REJECT
-        return made
-    made.indexed = not target.affinity_s
-    inside = DROP if target.scope == "local" else _choice(made, size, protocol, target, "cluster")
-    outside = inside if target.scope == "cluster" else _choice(made, size, protocol, target, "local")
-    if target.scope == "split" and inside != outside:
-        made.chain = f"split_{inside}_{outside}"
-        made.chains[made.chain] = Chain(
-            (f"{FROM_POD} goto {inside}", f"fib saddr type local goto {inside}", f"goto {outside}")
-        )
-    else:
-        made.chain = outside
+    made.indexed = bool(target.pool.backends) and not target.affinity_s
+    made.chain = _leading(made, size, protocol, target) if target.pool.backends else REJECT
     if target.sources is not None:
         inner, sources = made.chain, ", ".join(target.sources)
         made.chain = service_chain("ranges", f"{sources} {inner}")
         made.chains[made.chain] = Chain((f"{_IP[size]} saddr {{ {sources} }} goto {inner}", f"goto {DROP}"))
     return made
+
+
+def _leading(made: Rendered, size: int, protocol: int, target: Target) -> str:
+    """The chain for whoever may use it."""
+    inside = DROP if target.scope == "local" else _choice(made, size, protocol, target, "cluster")
+    outside = inside if target.scope == "cluster" else _choice(made, size, protocol, target, "local")
+    if target.scope != "split" or inside == outside:
+        return outside
+    name = f"split_{inside}_{outside}"
+    made.chains[name] = Chain((f"{FROM_POD} goto {inside}", f"fib saddr type local goto {inside}", f"goto {outside}"))
+    return name
 
 
 def _key(size: int) -> str:

@@ -36,6 +36,10 @@ class HealthPorts:
             self._woken.set()
         self._wanted = dict(ports)
 
+    @property
+    def listening(self) -> frozenset[int]:
+        return frozenset(self._sites)
+
     async def run(self) -> None:
         """For ever: the ports that are wanted, and no others. Nothing is imported before there is one."""
         await self._woken.wait()

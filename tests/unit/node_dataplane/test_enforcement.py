@@ -17,7 +17,10 @@ from chassis.health import Health
 from services.node_dataplane.enforcement import Enforcement
 from services.node_dataplane.nft.frame import NodeRules
 from services.node_dataplane.nft.transaction import Transaction
+from services.node_dataplane.service_proxy.core import ServiceProxy
 from tests.support.nft_worlds import attach, link, pod
+from tests.support.service_worlds import port, service
+from tests.support.waiting import eventually
 
 POD = pod("a")
 
@@ -129,6 +132,24 @@ async def test_nobody_is_remembered_who_waited_in_vain() -> None:
     async with running(made, attach("a")):
         await made.in_place(endpoint())
         assert not made.obstacle(POD)
+
+
+async def test_services_are_told_of_once_they_are_in_the_kernel() -> None:
+    health, driver, told = Health(), Driver(), list[set[str]]()
+    made = Enforcement(NodeName("node1"), driver, health, lambda *_: None, ServiceProxy(NodeName("node1")))
+    made.served = lambda frontends: told.append(set(map(str, frontends)))
+    made.set_node(NodeRules())
+    driver.let.clear()
+    broken = service("b", "10.96.0.x", "10.96.0.2")
+    async with running(made, service("a", "10.96.0.1", ports=(port("tcp/80", 30080),)), broken):
+        await asyncio.to_thread(driver.asked.wait, 10)
+        assert not told
+        driver.let.set()
+        await made.ready()
+        assert told == [{"10.96.0.1 tcp/80", "10.96.0.2 tcp/80"}]
+        assert health.notes["service addresses"] == "Service shop/b: clusterIPs: '10.96.0.x' is no address"
+        made.set_node_addresses([bytes((192, 168, 0, 1))])
+        await eventually(lambda: told[-1] == {"192.168.0.1 tcp/30080"})
 
 
 async def test_other_filters_that_drop_by_default_are_noted() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bus_schemas.policy import Match, Rule
 from bus_schemas.subjects import Fact
 from services.node_dataplane.nft import encode
 from services.node_dataplane.nft.frame import NodeRules
@@ -11,8 +12,9 @@ from services.node_dataplane.nft.sets import BACKENDS4, BACKENDS6, backend_index
 from services.node_dataplane.nft.table import PolicyTable
 from services.node_dataplane.nft.transaction import Elements, Transaction
 from services.node_dataplane.service_proxy.core import ServiceProxy
+from tests.support.host_worlds import host, hosted
 from tests.support.nft_evaluator import Nftables, Packet
-from tests.support.nft_worlds import attach, plug, tell
+from tests.support.nft_worlds import attach, direction, plug, rules, tell, tier
 from tests.support.service_worlds import NODE, service, slice_of
 
 RULES = NodeRules(
@@ -145,6 +147,20 @@ def test_who_is_masqueraded() -> None:
     assert not masqueraded("203.0.113.7", "10.96.0.2", "eth0", "tora")
     assert masqueraded("10.244.0.1", "10.96.0.2", "tora", "tora")
     assert not masqueraded("203.0.113.7", "10.244.0.1", "eth0", "tora"), "nothing was translated"
+
+
+def test_policy_before_dnat_is_asked_of_the_address_that_was_asked_for() -> None:
+    world = World(service("web", "10.96.0.1"), slice_of("web", "10.244.0.1"))
+    before = direction(tier("closed", default="pass"))
+    closed = rules("closed", ingress=[Rule(action="deny", destination=Match(nets=("10.96.0.0/16",)))])
+    tell(world.table, hosted(host("uplink", "eth0", pre_dnat=before)), closed)
+    world.change()
+
+    def asks(address: str) -> bool:
+        return world.kernel.send(Packet("203.0.113.7", address, 6, port=80, out_link="tora")).accepted
+
+    assert not asks("10.96.0.1")
+    assert asks("10.244.0.1")
 
 
 def test_established_connections_are_left_alone() -> None:
