@@ -7,6 +7,7 @@
            references           pod -> rule group -> policy -> group: what is used, so what exists
            render, chains       rules and settings as nft text
            frame                the fixed part: hooks, dispatch, guards, NAT
+           service_maps   service addresses, as elements; service_chains: what their packets meet
            link_groups          the number by which the kernel tells a pod's link
            sets                 the kinds of sets, their elements as bytes and as text
         -> transaction.Transaction   a value that prints as the exact nft script
