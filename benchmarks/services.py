@@ -7,6 +7,7 @@ table is made by the agent's own core, model and driver. There are N services wi
 are nobody here; the one that is asked has one endpoint, the server, and in linear chains the last place of all.
 
     direct               to the pod's own address, service addresses off: the baseline
+    direct, natOutgoing  the same, where a pool masquerades what leaves it: there is a NAT hook already
     direct, N services   the same, while the table translates N services
     cluster address      to the service
     ... with affinity    to a service with sessionAffinity: ClientIP
@@ -119,8 +120,8 @@ class Variant:
     """Microseconds of a connection, one of each round."""
 
 
-def without(node: Namespace) -> None:
-    table = PolicyTable(NodeRules())
+def without(node: Namespace, rules: NodeRules = NodeRules()) -> None:  # noqa: B008 - it cannot be changed
+    table = PolicyTable(rules)
     _pods(table)
     with node.call(NftDriver) as driver:
         _commit(table, driver)
@@ -162,6 +163,8 @@ def _service(number: int, endpoints: Sequence[str]) -> list[str]:
 def variants(sizes: Sequence[int]) -> list[Variant]:
     direct, by_service = (SERVER, PORT), (CLUSTER_IP, 80)
     made = [Variant("direct", 0, direct, without), Variant("direct, once more", 0, direct, without)]
+    pool = NodeRules(masquerade_pools=("10.200.0.0/16",), all_pools=("10.200.0.0/16",))
+    made.append(Variant("direct, natOutgoing", 0, direct, partial(without, rules=pool)))
     for size in sizes:
         made.append(Variant("direct, N services", size, direct, partial(translated, size, False)))
         made.append(Variant("cluster address", size, by_service, partial(translated, size, False)))
