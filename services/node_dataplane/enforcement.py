@@ -16,7 +16,7 @@ A restarted agent adopts the table that it finds when it is the one that it woul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Protocol
 
 import msgspec
@@ -32,6 +32,7 @@ from services.node_dataplane.cutting import Changes
 from services.node_dataplane.denials import Told
 from services.node_dataplane.nft.errors import NftError
 from services.node_dataplane.nft.governed import Devices
+from services.node_dataplane.nft.layout import Layout
 from services.node_dataplane.nft.table import Expected, Flush, NodeRules, PolicyTable, Wanted
 from services.node_dataplane.nft.transaction import Transaction
 from services.node_dataplane.policy_news import PolicyNews
@@ -59,9 +60,16 @@ class Driver(Protocol):
 
 
 class Enforcement:
-    def __init__(self, node: NodeName, driver: Driver, health: Health, report: Callable[[str, str, str], None]) -> None:
-        """`report(what, object, message)` emits an event."""
-        self._table = PolicyTable()
+    def __init__(
+        self,
+        node: NodeName,
+        driver: Driver,
+        health: Health,
+        report: Callable[[str, str, str], None],
+        layout: Layout | None = None,
+    ) -> None:
+        """`report(what, object, message)` emits an event; `layout` as `PolicyTable` has it."""
+        self._table = PolicyTable(layout=layout)
         self.changes = Changes(self._table)
         self.news = PolicyNews(self._table, self.title)
         self.tell: Callable[[Told], None] = lambda _: None
@@ -103,8 +111,8 @@ class Enforcement:
 
     # --- endpoints and settings
 
-    def plug(self, endpoint: Endpoint, sources: tuple[str, ...] = ()) -> None:
-        """`sources`: CIDRs that the pod may send from beside its own addresses."""
+    def plug(self, endpoint: Endpoint, sources: tuple[str, ...] = (), *, device: int = 0) -> None:
+        """`sources`: CIDRs that the pod may send from beside its own addresses; `device` as in `nft.layout.Spot`."""
         pod = endpoint.pod
         if self._containers.get(pod) != endpoint.container:
             self._programmed -= {pod}
@@ -117,6 +125,7 @@ class Enforcement:
             endpoint.container,
             floating=endpoint.floating,
             sources=sources,
+            device=device,
         )
         self._dirty.set()
 
@@ -144,6 +153,11 @@ class Enforcement:
     def _tell_node(self, rules: NodeRules) -> None:
         self._cutting = self.changes.active
         self._table.set_node(msgspec.structs.replace(rules, tcp_by_syn_only=self._cutting))
+
+    def set_pod_devices(self, devices: Set[int]) -> None:
+        """By address: the devices behind which there are pods, known or not."""
+        self._table.set_pod_devices(devices)
+        self._dirty.set()
 
     def set_devices(self, devices: Devices) -> None:
         """The node's own devices, which host endpoints govern."""
