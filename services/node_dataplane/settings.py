@@ -64,8 +64,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """Addresses, links and routes are somebody else's (flannel's), only policy is ours: no CNI socket, nothing asked of
     ipam, no route, tunnel or BGP. The node's pods are those that the bus has, their links are found by address."""
     pod_networks: str = ""
-    """Policy only: the networks in which this node's pods have addresses, `CIDR,...`: what is in them and no known pod's
-    is closed. Default: the Node's podCIDRs."""
+    """Policy only: the networks in which this node's pods have addresses, `CIDR,...`: what is in them and is no known
+    pod's is closed. Default: the Node's podCIDRs."""
 
     bgp_secrets_dir: str = ""
     """Where the Secrets with passwords of BGP sessions are mounted: `<directory>/<secret>/<key>`. Empty: nowhere, and

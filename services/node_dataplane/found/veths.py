@@ -1,7 +1,7 @@
 """What links there are, and which addresses their far ends have: read from the kernel, without entering any namespace.
 
 The kernel says of a veth by which number (netnsid) this namespace knows that of its far end, and answers questions
-about devices and addresses there. It is the truth about an address: what ARP and NDP say on a bridge, a pod can make up.
+about devices and addresses there. That is the truth about an address: a pod can make up what ARP and NDP say.
 """
 
 from __future__ import annotations

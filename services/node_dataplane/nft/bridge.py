@@ -6,7 +6,7 @@
                  `inet tortie` (`unfiltered`) it neither sends nor gets any
 
 Behind it policy may trust that an address is the pod's (`inet tortie`), and the bridge learns no MAC from a liar. A
-frame with a tag of VLAN 0 would be taken for an untagged one by the pod that gets it, and `inet tortie` is not shown it.
+frame with a tag of VLAN 0 would be taken for an untagged one by the pod that gets it, and `inet tortie` never sees it.
 
 The table is made once; then its sets change, each change in one transaction.
 """
