@@ -111,8 +111,11 @@ class Enforcement:
 
     # --- endpoints and settings
 
-    def plug(self, endpoint: Endpoint, sources: tuple[str, ...] = (), *, device: int = 0) -> None:
-        """`sources`: CIDRs that the pod may send from beside its own addresses; `device` as in `nft.layout.Spot`."""
+    def plug(
+        self, endpoint: Endpoint, sources: tuple[str, ...] = (), *, device: int = 0, bridged: bool = False
+    ) -> None:
+        """`sources`: CIDRs that the pod may send from beside its own addresses; `device` and `bridged` as in
+        `nft.layout.Spot`."""
         pod = endpoint.pod
         if self._containers.get(pod) != endpoint.container:
             self._programmed -= {pod}
@@ -126,6 +129,7 @@ class Enforcement:
             floating=endpoint.floating,
             sources=sources,
             device=device,
+            bridged=bridged,
         )
         self._dirty.set()
 

@@ -33,6 +33,7 @@ from bus_schemas.events import Event
 from bus_schemas.ids import NodeName, PodKey
 from bus_schemas.ipam import Held
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
+from bus_schemas.status import MODE, POLICY_ONLY
 from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, ENDPOINT, NODE_ADDRESSES, ROUTE
 from chassis.bus import Bus
 from chassis.feed import Interest
@@ -515,8 +516,8 @@ async def serve(context: Context[Settings]) -> None:
 
 
 async def _serve_policy(context: Context[Settings]) -> None:
+    context.heartbeat.detail[MODE] = POLICY_ONLY  # Before the first sign of life that says that it is ready.
     async with found.agent(context.settings, context.bus, context.health) as made:
         context.heartbeat.node = made.node
-        context.heartbeat.detail["mode"] = "policy only"
-        context.log.info("agent", node=context.settings.node_name, mode="policy only")
+        context.log.info("agent", node=context.settings.node_name, mode=POLICY_ONLY)
         await context.stopping.wait()

@@ -240,9 +240,9 @@ class PolicyAgent:
         before, after = self._view.residents, view.residents
         self._guard(view)
         gone = [r for pod, r in before.items() if pod not in after or not _same(after[pod], r)]
-        for resident in gone:
+        for resident in gone:  # All of them first: an address may be another's from now on.
+            self.enforcement.unplug(resident.pod)
             if resident.pod not in after:
-                self.enforcement.unplug(resident.pod)
                 self.announcements.withdraw(resident.pod)
                 self._tell_of_pod("stopped", resident.endpoint, "is not found any more: its link or the pod is gone")
         if gone:
@@ -250,7 +250,7 @@ class PolicyAgent:
         for pod, resident in after.items():
             if before.get(pod) == resident and self._begun:
                 continue
-            self.enforcement.plug(resident.endpoint, device=resident.device)
+            self.enforcement.plug(resident.endpoint, device=resident.device, bridged=resident.bridged)
             self.announcements.announce(resident.endpoint)
             if pod not in before and self._begun:
                 self._tell_of_pod("started", resident.endpoint, f"is found on the link {resident.veth.name}")

@@ -71,6 +71,10 @@ class Resident(NamedTuple):
         """By which its packets come to be routed."""
         return self.veth.master or self.veth.device
 
+    @property
+    def bridged(self) -> bool:
+        return bool(self.veth.master)
+
 
 class View(NamedTuple):
     """What follows from what is known now."""

@@ -25,7 +25,7 @@ def observe(socket: NetlinkSocket) -> Seen:
     carried: dict[int, list[str]] = {}
     for _, body in socket.dump(rtnl.addresses_dump()):
         row = readback.address(body)
-        if row.packed and not ip_address(row.packed).is_link_local:
+        if row.packed:
             carried.setdefault(row.device, []).append(f"{ip_address(row.packed)}/{row.prefix}")
     veths = [found for link in links if (found := _veth(socket, link, by_index)) is not None]
     bridges = {

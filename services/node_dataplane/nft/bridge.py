@@ -35,7 +35,7 @@ class Port(NamedTuple):
 class BridgeRules(NamedTuple):
     ports: frozenset[Port] = frozenset()
     own: frozenset[str] = frozenset()
-    """The node's addresses on bridges of pods."""
+    """The node's addresses on bridges of pods, link-local ones, too."""
     unfiltered: frozenset[str] = frozenset()
     """`ip`, `ip6`: what is bridged without `inet tortie` seeing it."""
 
@@ -71,6 +71,7 @@ table {NAME} {{
         icmpv6 type 136 @th,64,128 @taken_targets6 goto spoofed
         iif . ether saddr . ip6 saddr @sources6 accept
         iif . ether saddr . arp saddr ip @sources4 iif . arp saddr ether . arp saddr ip @sources4 accept
+        ip6 saddr @taken6 goto spoofed
         iif . ether saddr @ported ip6 saddr fe80::/10 accept
         iif . ether saddr @ported ip6 saddr :: icmpv6 type {ND} accept
         iif . ether saddr @ported arp saddr ip 0.0.0.0 accept

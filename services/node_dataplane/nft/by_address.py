@@ -1,6 +1,6 @@
 """The fixed part of the table where addresses and routes are somebody else's: policy is found by address.
 
-                 prerouting/raw      guard: a pod's address comes by its own device only, which brings no other
+                 prerouting/raw      guard: a pod's address comes by its own device only; a link of its own brings no other
     pod -> far   forward             `pods_from4`, `pods_from6` -> the pod's egress rules
                                      `pods_to4`, `pods_to6` -> the destination's ingress rules
     pod -> node  input               the same look-up of the sender
@@ -10,6 +10,8 @@ A link that somebody else made has no number of ours, and many of them are ports
 packet shows here: br_netfilter brings what is switched from port to port through these hooks, as from and to the
 bridge. So the address says which pod it is, and guards see to it that it does: here for what is routed from a link of
 its own, in a table of the bridge's family (`bridge`) for its ports.
+
+A pod that is not known may still answer its node, which has to ask whether it is well (ESTABLISHED comes first).
 
 Closed is what comes from or goes to a pod's device (`pod_devices`: the bridge of pods, a pod's own link) and is no
 known pod's, and what is in the node's own networks of pods (`pod_networks`) and leads elsewhere. What neither names is
@@ -47,6 +49,7 @@ SOURCES = {4: "pod_sources4", 6: "pod_sources6"}
 PODS = {4: "pods4", 6: "pods6"}
 NETWORKS = {4: "pod_networks4", 6: "pod_networks6"}
 POD_DEVICES = "pod_devices"
+POD_LINKS = "pod_links"
 _FAMILIES = (4, 6)
 _IP = {4: "ip", 6: "ip6"}
 
@@ -62,12 +65,12 @@ SETS: dict[str, SetSpec] = {
     NETWORKS[4]: SetSpec(NETS4, "where this node's pods have addresses"),
     NETWORKS[6]: SetSpec(NETS6, "where this node's pods have addresses"),
     POD_DEVICES: SetSpec(DEVICES, "bridges of pods, and pods' own links"),
+    POD_LINKS: SetSpec(DEVICES, "known pods' own links"),
     frame.NODES4: frame.SETS[frame.NODES4],
     frame.NODES6: frame.SETS[frame.NODES6],
 }
 
 _FROM_DEVICE, _TO_DEVICE = f"iif @{POD_DEVICES}", f"oif @{POD_DEVICES}"
-_LINK_LOCAL = "ip6 saddr fe80::/10 accept"
 
 
 class ByAddress:
@@ -100,6 +103,8 @@ class ByAddress:
             family = _family(key)
             yield SOURCES[family], device_key(spot.device) + key
             yield PODS[family], key
+        if not spot.bridged:
+            yield POD_LINKS, device_key(spot.device)
 
     def dispatch(self, way: Way, spot: Spot) -> Iterator[Element]:
         maps = FROM if way == "egress" else TO
@@ -124,15 +129,14 @@ def _each(text: str) -> tuple[str, ...]:
 
 _PREROUTING = (
     *_each(f"iif . {{ip}} saddr @{SOURCES[4][:-1]}{{n}} accept"),
-    f"{_FROM_DEVICE} goto guard",
     *_each(f"{{ip}} saddr @{PODS[4][:-1]}{{n}} {drop('spoofed')}"),  # From anywhere but its own link.
+    f"iif @{POD_LINKS} goto guard",
 )
 
 _GUARD = (
-    *_each(f"{{ip}} saddr @{PODS[4][:-1]}{{n}} {drop('spoofed')}"),
-    _LINK_LOCAL,  # Never routed; between ports it is looked at as forwarded, and is no pod's address.
+    "ip6 saddr fe80::/10 accept",  # Never forwarded: only the node itself hears it.
     f"ip6 saddr :: icmpv6 type {ND} accept",
-    drop("no_policy_egress"),
+    drop("spoofed"),
 )
 
 _NOT_NEW = (

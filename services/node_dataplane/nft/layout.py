@@ -31,6 +31,8 @@ class Spot(NamedTuple):
     device: int = 0
     """Index of the device by which its packets come to be routed, where links are others': its own, or the bridge that
     it is a port of."""
+    bridged: bool = False
+    """It is a bridge."""
 
 
 class Layout(Protocol):

@@ -108,10 +108,11 @@ class _Endpoint:
     floating: tuple[tuple[str, str], ...] = ()
     sources: tuple[str, ...] = ()
     device: int = 0
+    bridged: bool = False
 
     @property
     def spot(self) -> Spot:
-        return Spot(self.link, self.addresses, self.device)
+        return Spot(self.link, self.addresses, self.device, self.bridged)
 
 
 class _Structure(NamedTuple):
@@ -216,10 +217,11 @@ class PolicyTable:
         floating: tuple[tuple[str, str], ...] = (),
         sources: tuple[str, ...] = (),
         device: int = 0,
+        bridged: bool = False,
     ) -> None:
         """The pod is plugged in: its addresses may be sent from, and its policy is wanted. `floating` as in
-        `Endpoint.floating`; `sources`: CIDRs, see `foreign_sources`; `device` as in `layout.Spot`."""
-        endpoint = _Endpoint(link, addresses, container, floating, sources, device)
+        `Endpoint.floating`; `sources`: CIDRs, see `foreign_sources`; `device` and `bridged` as in `layout.Spot`."""
+        endpoint = _Endpoint(link, addresses, container, floating, sources, device, bridged)
         before = self._endpoints.get(pod)
         if endpoint == before:
             return
