@@ -40,6 +40,7 @@ from services.node_dataplane.core import NodeCore, Surroundings
 from services.node_dataplane.denial_log import DenialLog
 from services.node_dataplane.denials import Told
 from services.node_dataplane.enforcement import Enforcement
+from services.node_dataplane.errors import StoreError
 from services.node_dataplane.fitness import fit
 from services.node_dataplane.found import filtering, traces, veths
 from services.node_dataplane.found.residents import NO_LINK, Resident, Residents, View
@@ -74,6 +75,7 @@ _GROUPS = 0x1 | 0x10 | 0x100
 
 class PolicyAgent:
     def __init__(self, settings: Settings, bus: Bus, health: Health) -> None:
+        """Raises StoreError."""
         self.node: NodeName = settings.node_name
         self._bus = bus
         self._health = health
@@ -91,6 +93,11 @@ class PolicyAgent:
         self.enforcement.tell = self._tell
         self.publication = Publication(bus, [Interest(ENDPOINT, (self.node,))], independent=True)
         self.announcements = Announcements(self.node, self.publication)
+        state = Path(settings.state_dir)
+        try:
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make {state}: {error.strerror}") from error
         table = self.enforcement.table
         self.denial_log = DenialLog(
             self.node,
@@ -107,7 +114,7 @@ class PolicyAgent:
             table,
             bus,
             health,
-            directory=Path(settings.state_dir),
+            directory=state,
             interval_s=settings.hits_interval_s,
             metrics=settings.policy_metrics,
         )

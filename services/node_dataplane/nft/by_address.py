@@ -1,6 +1,6 @@
 """The fixed part of the table where addresses and routes are somebody else's: policy is found by address.
 
-                 prerouting/raw      guard: a pod's address comes by its own device only; a link of its own brings no other
+                 prerouting/raw      guard: a pod's address comes by its device only; a link of its own brings no other
     pod -> far   forward             `pods_from4`, `pods_from6` -> the pod's egress rules
                                      `pods_to4`, `pods_to6` -> the destination's ingress rules
     pod -> node  input               the same look-up of the sender
