@@ -15,6 +15,7 @@ from tests.support.netns import Namespace, veth
 
 BRIDGE = "cni0"
 GATEWAY, GATEWAY6 = "10.244.1.1", "fd00:1::1"
+_EVERYBODY = b"\xff" * 6
 
 
 def bridge(node: Namespace) -> None:
@@ -26,13 +27,16 @@ def bridge(node: Namespace) -> None:
 
 
 def port(node: Namespace, pod: Namespace, link: str, *addresses: str) -> None:
-    """As the CNI plugin `bridge` does it."""
+    """As the CNI plugin `bridge` does it, which also tells everybody whose the address is now."""
     veth(node, link, pod, "eth0")
     node.ip("link", "set", link, "master", BRIDGE)
     for address in addresses:
         six = ":" in address
         pod.ip("address", "add", f"{address}/{64 if six else 24}", "dev", "eth0", *(("nodad",) if six else ()))
         pod.ip("route", "add", "default", "via", GATEWAY6 if six else GATEWAY)
+        if not six:
+            own = mac(pod)
+            send(pod, ethernet(_EVERYBODY, own, 0x0806, arp_reply(own, address, _EVERYBODY, address)))
 
 
 def routed(node: Namespace, pod: Namespace, link: str, address: str) -> None:
