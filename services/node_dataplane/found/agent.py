@@ -244,8 +244,16 @@ class PolicyAgent:
 
     def _apply(self, view: View) -> None:
         """The bridge's table first: it is closed to addresses that it does not know, and policy relies on it."""
+        try:
+            self._guard(view)
+        except NftError as error:
+            self._health.fail(
+                BRIDGE, f"the kernel refuses the table of the bridge, so its new pods are closed: {error}"
+            )
+            view = self._guarded(view)
+        else:
+            self._health.ok(BRIDGE)
         before, after = self._view.residents, view.residents
-        self._guard(view)
         gone = [r for pod, r in before.items() if pod not in after or not _same(after[pod], r)]
         for resident in gone:  # All of them first: an address may be another's from now on.
             self.enforcement.unplug(resident.pod)
@@ -271,13 +279,17 @@ class PolicyAgent:
         more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
         self._health.note(LINKS, "; ".join(told[:NAMED]) + more if told else None)
 
+    def _guarded(self, view: View) -> View:
+        """Without the pods whose ports are not in the table as the kernel has it."""
+        held = self.bridge.committed.ports if self.bridge.committed is not None else frozenset()
+        out = {pod for pod, r in view.residents.items() if r.bridged and _port(r) not in held}
+        residents = {pod: r for pod, r in view.residents.items() if pod not in out}
+        missing = {**view.missing, **dict.fromkeys(out, "the table of its bridge cannot be written")}
+        return view._replace(residents=residents, missing=missing)
+
     def _guard(self, view: View) -> None:
         """Raises NftError."""
-        ports = frozenset(
-            Port(r.veth.device, r.veth.mac, tuple(r.endpoint.addresses))
-            for r in view.residents.values()
-            if r.veth.master
-        )
+        ports = frozenset(_port(r) for r in view.residents.values() if r.bridged)
         bridged = bool(ports or view.own)
         unfiltered = filtering.ensure(self._report) if bridged else {}
         self._health.note(FILTERING, "; ".join(unfiltered.values()) or None)
@@ -337,6 +349,10 @@ class PolicyAgent:
                 detail=detail,
             )
         )
+
+
+def _port(resident: Resident) -> Port:
+    return Port(resident.veth.device, resident.veth.mac, resident.endpoint.addresses)
 
 
 def _same(one: Resident, other: Resident) -> bool:

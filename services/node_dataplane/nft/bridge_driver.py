@@ -27,7 +27,10 @@ class BridgeDriver:
     def __init__(self) -> None:
         self._netlink = NetlinkSocket(NETLINK_NETFILTER)
         self._text = Libnftables()
-        self._committed: BridgeRules | None = None
+        self.committed: BridgeRules | None = None
+        """What the kernel holds; None: nothing of ours yet."""
+        self._doubtful = True
+        """The next commit is of the whole table."""
         self._listing = ""
 
     def close(self) -> None:
@@ -41,27 +44,26 @@ class BridgeDriver:
         self.close()
 
     def commit(self, rules: BridgeRules) -> None:
-        """Frames meet all of it or nothing. Raises NftError; then nothing is changed."""
-        if rules != self._committed:
-            self._commit(rules, whole=self._committed is None)
+        """Frames meet all of it or nothing. Raises NftError; then nothing is changed, and `committed` goes on."""
+        if rules != self.committed or self._doubtful:
+            self._commit(rules)
 
-    def _commit(self, rules: BridgeRules, *, whole: bool) -> None:
-        try:
-            self._text.run(bridge.script(rules, whole=whole))
-        except NftError:
-            self._committed = None  # Whatever is there stays, until it is replaced as a whole.
-            raise
-        self._committed = rules
+    def _commit(self, rules: BridgeRules) -> None:
+        whole, self._doubtful = self._doubtful, True
+        self._text.run(bridge.script(rules, whole=whole))
+        self.committed = rules
         self._listing = self._list()
+        self._doubtful = False
 
     def repair(self) -> bool:
         """Puts back what somebody else changed; whether somebody did. Raises NftError."""
-        if self._committed is None:
+        if self.committed is None:
             return False
         found = self._list() if self.exists() else ""
         if found == self._listing:
             return False
-        self._commit(self._committed, whole=True)
+        self._doubtful = True
+        self._commit(self.committed)
         return found != self._listing  # Else only a name in the listing was another one.
 
     def exists(self) -> bool:
@@ -78,7 +80,7 @@ class BridgeDriver:
         if not self.exists():
             return False
         self._text.run(bridge.clear())
-        self._committed = None
+        self.committed, self._doubtful = None, True
         return True
 
     def _list(self) -> str:
