@@ -247,10 +247,8 @@ class PolicyAgent:
         try:
             self._guard(view)
         except NftError as error:
-            self._health.fail(
-                BRIDGE, f"the kernel refuses the table of the bridge, so its new pods are closed: {error}"
-            )
-            view = self._guarded(view)
+            self._health.fail(BRIDGE, f"the kernel refuses the bridge's table, so its new pods are closed: {error}")
+            view = guarded(view, self.bridge.committed)
         else:
             self._health.ok(BRIDGE)
         before, after = self._view.residents, view.residents
@@ -278,14 +276,6 @@ class PolicyAgent:
         told = [f"{pod}: {why}" for pod, why in sorted(view.missing.items())]
         more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
         self._health.note(LINKS, "; ".join(told[:NAMED]) + more if told else None)
-
-    def _guarded(self, view: View) -> View:
-        """Without the pods whose ports are not in the table as the kernel has it."""
-        held = self.bridge.committed.ports if self.bridge.committed is not None else frozenset()
-        out = {pod for pod, r in view.residents.items() if r.bridged and _port(r) not in held}
-        residents = {pod: r for pod, r in view.residents.items() if pod not in out}
-        missing = {**view.missing, **dict.fromkeys(out, "the table of its bridge cannot be written")}
-        return view._replace(residents=residents, missing=missing)
 
     def _guard(self, view: View) -> None:
         """Raises NftError."""
@@ -353,6 +343,15 @@ class PolicyAgent:
 
 def _port(resident: Resident) -> Port:
     return Port(resident.veth.device, resident.veth.mac, resident.endpoint.addresses)
+
+
+def guarded(view: View, held: BridgeRules | None) -> View:
+    """Without the pods whose ports are not in the table of the bridge as the kernel holds it."""
+    ports = held.ports if held is not None else frozenset()
+    out = {pod for pod, r in view.residents.items() if r.bridged and _port(r) not in ports}
+    residents = {pod: r for pod, r in view.residents.items() if pod not in out}
+    missing = {**view.missing, **dict.fromkeys(out, "the table of its bridge cannot be written")}
+    return view._replace(residents=residents, missing=missing)
 
 
 def _same(one: Resident, other: Resident) -> bool:

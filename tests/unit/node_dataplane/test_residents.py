@@ -8,7 +8,9 @@ from bus_schemas.ids import NodeName, PodKey
 from bus_schemas.resources import Pod
 from bus_schemas.resources.core import PodSpec, PodStatus
 from bus_schemas.resources.metadata import Metadata
+from services.node_dataplane.found.agent import guarded
 from services.node_dataplane.found.residents import Bridge, Residents, Seen, Veth, View
+from services.node_dataplane.nft.bridge import BridgeRules, Port
 
 CNI0 = 9
 BRIDGES = {CNI0: Bridge("cni0", ("10.244.1.1/24", "fe80::1/64"))}
@@ -151,6 +153,17 @@ def test_a_bridge_with_other_machines_behind_it_is_left_alone() -> None:
     assert not view.devices
     view = World().tell(pod("a", "10.244.1.2")).see(veth(2, "10.244.1.2"), bridges={})
     assert view.missing == {A: "its link veth2 is a port of something that is no bridge"}
+
+
+def test_a_port_that_the_bridges_table_does_not_guard_is_nobodys() -> None:
+    one, two, own = veth(2, "10.244.1.2"), veth(3, "10.244.1.3"), veth(4, "10.5.0.2", master=0)
+    pods = (pod("a", "10.244.1.2"), pod("b", "10.244.1.3"), pod("c", "10.5.0.2"))
+    view = World().tell(*pods).see(one, two, own)
+    assert links(guarded(view, None)) == {"c": "veth4"}
+    held = guarded(view, BridgeRules(frozenset({Port(2, one.mac, ("10.244.1.2",))})))
+    assert links(held) == {"a": "veth2", "c": "veth4"}
+    assert held.missing.keys() == {B}
+    assert held.devices == view.devices, "closed, and not forgotten"
 
 
 def test_the_nodes_own_word_about_networks_unless_somebody_sets_them() -> None:
