@@ -8,6 +8,9 @@ from bus_schemas.ids import NodeName
 STATUS_INTERVAL_S = 5.0
 STATUS_TTL_S = 20.0
 
+MODE, POLICY_ONLY = "mode", "policy only"
+"""In the `detail` of an agent that has nothing but policy."""
+
 
 class Status(Message, tag="status/1", frozen=True, kw_only=True):
     component: str

@@ -2,11 +2,13 @@
 
 A sign that ended is no word about the node while the bus itself was away: the time of an absence begins when it is
 heard of, and agents that live speak again within seconds.
+
+An agent that has only policy is none here: whether its node's network is available is for whoever makes that to say.
 """
 
 from __future__ import annotations
 
-from bus_schemas.status import Status
+from bus_schemas.status import MODE, POLICY_ONLY, Status
 from services.kube_bridge.conditions import Agent
 
 COMPONENT = "node_dataplane"
@@ -22,6 +24,9 @@ class Agents:
         if component != COMPONENT:
             return None
         node = status.node or instance if status is not None else instance
+        if status is not None and status.detail.get(MODE) == POLICY_ONLY:
+            self._agents.pop(node, None)
+            return None
         before = self._agents.get(node)
         if status is None:
             if before is None or not before.alive:

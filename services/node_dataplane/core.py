@@ -215,6 +215,12 @@ class NodeCore:
         return own.metadata.labels if own is not None else {}
 
     @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        """Of our Node resource."""
+        own = self._nodes.get(self._node)
+        return own.spec.pod_cidrs if own is not None else ()
+
+    @property
     def surroundings(self) -> Surroundings | None:
         """As of the last flush."""
         return self._surroundings

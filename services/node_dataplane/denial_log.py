@@ -12,14 +12,15 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from prometheus_client import Counter
 
-from bus_schemas.ids import NodeName, RulesId
+from bus_schemas.endpoints import Endpoint
+from bus_schemas.ids import NodeName, PodKey, RulesId
 from chassis.health import Health
 from services.node_dataplane.denials import Denials, Owners, Told, is_news, recognise
-from services.node_dataplane.endpoint_store import EndpointStore
 from services.node_dataplane.netlink import nflog
 from services.node_dataplane.netlink.wire import NETLINK_NETFILTER, NetlinkSocket
 from services.node_dataplane.nft.attribution import Denial
@@ -36,6 +37,24 @@ OVERRUNS = Counter("tortie_policy_overruns", "Times that denied packets came fas
 STRANGE = Counter("tortie_policy_strange", "Packets in our log group from rules that are not in the policy table")
 
 
+class OnLink(Protocol):
+    """A pod that is plugged in."""
+
+    @property
+    def pod(self) -> PodKey: ...
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+
+class Plugged(Protocol):
+    """The pods of this node."""
+
+    def of_link(self, link: str) -> OnLink | None: ...
+
+    def all(self) -> Iterable[OnLink]: ...
+
+
 class DenialLog:
     def __init__(
         self,
@@ -43,7 +62,7 @@ class DenialLog:
         *,
         meaning: Callable[[str], Denial | None],
         title: Callable[[RulesId], str],
-        store: EndpointStore,
+        store: Plugged,
         host_endpoint: Callable[[str], str],
         health: Health,
         tell: Callable[[Told], None],
@@ -120,7 +139,7 @@ class DenialLog:
             self._tell_one(one)
 
 
-def owners(store: EndpointStore, host_endpoint: Callable[[str], str]) -> Owners:
+def owners(store: Plugged, host_endpoint: Callable[[str], str]) -> Owners:
     """The pods that are plugged in, and the host endpoints."""
 
     def of_link(link: str) -> str:

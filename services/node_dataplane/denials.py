@@ -91,7 +91,8 @@ def recognise(logged: Logged, denial: Denial, indev: str, outdev: str, owners: O
     device = indev if egress else outdev
     source, destination = (_text(header.source), _text(header.destination)) if header is not None else ("", "")
     own, peer = (source, destination) if egress else (destination, source)
-    object_ = owners.of_link(device) or (owners.of_address(own) if own else "")
+    spoofed = denial.reason == "spoofed"  # Then the address tells who it was not.
+    object_ = owners.of_link(device) or (owners.of_address(own) if own and not spoofed else "")
     other = owners.of_address(peer) if peer else ""
     guard = denial.kind == "guard"
     if not (object_ or guard):

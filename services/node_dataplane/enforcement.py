@@ -18,7 +18,7 @@ A restarted agent adopts the table that it finds when it is the one that it woul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
 import msgspec
@@ -34,6 +34,7 @@ from services.node_dataplane.cutting import Changes
 from services.node_dataplane.denials import Told
 from services.node_dataplane.nft.errors import NftError
 from services.node_dataplane.nft.governed import Devices
+from services.node_dataplane.nft.layout import Layout
 from services.node_dataplane.nft.table import Expected, Flush, NodeRules, PolicyTable, Wanted
 from services.node_dataplane.nft.transaction import Transaction
 from services.node_dataplane.policy_news import PolicyNews
@@ -71,10 +72,12 @@ class Enforcement:
         driver: Driver,
         health: Health,
         report: Callable[[str, str, str], None],
+        layout: Layout | None = None,
         proxy: ServiceProxy | None = None,
     ) -> None:
-        """`report(what, object, message)` emits an event; `proxy`: service addresses are translated, too."""
-        self._table = PolicyTable(services=proxy is not None)
+        """`report(what, object, message)` emits an event; `layout` as `PolicyTable` has it; `proxy`: service addresses
+        are translated, too."""
+        self._table = PolicyTable(layout=layout, services=proxy is not None)
         self._proxy = proxy
         self._serving: dict[Frontend, Target | None] = {}
         """What changed of the frontends, and is not in the kernel yet."""
@@ -125,8 +128,11 @@ class Enforcement:
 
     # --- endpoints and settings
 
-    def plug(self, endpoint: Endpoint, sources: tuple[str, ...] = ()) -> None:
-        """`sources`: CIDRs that the pod may send from beside its own addresses."""
+    def plug(
+        self, endpoint: Endpoint, sources: tuple[str, ...] = (), *, device: int = 0, bridged: bool = False
+    ) -> None:
+        """`sources`: CIDRs that the pod may send from beside its own addresses; `device` and `bridged` as in
+        `nft.layout.Spot`."""
         pod = endpoint.pod
         if self._containers.get(pod) != endpoint.container:
             self._programmed -= {pod}
@@ -139,6 +145,8 @@ class Enforcement:
             endpoint.container,
             floating=endpoint.floating,
             sources=sources,
+            device=device,
+            bridged=bridged,
         )
         self._dirty.set()
 
@@ -166,6 +174,11 @@ class Enforcement:
     def _tell_node(self, rules: NodeRules) -> None:
         self._cutting = self.changes.active
         self._table.set_node(msgspec.structs.replace(rules, tcp_by_syn_only=self._cutting))
+
+    def set_pod_devices(self, devices: Set[int]) -> None:
+        """By address: the devices behind which there are pods, known or not."""
+        self._table.set_pod_devices(devices)
+        self._dirty.set()
 
     def set_devices(self, devices: Devices) -> None:
         """The node's own devices, which host endpoints govern."""

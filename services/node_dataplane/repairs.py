@@ -10,7 +10,11 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from prometheus_client import Counter
+
 from services.node_dataplane.contention import Contention
+
+REPAIRS = Counter("tortie_node_repairs", "Kernel objects found changed by others and put right")
 
 Report = Callable[[str, str, str], None]
 """what, object, message"""

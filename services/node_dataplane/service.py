@@ -27,18 +27,16 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-
-from prometheus_client import Counter
 
 from bus_schemas.events import Event
 from bus_schemas.ids import NodeName, PodKey
 from bus_schemas.ipam import Held
 from bus_schemas.resources import FelixConfiguration, IPPool, Node
+from bus_schemas.status import MODE, POLICY_ONLY
 from bus_schemas.subjects import BGP, BGP_MESH, DESIRED, ENDPOINT, NODE_ADDRESSES, ROUTE
 from chassis.bus import Bus
-from chassis.errors import CannotServe
 from chassis.feed import Interest
 from chassis.health import Health
 from chassis.publication import Publication
@@ -60,16 +58,17 @@ from services.node_dataplane.denials import Told
 from services.node_dataplane.desired_resources import DesiredResources
 from services.node_dataplane.endpoint_store import EndpointStore
 from services.node_dataplane.enforcement import Enforcement
-from services.node_dataplane.errors import NodeError
 from services.node_dataplane.fabric import Fabric
 from services.node_dataplane.facts import node_facts
 from services.node_dataplane.facts_report import FactsReport
+from services.node_dataplane.fitness import fit
+from services.node_dataplane.found import agent as found
 from services.node_dataplane.hits import HitCounters
 from services.node_dataplane.holding import Asking, HoldingReport, unannounced
 from services.node_dataplane.links import PodLinks
 from services.node_dataplane.monitor import Monitor
+from services.node_dataplane.nft.bridge_driver import BridgeDriver
 from services.node_dataplane.nft.driver import NftDriver
-from services.node_dataplane.nft.errors import NftUnavailable
 from services.node_dataplane.node_rules import (
     allowed,
     bus_ports,
@@ -84,6 +83,7 @@ from services.node_dataplane.pods import Pods
 from services.node_dataplane.reach import Reaches
 from services.node_dataplane.reaper import Reaper
 from services.node_dataplane.recollection import recollect
+from services.node_dataplane.repairs import REPAIRS
 from services.node_dataplane.routes import Row, host
 from services.node_dataplane.selfcheck import SelfCheck
 from services.node_dataplane.service_proxy.shell import service_addresses
@@ -94,7 +94,6 @@ from services.node_dataplane.tunnel_address import TunnelAddress
 from services.node_dataplane.warm_pool import WarmPool
 from services.node_dataplane.wireguard_report import WireguardKeysReport
 
-REPAIRS = Counter("tortie_node_repairs", "Kernel objects found changed by others and put right")
 SYNC = "sync"
 RETRY_S = 1.0
 DUE_SLACK_S = 0.01
@@ -124,7 +123,7 @@ class Agent:
         self.monitor = Monitor((self.fabric.socket.port, *self.links.ports))
         self.services = service_addresses(settings, node, health)
         self.enforcement = Enforcement(
-            node, self.driver, health, self._report, self.services.proxy if self.services is not None else None
+            node, self.driver, health, self._report, proxy=self.services.proxy if self.services is not None else None
         )
         self.enforcement.tell = self._tell
         if self.services is not None:
@@ -275,6 +274,8 @@ class Agent:
         for kind, addresses in self.fabric.adopt().items():
             self.tunnel_addresses[kind].adopt(addresses)
         self.core.set_keyed(frozenset(self.fabric.public_keys()))
+        with BridgeDriver() as bridge:
+            bridge.clear()  # Of an agent that had only policy: no pod of ours is on a bridge.
         groups = self.enforcement.table.link_groups
         groups.adopt({name: link.group for name, link in self.links.present().items()})
         for plugin in self.store.all():
@@ -473,30 +474,17 @@ class Agent:
         )
 
 
-@contextmanager
-def _fit() -> Iterator[None]:
-    """What this machine lacks becomes CannotServe, with the sentence that says what to do about it."""
-    try:
-        yield
-    except PermissionError as error:
-        raise CannotServe(
-            f"the agent configures links, routes and nftables, which needs root (CAP_NET_ADMIN): {error.strerror}"
-        ) from error
-    except (NodeError, NftUnavailable) as error:
-        raise CannotServe(str(error)) from error
-
-
 @asynccontextmanager
 async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[Agent]:
     """An agent whose tasks run while the context is open."""
     async with AsyncExitStack() as stack:
-        with _fit():
+        with fit():
             made = Agent(settings, bus, health)
         stack.callback(made.close)
         await stack.enter_async_context(made.publication)
         await stack.enter_async_context(made.wireguard_keys.publication)
         await stack.enter_async_context(made.facts_report.publication)
-        with _fit():
+        with fit():
             await made.recollect()
             made.adopt()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -538,8 +526,19 @@ async def agent(settings: Settings, bus: Bus, health: Health) -> AsyncIterator[A
 
 
 async def serve(context: Context[Settings]) -> None:
+    if context.settings.policy_only:
+        await _serve_policy(context)
+        return
     async with agent(context.settings, context.bus, context.health) as made:
         context.heartbeat.node = made.node
         context.heartbeat.detail["cni_socket"] = context.settings.cni_socket
         context.log.info("agent", node=context.settings.node_name, cni_socket=context.settings.cni_socket)
+        await context.stopping.wait()
+
+
+async def _serve_policy(context: Context[Settings]) -> None:
+    context.heartbeat.detail[MODE] = POLICY_ONLY  # Before the first sign of life that says that it is ready.
+    async with found.agent(context.settings, context.bus, context.health) as made:
+        context.heartbeat.node = made.node
+        context.log.info("agent", node=context.settings.node_name, mode=POLICY_ONLY)
         await context.stopping.wait()

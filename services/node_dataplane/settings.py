@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Literal
 
 from bus_schemas.ids import NodeName
@@ -66,6 +67,12 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     node_port_addresses: str = "primary"
     """On which of the node's addresses node ports are served: `primary`, those by which other nodes know it, or CIDRs,
     separated by commas (`0.0.0.0/0,::/0`: all but the loopback)."""
+    policy_only: bool = False
+    """Addresses, links and routes are somebody else's (flannel's), only policy is ours: no CNI socket, nothing asked of
+    ipam, no route, tunnel or BGP. The node's pods are those that the bus has, their links are found by address."""
+    pod_networks: str = ""
+    """Policy only: the networks in which this node's pods have addresses, `CIDR,...`: what is in them and is no known
+    pod's is closed. Default: the Node's podCIDRs."""
 
     bgp_secrets_dir: str = ""
     """Where the Secrets with passwords of BGP sessions are mounted: `<directory>/<secret>/<key>`. Empty: nowhere, and
@@ -83,6 +90,17 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             node_ports.read(self.node_port_addresses)
         except ValueError as error:
             raise SettingsError([f"TORTIE_NODE_PORT_ADDRESSES: {error}"]) from None
+        if self.policy_only and self.service_addresses:
+            raise SettingsError(
+                [
+                    "TORTIE_SERVICE_ADDRESSES, TORTIE_POLICY_ONLY: one at most; beside another network, kube-proxy does it"
+                ]
+            )
+        for text in self.networks:
+            try:
+                ip_network(text, strict=False)
+            except ValueError as error:
+                raise SettingsError([f"TORTIE_POD_NETWORKS: {error}"]) from None
         if self.denied_events_per_s < 0 or self.hits_interval_s < 0:
             raise SettingsError(["TORTIE_DENIED_EVENTS_PER_S, TORTIE_HITS_INTERVAL_S: must not be negative"])
 
@@ -104,6 +122,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             "TORTIE_UPLINK": self.uplink,
             "TORTIE_VXLAN_CHECKSUM_OFFLOAD": self.vxlan_checksum_offload,
         }
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """`pod_networks` one by one."""
+        return tuple(filter(None, map(str.strip, self.pod_networks.split(","))))
 
     @property
     def node_name(self) -> NodeName:

@@ -23,15 +23,18 @@ from tortie.cli.client import Client, Json, object_path
 from tortie.cli.errors import CommandError
 from tortie.lab import fabric, ownership, processes, routers
 from tortie.lab.errors import CannotDo, LabError
+from tortie.lab.flannel import Flannel
 from tortie.lab.listeners import Listeners
 from tortie.lab.pace import SLOWNESS
 from tortie.lab.pods import Pod
 from tortie.lab.processes import Process
-from tortie.lab.scenario import LabelChange, Labels, NodeSpec, Place, PodSpec, Reference
+from tortie.lab.scenario import LabelChange, Labels, Network, NodeSpec, Place, PodSpec, Reference
 from tortie.lab.topology import CONTROL_ADDRESS, OUTSIDE_ADDRESS, Topology, node_netns, plan, pod_netns
 
 BUS = "nats"
 SERVICES = ("api", "ipam", "route-distribution", "policy-compiler")
+POLICY_SERVICES = ("api", "policy-compiler")
+"""Where addresses and routes are somebody else's."""
 AGENT = "node-dataplane"
 NATS_PORT = 4222
 _NATS_URL = f"nats://{CONTROL_ADDRESS}:{NATS_PORT}"
@@ -46,7 +49,13 @@ Say = Callable[[str], None]
 
 class Cluster:
     def __init__(
-        self, name: str, nodes: Mapping[str, NodeSpec], directory: Path, settings: Mapping[str, str] | None = None
+        self,
+        name: str,
+        nodes: Mapping[str, NodeSpec],
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        network: Network = "tortie",
     ) -> None:
         """`directory` is the lab's own, see `ownership`; `settings` of every agent, by variable. Raises
         ScenarioFault."""
@@ -58,6 +67,9 @@ class Cluster:
         self.routers: list[Process] = []
         """What runs on nodes that are no part of the cluster."""
         self._nodes = dict(nodes)
+        addresses = {node: spec.addresses for node, spec in nodes.items()}
+        self._flannel = Flannel(addresses) if network == "flannel" else None
+        """The network, where it is not Tortie's own."""
         self._client = Client(ownership.api_address(name))
         self._namespaces: set[str] = set()
         self._settings: dict[str, dict[str, str]] = {}
@@ -78,6 +90,8 @@ class Cluster:
         await fabric.build(self.topology)
         for protocol in ("tcp", "udp"):
             await self._outside.open(protocol, fabric.ANSWERING_PORT)
+        if self._flannel is not None:
+            await _all(self._flannel.build(node, host.netns) for node, host in self.topology.nodes.items())
         say("the bus, the services and the agents")
         await self._start_processes()
         await _all(self._start_router(node) for node, spec in self._nodes.items() if spec.external is not None)
@@ -124,7 +138,11 @@ class Cluster:
 
     async def _start_processes(self) -> None:
         agents = (_agent(node) for node, spec in self._nodes.items() if spec.external is None)
-        await _all(map(self.start_process, (BUS, *SERVICES, *agents)))
+        await _all(map(self.start_process, (BUS, *self._services, *agents)))
+
+    @property
+    def _services(self) -> tuple[str, ...]:
+        return SERVICES if self._flannel is None else POLICY_SERVICES
 
     async def start_process(self, name: str) -> None:
         """The bus, a service or an agent by the name in `processes`; one that was killed goes on with what it left."""
@@ -182,14 +200,21 @@ class Cluster:
                 "TORTIE_LOG_FORMAT": "console",
                 "TORTIE_NODE": node,
                 "TORTIE_STATE_DIR": str(self.directory / "node" / node),
-                "TORTIE_CNI_SOCKET": str(self._cni_socket(node)),
-                "TORTIE_CNI_DEADLINE_S": f"{min(30 * SLOWNESS, 80):g}",
-                "TORTIE_BGP_SECRETS_DIR": str(self.directory / "secrets"),
+                **self._agent_settings(node),
             }
             | self._of_agents
             | self._settings.get(_agent(node), {}),
             health=self.directory / "health" / node,
         )
+
+    def _agent_settings(self, node: str) -> dict[str, str]:
+        if self._flannel is not None:
+            return {"TORTIE_POLICY_ONLY": "true"}
+        return {
+            "TORTIE_CNI_SOCKET": str(self._cni_socket(node)),
+            "TORTIE_CNI_DEADLINE_S": f"{min(30 * SLOWNESS, 80):g}",
+            "TORTIE_BGP_SECRETS_DIR": str(self.directory / "secrets"),
+        }
 
     async def _start_router(self, node: str) -> None:
         """A node that is none of ours: it forwards, and speaks BGP if it is to."""
@@ -275,11 +300,13 @@ class Cluster:
 
     def _node_manifest(self, node: str) -> Json:
         spec = self._nodes[node]
+        subnets = list(map(str, self._flannel.subnets[node])) if self._flannel is not None else []
+        addresses = {"ipv6Address" if ":" in text else "ipv4Address": text for text in spec.addresses}
         return {
             "apiVersion": "projectcalico.org/v3",
             "kind": "Node",
             "metadata": {"name": node, "labels": {"kubernetes.io/hostname": node, **spec.labels}},
-            "spec": {"bgp": {"ipv6Address" if ":" in text else "ipv4Address": text for text in spec.addresses}},
+            "spec": {"bgp": addresses, **({"podCIDRs": subnets} if subnets else {})},
         }
 
     async def _apply_all(self, documents: Sequence[Json]) -> None:
@@ -306,7 +333,13 @@ class Cluster:
 
     async def _plug_in(self, pod: Pod) -> None:
         await fabric.add_namespace(pod.netns)
-        await pod.plug_in(node_netns(self.name, pod.spec.node), self._cni_socket(pod.spec.node))
+        node = node_netns(self.name, pod.spec.node)
+        if self._flannel is None:
+            await pod.plug_in(node, self._cni_socket(pod.spec.node))
+            return
+        pod.link, pod.addresses = await self._flannel.plug_in(pod.spec.node, node, pod.netns, asked=pod.spec.addresses)
+        await self._apply_all([pod.manifest(addresses=pod.addresses)])  # As its kubelet would say.
+        await pod.listen()
 
     async def stop(self, keys: Iterable[PodKey]) -> None:
         """Raises CannotDo, PluginFailed."""
@@ -314,7 +347,12 @@ class Cluster:
 
     async def _stop(self, key: PodKey) -> None:
         pod = self.pod(key)
-        await pod.unplug(node_netns(self.name, pod.spec.node), self._cni_socket(pod.spec.node))
+        node = node_netns(self.name, pod.spec.node)
+        if self._flannel is None:
+            await pod.unplug(node, self._cni_socket(pod.spec.node))
+        else:
+            pod.listeners.close()
+            await self._flannel.unplug(node, pod.netns)
         await self._ask(lambda: self._client.delete_one("pod", key.name, key.namespace))
         await fabric.remove_namespaces([pod.netns])
         del self.pods[key]

@@ -77,7 +77,7 @@ async def run(console: Console, lab: str) -> None:
     wanted = samples.cluster(NODES)
     tour = Tour(console)
     with ownership.owned(lab) as directory:
-        cluster = Cluster(lab, wanted.nodes, directory)
+        cluster = Cluster(lab, wanted.nodes, directory, network=wanted.network)
         try:
             with console.status("starting") as live:
                 await cluster.up(wanted.resources, wanted.namespaces, wanted.pods, live.update)

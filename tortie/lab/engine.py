@@ -19,7 +19,20 @@ from tortie.lab.cluster import Cluster
 from tortie.lab.errors import LabError
 from tortie.lab.pace import SLOWNESS
 from tortie.lab.placeholders import Memory, Placeholder
-from tortie.lab.scenario import Action, Apply, Delete, Label, Place, Scenario, Start, Step, Stop, pod_key
+from tortie.lab.scenario import (
+    Action,
+    Apply,
+    Delete,
+    Kill,
+    Label,
+    Place,
+    Revive,
+    Scenario,
+    Start,
+    Step,
+    Stop,
+    pod_key,
+)
 
 PATIENCE_S = 2.0 * SLOWNESS
 BGP_PATIENCE_S = 20.0 * SLOWNESS
@@ -137,6 +150,13 @@ class Run:
                 await self._cluster.start(pods)
             case Stop(keys):
                 await self._cluster.stop(keys)
+            case Kill(names):
+                for name in names:
+                    await self._cluster.kill_process(name)
+            case Revive(names):
+                for name in names:
+                    await self._cluster.revive_process(name, {})
+                    await self._cluster.processes[name].ready()
 
     async def _fill(self, value: Any) -> Any:
         """Looks once more for what a placeholder stands for when it has not stood for anything yet."""

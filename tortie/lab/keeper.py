@@ -39,7 +39,7 @@ async def keep(lab: str, what: Scenario) -> int:
     began = time.monotonic()
     try:
         with ownership.owned(lab) as directory:
-            cluster = Cluster(lab, what.nodes, directory, what.settings)
+            cluster = Cluster(lab, what.nodes, directory, what.settings, network=what.network)
             try:
                 await cluster.up(what.resources, what.namespaces, what.pods, lambda text: _say(phase=text))
                 async with control.serve(cluster, down):

@@ -35,8 +35,8 @@ class Pod:
     def __post_init__(self) -> None:
         self.listeners = Listeners(self.netns)
 
-    def manifest(self) -> dict[str, Any]:
-        """The Pod resource that Kubernetes would hold."""
+    def manifest(self, *, addresses: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The Pod resource that Kubernetes would hold; `addresses`: as a kubelet has told them."""
         return manifest.pod(
             self.key,
             uid=self.uid,
@@ -45,6 +45,7 @@ class Pod:
             annotations=self.spec.annotations,
             ports={name: port(text) for name, text in self.spec.ports.items()},
             service_account=self.spec.service_account,
+            addresses=addresses,
         )
 
     async def plug_in(self, node_netns: str, socket: Path) -> None:
@@ -54,6 +55,10 @@ class Pod:
         except errors.PluginFailed as error:
             raise self._failed("ADD", error) from error
         self.addresses, self.link = plugged.addresses, plugged.link
+        await self.listen()
+
+    async def listen(self) -> None:
+        """Opens its ports."""
         for text in self.spec.listen:
             await self.listeners.open(*port(text))
 

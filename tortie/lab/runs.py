@@ -44,7 +44,7 @@ async def run(
         if result.skipped:
             return result
         with ownership.owned(lab) as directory:
-            cluster = Cluster(lab, wanted.nodes, directory, wanted.settings)
+            cluster = Cluster(lab, wanted.nodes, directory, wanted.settings, network=wanted.network)
             try:
                 one = Run(wanted, cluster, listener, patience_s=patience_s)
                 await one.up()

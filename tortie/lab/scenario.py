@@ -80,6 +80,8 @@ class PodSpec(_Part, frozen=True, kw_only=True):
     ports: dict[str, str] = {}
     """Named container ports: name -> `tcp/80`."""
     service_account: str = msgspec.field(default="default", name="serviceAccount")
+    addresses: tuple[str, ...] = ()
+    """Where the network is flannel's: those that it gets; default: the next ones of its node."""
 
 
 class WireExpectation(_Part, frozen=True, kw_only=True):
@@ -156,7 +158,22 @@ class Stop:
     pods: tuple[PodKey, ...]
 
 
-Action = Apply | Delete | Label | Start | Stop
+@dataclass(frozen=True)
+class Kill:
+    """kill -9 of processes, by their names in `tortie lab ps`: nobody starts them again but `Revive`."""
+
+    processes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Revive:
+    processes: tuple[str, ...]
+
+
+Action = Apply | Delete | Label | Start | Stop | Kill | Revive
+
+Network = Literal["tortie", "flannel"]
+"""Whose the pods' addresses, links and routes are: Tortie's; or flannel's, and then the agents have only policy."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +195,7 @@ class Scenario:
     kernel: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     """Of every agent, by variable."""
+    network: Network = "tortie"
     text: str = ""
     """The whole file, in which placeholders are looked for."""
 
@@ -273,6 +291,8 @@ class _StepFields(_Part, frozen=True, kw_only=True):
     label: dict[str, LabelChange] = {}
     start: dict[str, PodSpec] = {}
     stop: tuple[str, ...] = ()
+    kill: tuple[str, ...] = ()
+    revive: tuple[str, ...] = ()
     expect: Expect = Expect()
 
 
@@ -286,6 +306,7 @@ class _File(_Part, frozen=True, kw_only=True):
     steps: tuple[_StepFields, ...] = ()
     kernel: tuple[str, ...] = ()
     settings: dict[str, str] = {}
+    network: Network = "tortie"
 
 
 class _Loader(yaml.SafeLoader):
@@ -328,6 +349,7 @@ def read(text: str, source: str = "scenario") -> Scenario:
             ),
             kernel=file.kernel,
             settings=file.settings,
+            network=file.network,
             text=text,
         )
         _check(scenario)
@@ -343,6 +365,8 @@ def _step(fields: _StepFields, order: tuple[str, ...]) -> Step:
         "label": Label({reference(what): change for what, change in fields.label.items()}),
         "start": Start({pod_key(key): spec for key, spec in fields.start.items()}),
         "stop": Stop(tuple(map(pod_key, fields.stop))),
+        "kill": Kill(fields.kill),
+        "revive": Revive(fields.revive),
     }
     return Step(fields.do, tuple(actions[key] for key in order if key in actions), fields.expect)
 
@@ -357,8 +381,12 @@ def _check(scenario: Scenario) -> None:
     for name, node in scenario.nodes.items():
         if node.external is not None:
             _check_external(f"nodes.{name}.external", node.external, scenario.nodes)
+        if node.external is not None and scenario.network != "tortie":
+            raise ScenarioFault(f"nodes.{name}.external: with `network: {scenario.network}` every node has an agent")
     pods = dict(_pods(scenario))
     for key, spec in pods.items():
+        if spec.addresses and scenario.network == "tortie":
+            raise ScenarioFault(f"pods.{key}.addresses: only with `network: flannel`; else the annotation ipAddrs asks")
         if spec.node not in scenario.nodes:
             raise ScenarioFault(f"pods.{key}.node: there is no node {spec.node!r}")
         for text in (*spec.listen, *spec.ports.values()):

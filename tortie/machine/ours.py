@@ -1,7 +1,7 @@
 """What on a machine is Tortie's, and the steps that take it away. Pure.
 
 Marks: routes of protocol 84 in the main table; devices and links by name and kind; `tunl0` by its alias; tables `inet
-tortie*`; CNI files that name or are our plugin; the agent's directories.
+tortie*` and `bridge tortie`; CNI files that name or are our plugin; the agent's directories.
 
 As long as pods of ours run here, what they need on this machine stays (links, routes to them, policy, forwarding, the
 agent's notes), unless `pods` says that they go, too.
@@ -23,6 +23,7 @@ from tortie.machine.state import Link, Machine
 
 ROUTERS = ("bridge", "veth", "vxlan", "ipip", "wireguard", "tun", "gre")
 """Kinds of devices behind which somebody may need this machine to forward."""
+TABLES = (("inet", TABLE), ("inet", MEANWHILE), ("bridge", TABLE))
 
 
 def plan(machine: Machine, *, pods: bool, state_dir: str, cni_socket: str, bin_dir: str, conf_dir: str) -> Plan:
@@ -60,13 +61,13 @@ def plan(machine: Machine, *, pods: bool, state_dir: str, cni_socket: str, bin_d
         else:
             steps.append(Step("link", link.name, ("ip", "link", "del", link.name)))
     for table in machine.nft_tables:
-        if table.family == "inet" and table.name in (TABLE, MEANWHILE):
+        if (table.family, table.name) in TABLES:
+            named = f"{table.family} {table.name}"
             if stay:
-                kept.append(Kept("nftables table", f"inet {table.name}", "it is the policy of the pods that run here"))
+                kept.append(Kept("nftables table", named, "it is the policy of the pods that run here"))
             else:
-                steps.append(
-                    Step("nftables table", f"inet {table.name}", ("nft", "delete", "table", "inet", table.name))
-                )
+                command = ("nft", "delete", "table", table.family, table.name)
+                steps.append(Step("nftables table", named, command))
     _sysctl(machine, stay, names, steps, kept)
     for path in (cni_socket, state_dir):
         if path not in machine.files:

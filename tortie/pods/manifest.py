@@ -5,7 +5,7 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bus_schemas.ids import PodKey
@@ -24,8 +24,10 @@ def pod(
     annotations: Mapping[str, str],
     ports: Mapping[str, Port],
     service_account: str = "default",
+    addresses: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`ports`: by name."""
+    """`ports`: by name; `addresses`: those that its status says, none while it is being started."""
+    told = {"phase": "Running", "podIP": addresses[0], "podIPs": [{"ip": ip} for ip in addresses]} if addresses else {}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -49,6 +51,7 @@ def pod(
                 }
             ],
         },
+        **({"status": told} if told else {}),
     }
 
 

@@ -35,11 +35,13 @@ from tortie.lab.scenario import (
     Apply,
     Delete,
     Expect,
+    Kill,
     Label,
     LabelChange,
     Place,
     PodSpec,
     Reference,
+    Revive,
     Scenario,
     Start,
     Stop,
@@ -164,6 +166,8 @@ class _Run:
                     self._cluster.unplug(key)
                     self._cluster.delete(Pod, (key.namespace, key.name))
                     del self._pods[key]
+            case Kill() | Revive():
+                pass  # Who enforces a policy decides nothing about what it says.
 
     def _put(self, resource: Resource) -> None:
         if resource.metadata.namespace:

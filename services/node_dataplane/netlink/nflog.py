@@ -25,6 +25,8 @@ _FLAG_SEQ = 1
 _PAYLOAD, _PREFIX = 9, 10
 _NUMBERS = (4, 5, 12)
 """NFULA_IFINDEX_INDEV, NFULA_IFINDEX_OUTDEV, NFULA_SEQ."""
+_PORTS = (6, 7)
+"""NFULA_IFINDEX_PHYSINDEV, NFULA_IFINDEX_PHYSOUTDEV: of a bridge, the port."""
 
 GROUP = 84
 COPY = 128
@@ -41,7 +43,7 @@ class Logged(NamedTuple):
     prefix: str
     """The rule's, without the end mark; at most 127 bytes."""
     indev: int
-    """Index of the device that the packet came in by; 0: none."""
+    """Index of the device that the packet came in by, of a bridge its port; 0: none."""
     outdev: int
     payload: bytes
     """The packet from its IP header on, cut off at COPY bytes."""
@@ -72,5 +74,6 @@ def read(type_: int, body: bytes | memoryview) -> Logged | None:
         return None
     found = dict(attributes(body[4:]))
     indev, outdev, sequence = (int.from_bytes(found.get(kind, b""), "big") for kind in _NUMBERS)
+    port_in, port_out = (int.from_bytes(found.get(kind, b""), "big") for kind in _PORTS)
     prefix = found.get(_PREFIX, b"").rstrip(b"\0").decode("utf-8", "replace")
-    return Logged(prefix, indev, outdev, found.get(_PAYLOAD, b""), sequence)
+    return Logged(prefix, port_in or indev, port_out or outdev, found.get(_PAYLOAD, b""), sequence)

@@ -12,6 +12,7 @@ _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
+_I32 = struct.Struct("=i")
 
 
 class Vxlan(NamedTuple):
@@ -36,6 +37,10 @@ class Link(NamedTuple):
     group: int
     vxlan: Vxlan | None = None
     alias: str = ""
+    master: int = 0
+    """Device number of the bridge (or bond ...) that it is a port of; 0: none."""
+    peer_netnsid: int = -1
+    """The number by which this namespace knows that of the other end of a veth; -1: the same one, or no veth."""
 
 
 class Address(NamedTuple):
@@ -103,6 +108,8 @@ def link(body: bytes) -> Link:
         group=_u32(found[rtnl.IFLA_GROUP]) if rtnl.IFLA_GROUP in found else 0,
         vxlan=vxlan,
         alias=found.get(rtnl.IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
+        master=_u32(found[rtnl.IFLA_MASTER]) if rtnl.IFLA_MASTER in found else 0,
+        peer_netnsid=_I32.unpack(found[rtnl.IFLA_LINK_NETNSID])[0] if rtnl.IFLA_LINK_NETNSID in found else -1,
     )
 
 

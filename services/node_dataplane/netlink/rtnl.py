@@ -32,12 +32,13 @@ IFF_UP, IFF_RUNNING = 0x1, 0x40
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD = 20, 27, 28
+IFLA_MASTER, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 10, 37, 46
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
 IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_UDP_CSUM = 15, 17, 18
 
-IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_TARGET_NETNSID = 1, 2, 8, 10
 _IFA_F_NODAD = 0x02
 IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 
@@ -223,8 +224,11 @@ def link_get(name: str) -> bytes:
     return message(RTM_GETLINK, NLM_F_REQUEST, body)
 
 
-def link_get_index(index: int) -> bytes:
-    return message(RTM_GETLINK, NLM_F_REQUEST, _LINK.pack(AF_UNSPEC, 0, index, 0, 0))
+def link_get_index(index: int, *, netnsid: int | None = None) -> bytes:
+    """`netnsid`: in the namespace that this number stands for in ours (as in `readback.Link.peer_netnsid`)."""
+    body = _LINK.pack(AF_UNSPEC, 0, index, 0, 0)
+    body += b"" if netnsid is None else attribute(IFLA_TARGET_NETNSID, u32(netnsid))
+    return message(RTM_GETLINK, NLM_F_REQUEST, body)
 
 
 def links_dump() -> bytes:
@@ -244,8 +248,11 @@ def address(index: int, packed: bytes, prefix: int, *, remove: bool = False) -> 
     return message(RTM_NEWADDR, _PUT, body)
 
 
-def addresses_dump(family: int = AF_UNSPEC, index: int = 0) -> bytes:
-    return message(RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, _ADDRESS.pack(family, 0, 0, 0, index))
+def addresses_dump(family: int = AF_UNSPEC, index: int = 0, *, netnsid: int | None = None) -> bytes:
+    """`netnsid` as with `link_get_index`."""
+    body = _ADDRESS.pack(family, 0, 0, 0, index)
+    body += b"" if netnsid is None else attribute(IFA_TARGET_NETNSID, u32(netnsid))
+    return message(RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, body)
 
 
 # --- routes

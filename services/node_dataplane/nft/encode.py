@@ -125,8 +125,8 @@ def _valued(key: bytes, value: str) -> bytes:
     return attribute(_LIST_ELEM | NLA_F_NESTED, body)
 
 
-def get_table(name: str = TABLE) -> bytes:
-    body = _INET_HEADER + attribute(_TABLE_NAME, name.encode() + b"\0")
+def get_table(name: str = TABLE, family: int = _INET) -> bytes:
+    body = _header(family) + attribute(_TABLE_NAME, name.encode() + b"\0")
     return message((SUBSYSTEM << 8) | GETTABLE, NLM_F_REQUEST, body)
 
 

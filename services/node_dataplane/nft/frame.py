@@ -74,10 +74,10 @@ POD = f'"{LINK_PREFIX}*"'
 _IN_GROUP = f"& 0x{LINK_GROUP_MASK:08x} == 0x{LINK_GROUP:08x}"
 _NOT_IN_GROUP = f"& 0x{LINK_GROUP_MASK:08x} != 0x{LINK_GROUP:08x}"
 FROM_POD, TO_POD = f"iifgroup {_IN_GROUP}", f"oifgroup {_IN_GROUP}"
-_ND = "{ 130, 131, 132, 133, 135, 136, 143 }"
+ND = "{ 130, 131, 132, 133, 135, 136, 143 }"
 """Multicast listener queries, reports and dones, router solicitation, neighbour solicitation and advertisement: without
 them a pod has no IPv6 neighbours."""
-_ROUTER = "{ 134, 137 }"
+ROUTER = "{ 134, 137 }"
 """Router advertisements and redirects: a node that took one from a pod would send its traffic there."""
 IPIP = "ip protocol 4"
 ESTABLISHED = "ct state established,related accept"
@@ -121,6 +121,8 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
     tcp_by_syn_only: bool = False
     """Pods' TCP connections begin with a SYN or not at all. So what was cut stays cut: else the next packet of
     whichever end may call the other would take it up again."""
+    pod_networks: tuple[str, ...] = ()
+    """CIDRs in which this node's pods have their addresses, where these are somebody else's (`by_address`)."""
     failsafe_inbound: tuple[Failsafe, ...] = INBOUND
     """Ports of this node that no host endpoint's policy closes."""
     failsafe_outbound: tuple[Failsafe, ...] = OUTBOUND
@@ -129,7 +131,7 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True):
 
 def chains(node: NodeRules) -> dict[str, Chain]:
     found = {
-        "pod_egress": Chain((f"iifgroup vmap @{FROM}", _drop("no_policy_egress"))),
+        "pod_egress": Chain((f"iifgroup vmap @{FROM}", drop("no_policy_egress"))),
         "not_new": Chain(_NOT_NEW),
         "guard": Chain(_guard(node)),
         "input_pod": Chain(_input_pod(node)),
@@ -169,7 +171,7 @@ def members(node: NodeRules) -> dict[str, set[bytes]]:
     }
 
 
-def _unknown(node: NodeRules, chain: str) -> tuple[str, ...]:
+def unknown(node: NodeRules, chain: str) -> tuple[str, ...]:
     """What neither belongs to a connection nor may begin one goes to the chain."""
     begun = (f"{_MIDSTREAM} goto {chain}",) if node.tcp_by_syn_only else ()
     return (f"ct state invalid goto {chain}", *begun)
@@ -177,10 +179,10 @@ def _unknown(node: NodeRules, chain: str) -> tuple[str, ...]:
 
 def midstream(node: NodeRules) -> tuple[str, ...]:
     """Where connections are cut, what would take one up again in its middle is dropped."""
-    return _unknown(node, guard_chain("invalid"))[1:]
+    return unknown(node, guard_chain("invalid"))[1:]
 
 
-def _drop(guard: str) -> str:
+def drop(guard: str) -> str:
     return f"goto {guard_chain(guard)}"
 
 
@@ -200,26 +202,26 @@ def _prerouting(node: NodeRules) -> tuple[str, ...]:
 def _guard(node: NodeRules) -> tuple[str, ...]:
     lines = []
     if node.vxlan_port is not None and not node.allow_vxlan_from_workloads:
-        lines.append(f"udp dport {node.vxlan_port} {_drop('vxlan_from_pod')}")
+        lines.append(f"udp dport {node.vxlan_port} {drop('vxlan_from_pod')}")
     if node.ipip and not node.allow_ipip_from_workloads:
-        lines.append(f"{IPIP} {_drop('ipip_from_pod')}")
+        lines.append(f"{IPIP} {drop('ipip_from_pod')}")
     lines += [
         f"iifgroup . ip saddr @{POD_SOURCES4} accept",
         f"iifgroup . ip6 saddr @{POD_SOURCES6} accept",
         "ip6 saddr fe80::/10 accept",  # Never forwarded: only the node itself hears it.
-        f"ip6 saddr :: icmpv6 type {_ND} accept",
+        f"ip6 saddr :: icmpv6 type {ND} accept",
     ]
     if node.spoofing:
         lines.append(f"jump {FOREIGN_SOURCES}")
-    lines.append(_drop("spoofed"))
+    lines.append(drop("spoofed"))
     return tuple(lines)
 
 
 _STRANGERS = (
-    f"oifname {POD} {_drop('no_policy_ingress')}",
-    f"iifname {POD} iifgroup {_NOT_IN_GROUP} {_drop('no_policy_egress')}",
+    f"oifname {POD} {drop('no_policy_ingress')}",
+    f"iifname {POD} iifgroup {_NOT_IN_GROUP} {drop('no_policy_egress')}",
 )
-_NOT_NEW = (f"{FROM_POD} {_drop('invalid')}", f"{TO_POD} {_drop('invalid')}", *_STRANGERS)
+_NOT_NEW = (f"{FROM_POD} {drop('invalid')}", f"{TO_POD} {drop('invalid')}", *_STRANGERS)
 """For what neither belongs to a connection nor may begin one: pods neither send nor get it, others' is their affair."""
 
 
@@ -228,10 +230,10 @@ def _forward(node: NodeRules) -> tuple[str, ...]:
     be: each is a line of the processor's cache."""
     return (
         ESTABLISHED,
-        *_unknown(node, "not_new"),
+        *unknown(node, "not_new"),
         f"{FROM_POD} jump pod_egress",
         f"oifgroup vmap @{TO}",
-        f"{TO_POD} {_drop('no_policy_ingress')}",
+        f"{TO_POD} {drop('no_policy_ingress')}",
         *_STRANGERS,
     )
 
@@ -254,28 +256,28 @@ def _input(node: NodeRules) -> tuple[str, ...]:
         lines += [
             f"udp dport {node.vxlan_port} ip saddr @{NODES4} accept",
             f"udp dport {node.vxlan_port} ip6 saddr @{NODES6} accept",
-            f"udp dport {node.vxlan_port} {_drop('vxlan_from_stranger')}",
+            f"udp dport {node.vxlan_port} {drop('vxlan_from_stranger')}",
         ]
     if node.ipip:
-        lines += [f"{IPIP} ip saddr @{NODES4} accept", f"{IPIP} {_drop('ipip_from_stranger')}"]
+        lines += [f"{IPIP} ip saddr @{NODES4} accept", f"{IPIP} {drop('ipip_from_stranger')}"]
     return tuple(lines)
 
 
 def _input_pod(node: NodeRules) -> tuple[str, ...]:
-    lines = [f"iifgroup {_NOT_IN_GROUP} {_drop('no_policy_egress')}"]
+    lines = [f"iifgroup {_NOT_IN_GROUP} {drop('no_policy_egress')}"]
     if node.vxlan_port is not None:
-        lines.append(f"udp dport {node.vxlan_port} {_drop('vxlan_from_pod')}")
+        lines.append(f"udp dport {node.vxlan_port} {drop('vxlan_from_pod')}")
     if node.ipip:
-        lines.append(f"{IPIP} {_drop('ipip_from_pod')}")
-    routers = f"icmpv6 type {_ROUTER} {_drop('router_from_pod')}"
-    unknown = _unknown(node, guard_chain("invalid"))
-    return (*lines, ESTABLISHED, f"icmpv6 type {_ND} accept", routers, *unknown, "goto pod_egress")
+        lines.append(f"{IPIP} {drop('ipip_from_pod')}")
+    routers = f"icmpv6 type {ROUTER} {drop('router_from_pod')}"
+    begun = unknown(node, guard_chain("invalid"))
+    return (*lines, ESTABLISHED, f"icmpv6 type {ND} accept", routers, *begun, "goto pod_egress")
 
 
 _INPUT_HOST = (
     ESTABLISHED,
-    f"iifname {POD} icmpv6 type {_ND} accept",
-    f"iifname {POD} {_drop('to_host')}",
+    f"iifname {POD} icmpv6 type {ND} accept",
+    f"iifname {POD} {drop('to_host')}",
 )
 
 

@@ -44,7 +44,6 @@ from services.node_dataplane.nft.frame import (
     IPIP,
     NODES4,
     NODES6,
-    POD,
     NodeRules,
     hook,
     midstream,
@@ -153,7 +152,10 @@ class Plan(NamedTuple):
     """Base chains and what they need besides rule groups."""
 
 
-def plan(hosts: Mapping[str, HostAttachment], governed: Governed, node: NodeRules) -> Plan:
+def plan(
+    hosts: Mapping[str, HostAttachment], governed: Governed, node: NodeRules, of_pods: Callable[[Way], str]
+) -> Plan:
+    """`of_pods` matches what comes from (egress), or goes to, a pod's device."""
     active = {*governed.by_device.values(), *filter(None, (governed.others,))}
     groups: dict[str, Group] = {}
     by_stage: dict[StageName, dict[str, str]] = {stage.name: {} for stage in STAGES}
@@ -171,7 +173,7 @@ def plan(hosts: Mapping[str, HostAttachment], governed: Governed, node: NodeRule
         devices = {device: chain_of.get(host, fallback) for device, host in governed.by_device.items()}
         maps[stage.map] = {device: chain for device, chain in devices.items() if chain}
     uses = {host: frozenset(c[host] for c in by_stage.values() if host in c) for host in active}
-    return Plan(groups, uses, maps, _chains(node, by_stage, governed.others) if active else {})
+    return Plan(groups, uses, maps, _chains(node, by_stage, governed.others, of_pods) if active else {})
 
 
 def faults(host: HostAttachment) -> tuple[str, ...]:
@@ -184,9 +186,14 @@ def faults(host: HostAttachment) -> tuple[str, ...]:
 # --- chains
 
 
-def _chains(node: NodeRules, by_stage: Mapping[StageName, Mapping[str, str]], others: str | None) -> dict[str, Chain]:
+def _chains(
+    node: NodeRules,
+    by_stage: Mapping[StageName, Mapping[str, str]],
+    others: str | None,
+    of_pods: Callable[[Way], str],
+) -> dict[str, Chain]:
     def ask(stage: StageName) -> tuple[str, ...]:
-        return tuple(_ask(_STAGES[stage], by_stage[stage].get(others) if others is not None else None))
+        return tuple(_ask(_STAGES[stage], by_stage[stage].get(others) if others is not None else None, of_pods))
 
     made = {
         OPEN_IN: Chain((*_always_in(node), *failsafe.inbound(node.failsafe_inbound), *midstream(node))),
@@ -227,14 +234,14 @@ def _chains(node: NodeRules, by_stage: Mapping[StageName, Mapping[str, str]], ot
     return made
 
 
-def _ask(stage: Stage, others: str | None) -> Iterator[str]:
+def _ask(stage: Stage, others: str | None, of_pods: Callable[[Way], str]) -> Iterator[str]:
     """The device's own host endpoint, else that of all other devices."""
     device = "iifname" if stage.way == "ingress" else "oifname"
     yield f"{device} vmap @{stage.map}"
     if others is not None:
         yield f'{device} "{LOOPBACK}" accept'
         if not stage.pods:
-            yield f"{device} {POD} accept"
+            yield f"{of_pods('egress' if stage.way == 'ingress' else 'ingress')} accept"
         yield f"goto {others}"
 
 

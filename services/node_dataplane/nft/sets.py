@@ -1,7 +1,7 @@
 """The kinds of sets in the table, and their elements.
 
 An element's key is kept as the very bytes that the kernel holds: each part of a concatenation padded to four bytes,
-addresses and ports big-endian, a device's name filled up to 16 bytes, its group in the
+addresses and ports big-endian, a device's name filled up to 16 bytes, its group and its index in the
 processor's own order. `spell` writes such a key as nft does.
 
 All sets whose members come and go are hash sets (constant time per change); only what changes with the configuration,
@@ -103,6 +103,11 @@ SOURCES4 = SetKind("type devgroup . ipv4_addr;", _spell_source4)
 SOURCES6 = SetKind("type devgroup . ipv6_addr;", _spell_source6)
 DISPATCH = SetKind("type ifname : verdict;", _spell_link, verdicts=True)
 POD_DISPATCH = SetKind("type devgroup : verdict;", _spell_group, verdicts=True)
+DEVICES = SetKind("type iface_index;", _spell_group)
+DEVICE_SOURCES4 = SetKind("type iface_index . ipv4_addr;", _spell_source4)
+DEVICE_SOURCES6 = SetKind("type iface_index . ipv6_addr;", _spell_source6)
+ADDRESS_DISPATCH4 = SetKind("type ipv4_addr : verdict;", _spell4, verdicts=True)
+ADDRESS_DISPATCH6 = SetKind("type ipv6_addr : verdict;", _spell6, verdicts=True)
 NETS4 = SetKind("type ipv4_addr; flags interval;", bytes.decode, interval=True)
 NETS6 = SetKind("type ipv6_addr; flags interval;", bytes.decode, interval=True)
 
@@ -249,6 +254,11 @@ def link_key(link: str) -> bytes:
 def group_key(group: int) -> bytes:
     """Of a group of devices."""
     return group.to_bytes(GROUP_BYTES, sys.byteorder)
+
+
+def device_key(index: int) -> bytes:
+    """Of a device's index."""
+    return index.to_bytes(GROUP_BYTES, sys.byteorder)
 
 
 def address_key(address: str) -> bytes:

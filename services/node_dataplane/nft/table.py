@@ -24,20 +24,21 @@ failure nobody knows what the kernel holds, so the next flush replaces the whole
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from bus_schemas.ids import DirectionId, GroupId, PodKey, RulesId
 from bus_schemas.policy import Attachment, Direction, Group, HostAttachment, Rule, Rules
 from bus_schemas.subjects import ATTACHMENT, DIRECTION, GROUP, HOST_ATTACHMENT, RULES, Fact
-from services.node_dataplane.nft import floating, foreign_sources, frame, host
+from services.node_dataplane.nft import by_address, floating, foreign_sources, frame, host
 from services.node_dataplane.nft.attribution import GUARDS, Claims, Counted, Denial
 from services.node_dataplane.nft.chains import Chain, endpoint_chains
 from services.node_dataplane.nft.directions import Directions
 from services.node_dataplane.nft.frame import NodeRules
 from services.node_dataplane.nft.governed import Devices, Governed, govern
 from services.node_dataplane.nft.groups import Delta, GroupState, MalformedGroup
+from services.node_dataplane.nft.layout import ByLink, Layout, Spot
 from services.node_dataplane.nft.link_groups import LinkGroups
 from services.node_dataplane.nft.lookups import Lookups
 from services.node_dataplane.nft.merge import Members
@@ -64,8 +65,7 @@ from services.node_dataplane.nft.sets import (
     PORTS6,
     SetKind,
     SetSpec,
-    address_key,
-    group_key,
+    device_key,
     link_key,
     packed_net_keys,
 )
@@ -73,8 +73,6 @@ from services.node_dataplane.nft.transaction import Command, Transaction
 from services.node_dataplane.service_proxy.core import Changes
 
 __all__ = ["Counted", "Denial", "Expected", "Flush", "NodeRules", "PolicyTable", "Wanted"]
-
-_RULES_CHAINS: dict[Way, str] = {"egress": frame.FROM, "ingress": frame.TO}
 
 
 class Wanted(NamedTuple):
@@ -113,6 +111,12 @@ class _Endpoint:
     container: str
     floating: tuple[tuple[str, str], ...] = ()
     sources: tuple[str, ...] = ()
+    device: int = 0
+    bridged: bool = False
+
+    @property
+    def spot(self) -> Spot:
+        return Spot(self.link, self.addresses, self.device, self.bridged)
 
 
 class _Structure(NamedTuple):
@@ -137,13 +141,14 @@ _Policy = tuple[Way, RulesId]
 
 
 class PolicyTable:
-    def __init__(self, node: NodeRules | None = None, *, services: bool = False) -> None:
-        """`services`: it translates service addresses."""
+    def __init__(self, node: NodeRules | None = None, layout: Layout | None = None, *, services: bool = False) -> None:
+        """`layout`: None: by link. `services`: it translates service addresses."""
         # Facts
         self._node = node or NodeRules()
         self._endpoints: dict[PodKey, _Endpoint] = {}
         self.link_groups = LinkGroups()
         """The keys of pods' links. What is in the kernel is to be adopted before the first endpoint is told."""
+        self._layout: Layout = layout or ByLink(self.link_groups)
         self._directions = Directions()
         self._attachments: dict[PodKey, Attachment] = {}
         self._rules: dict[RulesId, Rules] = {}
@@ -201,7 +206,7 @@ class PolicyTable:
         self._pending: Transaction | None = None
         self._in_kernel = False
 
-        for name, spec in (*frame.SETS.items(), *host.SETS.items()):
+        for name, spec in (*self._layout.sets.items(), *host.SETS.items()):
             self._ruleset.open(name, spec)
         self._frame()
 
@@ -216,19 +221,21 @@ class PolicyTable:
         *,
         floating: tuple[tuple[str, str], ...] = (),
         sources: tuple[str, ...] = (),
+        device: int = 0,
+        bridged: bool = False,
     ) -> None:
         """The pod is plugged in: its addresses may be sent from, and its policy is wanted. `floating` as in
-        `Endpoint.floating`; `sources`: CIDRs, see `foreign_sources`."""
-        endpoint = _Endpoint(link, addresses, container, floating, sources)
+        `Endpoint.floating`; `sources`: CIDRs, see `foreign_sources`; `device` and `bridged` as in `layout.Spot`."""
+        endpoint = _Endpoint(link, addresses, container, floating, sources, device, bridged)
         before = self._endpoints.get(pod)
         if endpoint == before:
             return
         if before is not None:
             self._withdraw(before)
             if before.link != endpoint.link:
-                self.link_groups.release(before.link)
+                self._layout.release(before.spot)
         self._endpoints[pod] = endpoint
-        for name, key in self._sources(endpoint):
+        for name, key in self._layout.own(endpoint.spot):
             self._ruleset.put(name, key)
         self._stale_pods.add(pod)
         self._translate(before, endpoint)
@@ -237,9 +244,13 @@ class PolicyTable:
         endpoint = self._endpoints.pop(pod, None)
         if endpoint is not None:
             self._withdraw(endpoint)
-            self.link_groups.release(endpoint.link)
+            self._layout.release(endpoint.spot)
             self._stale_pods.add(pod)
             self._translate(endpoint)
+
+    def set_pod_devices(self, devices: Set[int]) -> None:
+        """By address: the indices of the devices behind which there are pods, known or not, and nothing else."""
+        self._ruleset.fill(by_address.POD_DEVICES, {device_key(index): "" for index in devices})
 
     def set_devices(self, devices: Devices) -> bool:
         """The node's own devices with their addresses; whether that is news for any host endpoint."""
@@ -535,17 +546,17 @@ class PolicyTable:
         for name in shift.lost:
             self._stale_structures.add(name)
         if endpoint is not None:
-            key = group_key(self.link_groups.of(endpoint.link))
-            for way, map_ in _RULES_CHAINS.items():
-                if way in names:
-                    self._ruleset.put(map_, key, f"goto {names[way]}")
-                else:
-                    self._ruleset.discard(map_, key)
+            for way in WAYS:
+                for map_, key in self._layout.dispatch(way, endpoint.spot):
+                    if way in names:
+                        self._ruleset.put(map_, key, f"goto {names[way]}")
+                    else:
+                        self._ruleset.discard(map_, key)
 
     def _settle_hosts(self) -> None:
         self._stale_hosts = False
         governed = govern(self._hosts.values(), self._devices)
-        plan = host.plan(self._hosts, governed, self._node)
+        plan = host.plan(self._hosts, governed, self._node, self._layout.of_pods)
         for name, group in plan.groups.items():
             self._structures.setdefault(name, _Structure(group.stage.way, group.direction, group.stage))
         for name in self._governing | plan.uses.keys():
@@ -687,17 +698,12 @@ class PolicyTable:
     # --- elements
 
     def _withdraw(self, endpoint: _Endpoint) -> None:
-        for name, key in self._sources(endpoint):
+        spot = endpoint.spot
+        for name, key in self._layout.own(spot):
             self._ruleset.discard(name, key)
-        for map_ in _RULES_CHAINS.values():
-            self._ruleset.discard(map_, group_key(self.link_groups.of(endpoint.link)))
-
-    def _sources(self, endpoint: _Endpoint) -> Iterator[tuple[str, bytes]]:
-        """Not its floating addresses: policy knows it by its own."""
-        group = group_key(self.link_groups.of(endpoint.link))
-        for address in endpoint.addresses:
-            key = address_key(address)
-            yield (frame.POD_SOURCES4 if len(key) == 4 else frame.POD_SOURCES6), group + key
+        for way in WAYS:
+            for map_, key in self._layout.dispatch(way, spot):
+                self._ruleset.discard(map_, key)
 
     def _members(self, group: GroupId) -> Members:
         state = self._groups[group]
@@ -721,13 +727,13 @@ class PolicyTable:
             self._place_group(id_)
 
     def _frame(self) -> None:
-        chains = frame.chains(self._node)
+        chains = self._layout.chains(self._node)
         guards, claims = frame.guards()
         self._place("frame", {**chains, **guards})
         self._ruleset.claim("frame", claims)
         for guard in GUARDS:
             self._ruleset.guard_counter(guard)
-        for name, keys in frame.members(self._node).items():
+        for name, keys in self._layout.members(self._node).items():
             self._ruleset.fill(name, dict.fromkeys(keys, ""))
         self._particular()
 

@@ -10,7 +10,7 @@ import pytest
 from bus_schemas.policy import PolicyStatus
 from bus_schemas.resources import IPPool, Metadata
 from bus_schemas.resources.pools import IPPoolSpec
-from bus_schemas.status import Status
+from bus_schemas.status import MODE, POLICY_ONLY, Status
 from services.kube_bridge import conditions
 from services.kube_bridge.agents import Agents
 from services.kube_bridge.conditions import Agent
@@ -118,4 +118,13 @@ def test_signs_of_life() -> None:
     assert agents.hear(("node_dataplane", "n1"), None, 40) == "n1"
     assert agents.unwell() == ["n1"]
     assert agents.hear(("node_dataplane", "n1"), sign(True), 50) == "n1"
+    assert agents.unwell() == []
+
+
+def test_an_agent_that_has_only_policy_says_nothing_about_the_network() -> None:
+    said = Status(component="node_dataplane", instance="n1", started=0, ready=False, detail={MODE: POLICY_ONLY})
+    agents = Agents()
+    assert agents.hear(("node_dataplane", "n1"), said, 1) is None
+    assert agents.hear(("node_dataplane", "n1"), None, 40) is None
+    assert agents.get("n1") is None
     assert agents.unwell() == []

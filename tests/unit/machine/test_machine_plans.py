@@ -173,3 +173,16 @@ def test_one_commit_a_table_names_theirs_alone() -> None:
         "-X cali-b",
         "COMMIT",
     ]
+
+
+def test_both_tables_of_an_agent_that_had_only_policy_go() -> None:
+    tables = (NftTable("inet", "tortie"), NftTable("bridge", "tortie"), NftTable("bridge", "somebody"))
+    plan = ours.plan(
+        Machine(nft_tables=tables, links=(Link("veth1", "veth", up=True),)),
+        pods=False,
+        state_dir="/var/lib/tortie",
+        cni_socket="/run/tortie/cni.sock",
+        bin_dir="/opt/cni/bin",
+        conf_dir="/etc/cni/net.d",
+    )
+    assert done(plan) == {"inet tortie", "bridge tortie"}
