@@ -91,11 +91,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         except ValueError as error:
             raise SettingsError([f"TORTIE_NODE_PORT_ADDRESSES: {error}"]) from None
         if self.policy_only and self.service_addresses:
-            raise SettingsError(
-                [
-                    "TORTIE_SERVICE_ADDRESSES, TORTIE_POLICY_ONLY: one at most; beside another network, kube-proxy does it"
-                ]
-            )
+            raise SettingsError(["TORTIE_SERVICE_ADDRESSES: not with TORTIE_POLICY_ONLY; there kube-proxy does it"])
         for text in self.networks:
             try:
                 ip_network(text, strict=False)

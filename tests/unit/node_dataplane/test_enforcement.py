@@ -136,7 +136,7 @@ async def test_nobody_is_remembered_who_waited_in_vain() -> None:
 
 async def test_services_are_told_of_once_they_are_in_the_kernel() -> None:
     health, driver, told = Health(), Driver(), list[set[str]]()
-    made = Enforcement(NodeName("node1"), driver, health, lambda *_: None, ServiceProxy(NodeName("node1")))
+    made = Enforcement(NodeName("node1"), driver, health, lambda *_: None, proxy=ServiceProxy(NodeName("node1")))
     made.served = lambda frontends: told.append(set(map(str, frontends)))
     made.set_node(NodeRules())
     driver.let.clear()
