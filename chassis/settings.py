@@ -2,9 +2,9 @@
 
 `TORTIE_<FIELD>` sets a field. A variable with our prefix that no service knows is refused (a misspelt setting that
 silently does nothing is an outage waiting), one that another service knows is left to it: the variables of a
-compose file are often shared. So are those that Kubernetes adds for every Service of the pod's namespace
-(https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables): a Service `tortie-x`
-becomes `TORTIE_X_SERVICE_HOST`, `TORTIE_X_PORT` and more. The text under each field is its documentation, here and in `tortie serve --help`.
+compose file are often shared. So are those that Kubernetes adds for every Service of a pod's namespace: a Service
+`tortie-x` becomes `TORTIE_X_SERVICE_HOST`, `TORTIE_X_PORT` and more (Kubernetes, "Accessing the Service: environment
+variables"). The text under each field is its documentation, here and in `tortie serve --help`.
 """
 
 from __future__ import annotations

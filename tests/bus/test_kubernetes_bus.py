@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from chassis import embedded
 from chassis.bus import Bus
 from chassis.health import Health
 from chassis.settings import ServiceSettings
-from tests.support.kustomized import KUBECTL, containers, environment, of_kind
+from tests.support.kustomized import KUBECTL, Container, containers, environment, of_kind
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(not KUBECTL, reason="needs kubectl: apt-get install kubernetes-client")
@@ -23,9 +24,14 @@ NETWORK = "127.84.9"
 """Of loopback: a Service's address is its server's here."""
 
 
-async def test_three_servers_are_one_bus_for_those_who_know_the_password(tmp_path: Path) -> None:
-    (bus,) = (c for c in containers() if c.overlay == OVERLAY and c.spec["name"] == "nats")
-    (agent,) = (c for c in containers() if c.overlay == OVERLAY and c.spec["name"] == "agent")
+def container(name: str) -> Container:
+    (found,) = (c for c in containers() if c.overlay == OVERLAY and c.spec["name"] == name)
+    return found
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[None]:
+    bus = container("nats")
     (text,) = (o["data"]["nats.conf"] for o in of_kind(OVERLAY, "ConfigMap"))
     told = environment(bus, network=NETWORK)
     with ExitStack() as stack:
@@ -44,22 +50,26 @@ async def test_three_servers_are_one_bus_for_those_who_know_the_password(tmp_pat
             )
             stack.callback(server.wait)
             stack.callback(server.terminate)
-        url = environment(agent, network=NETWORK)["TORTIE_NATS_URL"]
-        health = Health()
-        settings = ServiceSettings(nats_url=url, nats_replicas=3, health_listen="")
-        async with Bus.connect(settings, name="test", health=health) as client:
-            async with asyncio.timeout(60):
-                await client.connected()
+        yield
 
-            async def ready() -> bool:
-                return health.ready
 
-            await until(ready, "the streams are kept by three servers")
-        stranger = Health()
-        without = ServiceSettings(nats_url=url.replace("tortie:s@", ""), nats_replicas=3, health_listen="")
-        async with Bus.connect(without, name="stranger", health=stranger):
+async def test_three_servers_are_one_bus_for_those_who_know_the_password(servers: None) -> None:
+    url = environment(container("agent"), network=NETWORK)["TORTIE_NATS_URL"]
+    health = Health()
+    settings = ServiceSettings(nats_url=url, nats_replicas=3, health_listen="")
+    async with Bus.connect(settings, name="test", health=health) as client:
+        async with asyncio.timeout(60):
+            await client.connected()
 
-            async def refused() -> bool:
-                return "authorization violation" in stranger.causes.get("bus", "").lower()
+        async def ready() -> bool:
+            return health.ready
 
-            await until(refused, "who has no password is refused")
+        await until(ready, "the streams are kept by three servers")
+    stranger = Health()
+    without = ServiceSettings(nats_url=url.replace("tortie:s@", ""), nats_replicas=3, health_listen="")
+    async with Bus.connect(without, name="stranger", health=stranger):
+
+        async def refused() -> bool:
+            return "authorization violation" in stranger.causes.get("bus", "").lower()
+
+        await until(refused, "who has no password is refused")

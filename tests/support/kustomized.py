@@ -83,8 +83,8 @@ def environment(
     host: str = "10.0.0.1",
     secret: str = "s",
 ) -> dict[str, str]:
-    """As a kubelet makes it: Services of the namespace, then in order, each entry with what stands before it. `network`:
-    the first three numbers of the Services' addresses."""
+    """As a kubelet makes it: the Services of the namespace, then each entry in order, with what stands before it.
+    `network` has the first three numbers of the Services' addresses."""
     known: dict[str, str] = {}
     for number, service in enumerate(of_kind(container.overlay, "Service"), 10):
         if service["spec"].get("clusterIP") == "None":

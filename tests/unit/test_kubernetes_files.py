@@ -61,7 +61,11 @@ def test_each_overlay_has_what_it_needs() -> None:
 def test_everything_is_in_one_namespace_and_of_one_image() -> None:
     for overlay in OVERLAYS:
         for document in built(overlay):
-            if document["kind"] not in ("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"):
+            if document["kind"] == "CustomResourceDefinition":
+                continue
+            labels = document["metadata"]["labels"]
+            assert labels["app.kubernetes.io/name"] == "tortie", "by which all of it is removed"
+            if document["kind"] not in ("ClusterRole", "ClusterRoleBinding"):
                 assert document["metadata"]["namespace"] == "kube-system"
     assert {container.spec["image"] for container in EVERYWHERE} == {f"tortie:{VERSION}"}
 
