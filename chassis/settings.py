@@ -26,7 +26,17 @@ from chassis.errors import SettingsError
 
 PREFIX = "TORTIE_"
 
-OUTSIDE = frozenset({"TORTIE_API", "TORTIE_CONFORMANCE", "TORTIE_KUBECONFIG", "TORTIE_LAB", "TORTIE_NAMESPACE"})
+OUTSIDE = frozenset(
+    {
+        "TORTIE_API",
+        "TORTIE_CONFORMANCE",
+        "TORTIE_KUBECONFIG",
+        "TORTIE_KUBECTL",
+        "TORTIE_LAB",
+        "TORTIE_NAMESPACE",
+        "TORTIE_TEST_KUBECTL",
+    }
+)
 """Variables with our prefix that are not a service's setting: the command line's and the tests'."""
 
 

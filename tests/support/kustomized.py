@@ -15,8 +15,8 @@ import yaml
 
 K8S = Path(__file__).resolve().parents[2] / "k8s"
 OVERLAYS = ("single-node", "highly-available", "policy-only")
-KUBECTL = os.environ.get("TORTIE_KUBECTL") or shutil.which("kubectl") or ""
-"""TORTIE_KUBECTL: another one, to try how it builds them."""
+KUBECTL = os.environ.get("TORTIE_TEST_KUBECTL") or shutil.which("kubectl") or ""
+"""TORTIE_TEST_KUBECTL: another one, to try how it builds them."""
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _REFERENCE = re.compile(r"\$\(([A-Z0-9_]+)\)")
 

@@ -308,7 +308,7 @@ def test_nats_server_takes_its_configuration(overlay: str, tmp_path: Path) -> No
 
 def test_kubectl_1_20_can_build_them() -> None:
     """Debian's. It knows neither components nor directories as resources, and of what is deleted a hollow remains.
-    (TORTIE_KUBECTL=/path/to/kubectl has it build all of them.)"""
+    (TORTIE_TEST_KUBECTL=/path/to/kubectl has it build all of them.)"""
     for file in K8S.rglob("kustomization.yaml"):
         if file.parent.name == "crds":
             continue
