@@ -54,18 +54,14 @@ async def kube(tmp_path: Path) -> AsyncIterator[KubeCluster]:
 @pytest.fixture
 def tortie(
     kube: KubeCluster, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Tortie]:
+) -> Tortie:
     for name in ("TORTIE_API", "TORTIE_KUBECONFIG", "TORTIE_KUBE_CONTEXT", "TORTIE_NAMESPACE", way.PLUGIN):
         # set, so that what a command sets is undone
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig))
     monkeypatch.setattr(way, "DEFAULT_ADDRESS", "http://127.0.0.1:9")
-    way.direct.cache_clear()
-    yield Tortie(kube, capsys, tmp_path)
-    for direct in [way.direct(found)] if isinstance(found := way.chosen(), way.Kubernetes) else []:
-        direct.close()
-    way.direct.cache_clear()
+    return Tortie(kube, capsys, tmp_path)
 
 
 def network_policy(namespace: str, name: str, *peers: str) -> dict[str, object]:
@@ -172,7 +168,6 @@ async def test_who_may_not(tortie: Tortie) -> None:
     assert "not looked at: nodes: " in err
     assert "Kubernetes refused: POST networkpolicies is refused" in err
     await stand_in.stop()
-    way.direct.cache_clear()
     code, _, err = await tortie("get pods")
     assert code == 2
     assert f"Kubernetes at {stand_in.url} cannot be read" in err

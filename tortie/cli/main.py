@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import typer
 
-from bus_schemas import VERSION
+from tortie.cli import way
 from tortie.cli.errors import CommandError
 
 
@@ -79,6 +79,8 @@ def main(arguments: Sequence[str] | None = None, *, called: str = "tortie") -> i
     """Runs the command line (sys.argv by default); the exit code. `called`: what a person types for it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:
+        from bus_schemas import VERSION
+
         print(f"tortie {VERSION}")
         return 0
     try:
@@ -90,4 +92,6 @@ def main(arguments: Sequence[str] | None = None, *, called: str = "tortie") -> i
     except SystemExit as end:
         # Typer ends with one, whatever the outcome: 0, what a command said with typer.Exit, 2 for a wrong usage.
         return end.code if isinstance(end.code, int) else 1 if end.code else 0
+    finally:
+        way.close()
     return 0

@@ -12,11 +12,10 @@ whose api happens to be down must not change a cluster that he did not name.
 
 from __future__ import annotations
 
-import atexit
 import os
 import socket
+import sys
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -85,7 +84,6 @@ class Direct:
     def __init__(self, cluster: Kubernetes) -> None:
         self._cluster = cluster
         self._serving: Serving | None = None
-        atexit.register(self.close)
 
     def address(self, method: str, path: str) -> str:
         """Where the request is answered. Raises Unreachable: only the bus could."""
@@ -95,13 +93,16 @@ class Direct:
         unknown = scope.only_the_bus(path)
         if unknown:
             raise Unreachable(f"Kubernetes does not know {unknown}, only the api does: {REACH}")
+        if method != "GET" and not os.environ.get(PLUGIN) and self._serving is None:
+            print(f"tortie: asks {self._cluster}", file=sys.stderr)
         wanted = scope.sources(method, path)
         if self._serving is None or not wanted <= self._serving.sources:
-            before = self._serving.sources if self._serving is not None else frozenset()
+            if self._serving is not None:  # a command that asks twice asks for much
+                wanted = scope.EVERYTHING
             self.close()
             several = os.pathsep in self._cluster.kubeconfig  # then the library reads KUBECONFIG itself
             kubeconfig = "" if several else os.path.expanduser(self._cluster.kubeconfig)
-            serving = Serving(kubeconfig, self._cluster.context, wanted | before)
+            serving = Serving(kubeconfig, self._cluster.context, wanted)
             serving.start()
             self._serving = serving
         return self._serving.address
@@ -112,7 +113,15 @@ class Direct:
             self._serving = None
 
 
-@cache
+_open: dict[Kubernetes, Direct] = {}
+
+
 def direct(cluster: Kubernetes) -> Direct:
-    """One for all clients of a process."""
-    return Direct(cluster)
+    """One for all clients of a command."""
+    return _open.setdefault(cluster, Direct(cluster))
+
+
+def close() -> None:
+    """The command is over."""
+    while _open:
+        _open.popitem()[1].close()

@@ -20,7 +20,8 @@ ONLY_THE_BUS = {
 _OF_A_NODE = {"bgp": ONLY_THE_BUS["bgp"], "facts": "what a node found out about itself"}
 _MADE_OF: dict[type[Resource], tuple[type[Resource], ...]] = {Profile: (Profile, Namespace, ServiceAccount)}
 """Kinds of which some are made of others."""
-_EVERYTHING = frozenset({"apply", "validate", "delete", "explain"})
+_OF_EVERYTHING = frozenset({"apply", "validate", "delete", "explain"})
+EVERYTHING = frozenset(SOURCES)
 
 
 def only_the_bus(path: str) -> str:
@@ -36,8 +37,8 @@ def sources(method: str, path: str) -> frozenset[Source]:
     words = _words(path)
     if not words:
         return frozenset()
-    if method != "GET" or words[0] in _EVERYTHING:
-        return frozenset(SOURCES)
+    if method != "GET" or words[0] in _OF_EVERYTHING:
+        return EVERYTHING
     if words[0] == "namespaces" and len(words) > 2:
         words = words[2:]
     kinds = (Pod,) if words[0] == "endpoints" else kinds_named(words[0])

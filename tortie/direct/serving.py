@@ -22,11 +22,12 @@ from services.api.http import application
 from services.api.store import Store
 from services.kube_bridge.client import Client
 from services.kube_bridge.errors import KubeError, Refused
-from services.kube_bridge.sources import SOURCES, Source
+from services.kube_bridge.sources import Source
 from tortie.cli.errors import Refused as No
 from tortie.cli.errors import Unreachable
 from tortie.cli.output import note
 from tortie.direct.bus import DirectBus
+from tortie.direct.scope import EVERYTHING
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 STOP_S = 5.0
@@ -65,10 +66,11 @@ class Serving:
         try:
             asyncio.run(self._live())
         except Exception as error:  # noqa: BLE001 - it is the command's to raise
+            reason = _of_group(error)
             if not self._ready.done():
-                self._ready.set_exception(error)
+                self._ready.set_exception(reason)
             else:
-                note(f"the way to Kubernetes broke: {error}")
+                note(f"the way to Kubernetes broke: {reason}")
 
     async def _live(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
@@ -79,7 +81,7 @@ class Serving:
             raise Unreachable(str(error)) from error
 
     async def _serve(self, client: Client, stopping: asyncio.Event) -> None:
-        bus = DirectBus(client, self.sources, compiles=self.sources == frozenset(SOURCES))
+        bus = DirectBus(client, self.sources, compiles=self.sources == EVERYTHING)
         as_bus = cast(Bus, bus)  # it is asked for no more than it has
         store = Store(as_bus, Health())
         app = application(store, as_bus, stopping, max_body_bytes=MAX_BODY_BYTES)
@@ -114,6 +116,13 @@ class Serving:
             note(f"not looked at: {source.name}: {why}")
         for warning in bus.warnings:
             note(f"cannot be read: {warning}")
+
+
+def _of_group(error: Exception) -> Exception:
+    """What a group of tasks failed of, where that is one thing."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 @web.middleware
