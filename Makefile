@@ -24,10 +24,8 @@ prepare-dev:
 demo: prepare ## a three-node cluster in network namespaces, pods, a policy, real packets; leaves nothing behind
 	@$(TORTIE) lab demo
 
-image: ## the image of the containers, from BASE: see docs/compose.md, docs/kubernetes.md
+image: ## the image of the containers, from BASE: see docs/compose.md
 	@scripts/wheelhouse compose/wheels $(BASE_PYTHON)
-	@mkdir -p compose/cni
-	@scripts/build-cni-front compose/cni/tortie || echo "the image will not do for Kubernetes: its nodes need that" >&2
 	docker build --tag $(TORTIE_IMAGE) --build-arg BASE=$(BASE) $(DOCKER_BUILD) compose
 
 image-base: ## a BASE named tortie-base by debootstrap, where no registry can be reached
