@@ -30,7 +30,7 @@ def built(overlay: str) -> tuple[Object, ...]:
         [KUBECTL, "kustomize", str(K8S / "overlays" / overlay)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return tuple(yaml.safe_load_all(done.stdout))
+    return tuple(yaml.load_all(done.stdout, Loader=yaml.CSafeLoader))  # the definitions are long
 
 
 def named(objects: tuple[Object, ...], kind: str, name: str) -> Object:
