@@ -13,10 +13,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.kube_cluster import KubeCluster, calico, cluster, node, pod, running
+from tests.support.kube_store import ApiError
 from tests.support.waiting import until
 from tortie.cli import kubectl, way
 from tortie.cli.main import main
@@ -154,6 +156,34 @@ async def test_calicos_kinds_go_where_the_server_has_them(tortie: Tortie) -> Non
     code, _, err = await tortie(f"apply -f {tortie.file(pool)}")
     assert code == 1
     assert "Kubernetes has no IPPool: install its CRD, ippools.projectcalico.org" in err
+    code, _, err = await tortie("get ippools")
+    assert code == 1
+    assert "Kubernetes has no IPPool: install its CRD, ippools.projectcalico.org" in err
+
+
+class Once(dict[str, ApiError]):
+    """Refusals that are said one time."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.pop(key, default)
+
+
+async def test_a_write_meets_another_one(tortie: Tortie) -> None:
+    """What Kubernetes calls a conflict is decided anew, upon what is there now."""
+    stand_in = tortie.kube.stand_in
+    stand_in.refusals = Once({"POST networkpolicies": ApiError(409, "AlreadyExists", "somebody was faster")})
+    assert (await tortie(f"apply -f {tortie.file(network_policy('default', 'db'))}"))[0] == 0
+    stand_in.refusals = Once({"PUT networkpolicies": ApiError(409, "Conflict", "the object has been modified")})
+    code, out, _ = await tortie(f"apply -f {tortie.file(network_policy('default', 'db', 'web'))}")
+    assert (code, out) == (0, "NetworkPolicy/default/db configured\n")
+    assert stand_in.requests["PUT", "networkpolicies"] == 2
+    # several are tried out before one is written
+    stand_in.refusals = Once({"PUT networkpolicies": ApiError(422, "Invalid", "not with me")})
+    both = tortie.file(network_policy("default", "first"), network_policy("default", "db"))
+    code, _, err = await tortie(f"apply -f {both}")
+    assert code == 1
+    assert "Kubernetes refused: not with me" in err
+    assert "does not exist" in (await tortie("get networkpolicy first"))[2]
 
 
 async def test_who_may_not(tortie: Tortie) -> None:

@@ -129,11 +129,15 @@ class DirectBus:
 
     @property
     def forbidden(self) -> list[Forbidden]:
-        return [
-            Forbidden(follower.source, follower.cursor.why)
-            for follower in self._followers
-            if follower.cursor.standing is Standing.FORBIDDEN
-        ]
+        return [Forbidden(found.source, found.cursor.why) for found in self._standing(Standing.FORBIDDEN)]
+
+    @property
+    def absent(self) -> list[Source]:
+        """What the server does not have."""
+        return [found.source for found in self._standing(Standing.ABSENT)]
+
+    def _standing(self, standing: Standing) -> list[Follower]:
+        return [follower for follower in self._followers if follower.cursor.standing is standing]
 
     # --- what is so
 

@@ -109,6 +109,9 @@ class Serving:
                 waiting.cancel()
         if bus.failure and not bus.read.is_set():
             raise Unreachable(f"Kubernetes at {client.host} cannot be read: {bus.failure}")
+        absent = bus.absent
+        if absent and len(absent) == len(self.sources):
+            raise No(f"Kubernetes has no {absent[0].kind}: install its CRD, {absent[0].name}", status=404)
         forbidden = bus.forbidden
         if forbidden and len(forbidden) == len(self.sources):
             raise No(f"{client.host}: {forbidden[0].why}", status=403)
