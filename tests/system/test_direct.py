@@ -205,6 +205,7 @@ async def test_who_may_not(tortie: Tortie) -> None:
 
 async def test_a_watch(tortie: Tortie) -> None:
     kube = tortie.kube
+    await kube.needs(V3, "GlobalNetworkPolicy")
     shop = await kube.namespace("shop")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tortie", "get", "globalnetworkpolicies", "-w", "-o", "json"),
