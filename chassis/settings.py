@@ -2,7 +2,9 @@
 
 `TORTIE_<FIELD>` sets a field. A variable with our prefix that no service knows is refused (a misspelt setting that
 silently does nothing is an outage waiting), one that another service knows is left to it: the variables of a
-compose file are often shared. The text under each field is its documentation, here and in `tortie serve --help`.
+compose file are often shared. So are those that Kubernetes adds for every Service of a pod's namespace: a Service
+`tortie-x` becomes `TORTIE_X_SERVICE_HOST`, `TORTIE_X_PORT` and more (Kubernetes, "Accessing the Service: environment
+variables"). The text under each field is its documentation, here and in `tortie serve --help`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pkgutil
+import re
 import socket
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -23,7 +26,17 @@ from chassis.errors import SettingsError
 
 PREFIX = "TORTIE_"
 
-OUTSIDE = frozenset({"TORTIE_API", "TORTIE_CONFORMANCE", "TORTIE_KUBECONFIG", "TORTIE_LAB", "TORTIE_NAMESPACE"})
+OUTSIDE = frozenset(
+    {
+        "TORTIE_API",
+        "TORTIE_CONFORMANCE",
+        "TORTIE_KUBECONFIG",
+        "TORTIE_KUBECTL",
+        "TORTIE_LAB",
+        "TORTIE_NAMESPACE",
+        "TORTIE_TEST_KUBECTL",
+    }
+)
 """Variables with our prefix that are not a service's setting: the command line's and the tests'."""
 
 
@@ -70,9 +83,25 @@ class Setting(NamedTuple):
 def _is_server(url: str) -> bool:
     try:
         parts = urlsplit(url if "://" in url else f"nats://{url}")
-        return parts.scheme in ("nats", "tls", "ws", "wss") and bool(parts.hostname) and parts.port != 0
+        # a `$(VARIABLE)` that Kubernetes did not know stays as it is
+        named = bool(parts.hostname) and "$" not in (parts.hostname or "")
+        return parts.scheme in ("nats", "tls", "ws", "wss") and named and parts.port != 0
     except ValueError:
         return False
+
+
+_LINK = re.compile(r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?)")
+
+
+def _service_links(environ: Mapping[str, str]) -> frozenset[str]:
+    """What Kubernetes says of Services whose names begin as our variables do."""
+    services = tuple(name.removesuffix("SERVICE_HOST") for name in environ if name.endswith("_SERVICE_HOST"))
+    return frozenset(
+        name
+        for name in environ
+        for service in services
+        if name.startswith(service) and _LINK.fullmatch(name.removeprefix(service))
+    )
 
 
 def load(type_: type[S], environ: Mapping[str, str], *, known: frozenset[str] = frozenset()) -> S:
@@ -80,6 +109,7 @@ def load(type_: type[S], environ: Mapping[str, str], *, known: frozenset[str] = 
     fields = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(type_)}
     faults: list[str] = []
     values: dict[str, Any] = {}
+    known |= _service_links(environ)
     for variable, text in sorted(environ.items()):
         if not variable.startswith(PREFIX):
             continue

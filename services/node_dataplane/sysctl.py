@@ -1,15 +1,27 @@
-"""Kernel settings under /proc/sys/net. They are those of the network namespace in which the calling thread stands."""
+"""Kernel settings under /proc/sys/net. They are those of the network namespace in which the calling thread stands.
+
+In a container /proc/sys is mounted read-only. Whoever runs the agent in one mounts the host's /proc/sys/net at
+/mnt/proc/sys/net, and nothing else of it: also there the kernel goes by the calling thread's namespace.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import cache
+
+OF_HOST = "/mnt/proc/sys/net"
+
+
+@cache
+def _root() -> str:
+    return OF_HOST if os.path.isdir(OF_HOST) else "/proc/sys/net"
 
 
 def write(settings: Iterable[tuple[str, str]]) -> None:
     """Write (path below /proc/sys/net, value) pairs. Raises OSError that names the setting."""
     for path, value in settings:
-        full = f"/proc/sys/net/{path}"
+        full = f"{_root()}/{path}"
         fd = os.open(full, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, value.encode())
@@ -21,7 +33,7 @@ def write(settings: Iterable[tuple[str, str]]) -> None:
 
 def read(path: str) -> str:
     """The value without its newline. Raises OSError."""
-    with open(f"/proc/sys/net/{path}") as file:
+    with open(f"{_root()}/{path}") as file:
         return file.read().strip()
 
 
@@ -40,7 +52,7 @@ def of_pod_link(link: str, *, ipv6: bool) -> list[tuple[str, str]]:
             (f"ipv6/conf/{link}/forwarding", "1"),
             (f"ipv6/conf/{link}/proxy_ndp", "1"),
         ]
-    if ipv6 or os.path.exists("/proc/sys/net/ipv6"):
+    if ipv6 or os.path.exists(f"{_root()}/ipv6"):
         settings.append((f"ipv6/conf/{link}/accept_ra", "0"))  # A pod can speak IPv6 whether it has an address or not.
     return settings
 

@@ -364,6 +364,9 @@ def attachments(containers: Iterable[str]) -> list[dict[str, str]]:
 class ServiceProcess:
     """One service as users start it, in the namespace in which it is started."""
 
+    wrapper: tuple[str, ...] = ()
+    """A command that starts it with other rights than the test has."""
+
     def __init__(self, name: str, log: Path, **settings: str) -> None:
         self.name = name
         self._log = log
@@ -384,7 +387,7 @@ class ServiceProcess:
         )
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", program],
+                [*self.wrapper, sys.executable, "-c", program],
                 env=self._environment | variables,
                 stdout=log,
                 stderr=log,

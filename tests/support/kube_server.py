@@ -169,7 +169,7 @@ class KubeServer:
         return await self._one(request, collection, namespace, rest[1:])
 
     async def _one(self, request: web.Request, collection: str, namespace: str, rest: list[str]) -> web.Response:
-        store = self.store
+        store = self.store.trial() if request.query.get("dryRun") == "All" else self.store
         name, status = (rest[0] if rest else ""), rest[1:] == ["status"]
         match request.method:
             case "GET":

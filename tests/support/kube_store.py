@@ -10,7 +10,7 @@ import copy
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -98,6 +98,13 @@ class Store:
         if found is None:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
         return found
+
+    def trial(self) -> Store:
+        """A copy: what is written to it shows what would become of it (`dryRun=All`)."""
+        made = copy.copy(self)
+        made.resources = {name: replace(found, objects=dict(found.objects)) for name, found in self.resources.items()}
+        made.history, made.listeners = deque(), []
+        return made
 
     # --- reading
 

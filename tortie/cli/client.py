@@ -1,6 +1,7 @@
 """Speaks to the api, by TCP or a unix socket, with the standard library alone: a command starts in milliseconds.
 
-with the address   "http://host:port"  or  "unix:/path"
+with the address   "http://host:port"  or  "unix:/path";  none: `way` knows, and it may be an api over Kubernetes that
+                   lives as long as the command
 Client(address).get("/v1/ippools")  ->  JSON      raises Refused (the api said no), Unreachable (nobody there)
 Client(address).stream("/v1/events") -> (event, data) of server-sent events, until Unreachable
 """
@@ -9,16 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
+from tortie.cli import way
 from tortie.cli.errors import Misused, Refused, Unreachable
 
-DEFAULT_ADDRESS = "http://127.0.0.1:7460"
 TIMEOUT_S = 30.0
 
 Json = Any
@@ -44,14 +44,17 @@ class _UnixConnection(HTTPConnection):
 
 class Client:
     def __init__(self, address: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
-        """`address` empty: TORTIE_API, or else the default. Raises Misused for one that makes no sense."""
-        self.address = address or os.environ.get("TORTIE_API", "") or DEFAULT_ADDRESS
+        """`address` empty: whoever `way` finds. Raises Misused for one that makes no sense."""
+        found = way.chosen(address)
+        self._direct = way.direct(found) if isinstance(found, way.Kubernetes) else None
+        self.address = found.address if isinstance(found, way.Api) else str(found)
+        self._default = found.address == way.DEFAULT_ADDRESS if isinstance(found, way.Api) else False
         self.stale = ""
         """Why the last answer may be out of date; empty: it is not."""
         self.place = ""
         """Where the stream stands: the last `id:` that came; empty: none did."""
         self._timeout_s = timeout_s
-        self._parts = urlsplit(self.address)
+        self._parts = urlsplit("unix:/" if self._direct is not None else self.address)
         usable = self._parts.path if self._parts.scheme == "unix" else self._parts.hostname
         if self._parts.scheme not in ("http", "unix") or not usable or not _has_port(self._parts):
             raise Misused(f"the api's address {self.address!r} is neither http://host:port nor unix:/path")
@@ -148,6 +151,8 @@ class Client:
         *,
         timeout_s: float | None,
     ) -> Iterator[HTTPResponse]:
+        if self._direct is not None:
+            self._parts = urlsplit(self._direct.address(method, path))
         connection = self._connection(timeout_s)
         try:
             sent = {"Accept": "application/json", **(headers or {})}
@@ -157,7 +162,8 @@ class Client:
                 connection.request(method, path + _query(query), body.encode() or None, sent)
                 response = connection.getresponse()
             except (HTTPException, OSError) as error:
-                raise Unreachable(f"no api at {self.address}: {_reason(error)}") from error
+                hint = "; TORTIE_API says where one is, KUBECONFIG where a cluster is" if self._default else ""
+                raise Unreachable(f"no api at {self.address}: {_reason(error)}{hint}") from error
             if response.status == 503:
                 raise Unreachable(_unavailable(response))
             yield response

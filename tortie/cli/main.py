@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import typer
 
+from tortie.cli import way
 from tortie.cli.errors import CommandError
 
 
@@ -39,7 +40,7 @@ COMMANDS: dict[str, Entry] = {
     "cni": Entry("tortie.cli.cni", "Connect this node's container runtimes.", group=True),
     "lab": Entry("tortie.cli.lab", "A whole cluster in network namespaces on this machine.", group=True),
     "serve": Entry("tortie.cli.serve", "Run a service in the foreground."),
-    "version": Entry("tortie.cli.version", "Show the version."),
+    "version": Entry("tortie.cli.version", "Show the version, and whom commands ask."),
 }
 
 
@@ -74,13 +75,16 @@ def _not_loaded() -> None:
     raise AssertionError("only the command that was asked for runs, and that one is loaded")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line (sys.argv by default); the exit code."""
+def main(arguments: Sequence[str] | None = None, *, called: str = "tortie") -> int:
+    """Runs the command line (sys.argv by default); the exit code. `called`: what a person types for it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:
-        given = ["version"]
+        from bus_schemas import VERSION
+
+        print(f"tortie {VERSION}")
+        return 0
     try:
-        build(given[0] if given else None)(given, prog_name="tortie")
+        build(given[0] if given else None)(given, prog_name=called)
     except CommandError as error:
         for line in (f"tortie: {error}", *(f"  {detail}" for detail in error.details)):
             print(line, file=sys.stderr)
@@ -88,4 +92,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         # Typer ends with one, whatever the outcome: 0, what a command said with typer.Exit, 2 for a wrong usage.
         return end.code if isinstance(end.code, int) else 1 if end.code else 0
+    finally:
+        way.close()
     return 0

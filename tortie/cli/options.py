@@ -18,7 +18,12 @@ Api = Annotated[
         show_default="http://127.0.0.1:7460",
     ),
 ]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", metavar="NS", help="The namespace of namespaced kinds.")]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        "--namespace", "-n", envvar="TORTIE_NAMESPACE", metavar="NS", help="The namespace of namespaced kinds."
+    ),
+]
 Files = Annotated[
     list[str] | None,
     typer.Option(

@@ -89,6 +89,25 @@ def absent(chain: Iterable[str], directories: Sequence[Path]) -> list[str]:
     return [name for name in chain if not any(os.access(directory / name, os.X_OK) for directory in directories)]
 
 
+def obstacle(socket: str) -> str:
+    """Why no pod can be taken now, by the agent's answer to STATUS (CNI 1.1); empty when one can."""
+    question = {"cniVersion": "1.1.0", "name": NETWORK, "type": NAME}
+    request = json.dumps({"env": {"CNI_COMMAND": "STATUS", "CNI_PATH": str(PLUGINS)}, "stdin": json.dumps(question)})
+    try:
+        answer = json.loads(plugin.ask(socket, request.encode()) or "{}")
+    except FileNotFoundError:
+        return f"no agent listens at {socket}"
+    except (OSError, ValueError) as error:
+        return f"the agent at {socket}: {error}"
+    if answer.get("exit") == 0:
+        return ""
+    try:
+        said = json.loads(answer["stdout"])
+        return ": ".join(filter(None, (str(said["msg"]), str(said.get("details", "")))))
+    except (KeyError, ValueError, TypeError):
+        return f"the agent at {socket} gave half an answer"
+
+
 _EXECUTABLE = """\
 #!{interpreter} -IS
 # Written by `tortie cni install`.

@@ -50,6 +50,7 @@ def test_secrets_are_not_told() -> None:
         ("TORTIE_NATS_URL", "nats://a:4222,http://b"),
         ("TORTIE_NATS_URL", "nats://a:geheim"),
         ("TORTIE_NATS_URL", "nats://"),
+        ("TORTIE_NATS_URL", "nats://user:geheim@$(TORTIE_NATS_0_SERVICE_HOST):4222"),
         ("TORTIE_NATS_REPLICAS", "2"),
     ],
 )
@@ -68,3 +69,13 @@ def test_servers_of_every_spelling(url: str) -> None:
 
 def test_neighbours_are_known() -> None:
     assert {"TORTIE_NATS_URL", "TORTIE_STRICT_AFFINITY", "TORTIE_NODE"} <= every_variable()
+
+
+def test_what_kubernetes_says_of_services_is_no_setting() -> None:
+    links = {"SERVICE_HOST": "10.96.0.1", "SERVICE_PORT_CLIENT": "4222", "PORT_4222_TCP_ADDR": "10.96.0.1"}
+    environ = {f"TORTIE_NATS_0_{name}": value for name, value in links.items()} | {"TORTIE_NATS_0_PORT": "tcp://x:1"}
+    assert load(Sample, environ | {"TORTIE_POOLS": "7"}).pools == 7
+    with pytest.raises(SettingsError):
+        load(Sample, {name: value for name, value in environ.items() if name != "TORTIE_NATS_0_SERVICE_HOST"})
+    with pytest.raises(SettingsError):
+        load(Sample, environ | {"TORTIE_NATS_0_REPLICAS": "3"})

@@ -100,10 +100,11 @@ def test_validate_reads_stdin(monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
     assert capsys.readouterr().out == "1 document is right\n"
 
 
-@pytest.mark.parametrize("word", ["version", "--version"])
-def test_version(word: str, capsys: Capture) -> None:
-    assert main([word]) == 0
+def test_version(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tortie {VERSION}\n"
+    assert main(["version", "--api", "unix:/a"]) == 0
+    assert capsys.readouterr().out == f"tortie {VERSION}\nasks the api at unix:/a (as TORTIE_API or --api says)\n"
 
 
 def test_a_port_in_use_ends_serve_nats_with_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
