@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 
 from bus_schemas.manifests.addresses import network
@@ -22,18 +23,56 @@ MAX_ROUTE_TABLES = 65535
 Check = Callable[[At], object]
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """One of these; with `any_case` however it is spelt."""
+
+    choices: tuple[str, ...]
+    any_case: bool = False
+
+    def __call__(self, at: At) -> str:
+        return at.choice(self.choices, any_case=self.any_case)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number."""
+
+    low: int
+    high: int
+
+    def __call__(self, at: At) -> int:
+        return at.integer(self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """A list, each item of which is to be right."""
+
+    check: Check
+    most: int | None = None
+
+    def __call__(self, at: At) -> None:
+        for item in at.items(most=self.most):
+            self.check(item)
+
+
 def words(*choices: str) -> Check:
     """One of these, however it is spelt."""
-    return lambda at: at.choice(choices, any_case=True)
+    return Words(choices, any_case=True)
 
 
 def exactly(*choices: str) -> Check:
     """One of these, spelt like this: Calico takes no other spelling of these parameters."""
-    return lambda at: at.choice(choices)
+    return Words(choices)
 
 
 def whole(low: int, high: int) -> Check:
-    return lambda at: at.integer(low, high)
+    return Whole(low, high)
+
+
+def each(check: Check, *, most: int | None = None) -> Check:
+    return Each(check, most)
 
 
 def pattern(regex: str, what: str, *, may_be_empty: bool = False) -> Check:
@@ -45,10 +84,6 @@ def pattern(regex: str, what: str, *, may_be_empty: bool = False) -> Check:
             at.fault(f"must be {what}, not {said(text)}")
 
     return check
-
-
-def each(check: Check, *, most: int | None = None) -> Check:
-    return lambda at: [check(item) for item in at.items(most=most)]
 
 
 def regular_expression(at: At) -> str:
