@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bus_schemas.manifests import felix_parameters
 from bus_schemas.manifests.bgp_configuration import MAX_PRIORITY, SEVERITIES
 from bus_schemas.manifests.bgp_filter import MAX_AS_PATH, MAX_OPERATIONS, MAX_PREPENDED
 from bus_schemas.manifests.bgp_filter import MAX_RULES as MAX_FILTER_RULES
@@ -17,7 +18,7 @@ from bus_schemas.manifests.bgp_secrets import SECRET_KEY
 from bus_schemas.manifests.calico_policy import HINTS, MAX_RULES
 from bus_schemas.manifests.calico_rules import MAX_NETS, MAX_PORTS
 from bus_schemas.manifests.configuration import FEATURES, MAX_MTU, MAX_VNI, RATE
-from bus_schemas.manifests.felix_parameters import PARAMETERS, Each, Whole, Words
+from bus_schemas.manifests.felix_parameters import PARAMETERS, Each, Pattern, Tables, Whole, Words
 from bus_schemas.manifests.policy_scopes import INTERFACE, MAX_INTERFACE, PORT_NAME
 from bus_schemas.manifests.pools import MAX_INT32, PERSISTENCE
 from bus_schemas.resources.bgp import (
@@ -72,11 +73,17 @@ from tortie.crds.values import (
     DEVICES,
     EXCLUDED_NET,
     LABEL,
+    LABEL_VALUE,
     NAME,
+    NAMESPACE_SELECTOR,
     NET,
+    NET4,
+    PEER_ADDRESS,
+    POOL_CIDR,
     PORT,
     PORT_OR_NAME,
     PORT_PROTOCOL,
+    PORT_RANGE,
     PROTOCOL,
     SELECTOR,
     Schema,
@@ -92,11 +99,10 @@ _PRIORITY = between(1, MAX_PRIORITY)
 _MTU = between(0, MAX_MTU)
 _MAY_BE_EMPTY: Schema = {"maxLength": 0}
 _TIER: Schema = {"maxLength": 63, "pattern": f"^$|{LABEL['pattern']}"}
-_PEER_PORT = r"(?:[1-9][0-9]{0,4})"
 
 FIELDS: Mapping[type, Mapping[str, Schema]] = {
     IPPoolSpec: {
-        "cidr": CIDR,
+        "cidr": POOL_CIDR,
         "vxlanMode": _MODE,
         "ipipMode": _MODE,
         "blockSize": between(0, 128),
@@ -152,15 +158,7 @@ FIELDS: Mapping[type, Mapping[str, Schema]] = {
     BGPPeerSpec: {
         "node": {"maxLength": 253, "pattern": f"^$|{NAME['pattern']}"},
         "nodeSelector": SELECTOR,
-        "peerIP": {
-            "maxLength": 64,
-            "anyOf": [
-                _MAY_BE_EMPTY,
-                *ADDRESS["anyOf"],
-                form(rf"[0-9.]+:0*{_PEER_PORT}"),
-                form(rf"\[[0-9A-Fa-f:.]+\]:0*{_PEER_PORT}"),
-            ],
-        },
+        "peerIP": PEER_ADDRESS,
         "asNumber": AS_NUMBER_OR_NONE,
         "localASNumber": AS_NUMBER,
         "peerSelector": SELECTOR,
@@ -194,7 +192,11 @@ FIELDS: Mapping[type, Mapping[str, Schema]] = {
         "profiles": each(NAME),
     },
     HostEndpointPort: {"name": form(PORT_NAME), "protocol": PORT_PROTOCOL, "port": PORT},
-    ProfileSpec: {"ingress": {"maxItems": MAX_RULES}, "egress": {"maxItems": MAX_RULES}},
+    ProfileSpec: {
+        "ingress": {"maxItems": MAX_RULES},
+        "egress": {"maxItems": MAX_RULES},
+        "labelsToApply": {"additionalProperties": {"type": "string", **LABEL_VALUE}},
+    },
     NetworkPolicySpec: {
         "tier": _TIER,
         "selector": SELECTOR,
@@ -212,7 +214,7 @@ FIELDS: Mapping[type, Mapping[str, Schema]] = {
         "notNets": each(EXCLUDED_NET, most=MAX_NETS),
         "selector": SELECTOR,
         "notSelector": SELECTOR,
-        "namespaceSelector": SELECTOR,
+        "namespaceSelector": NAMESPACE_SELECTOR,
         "ports": each(PORT_OR_NAME, most=MAX_PORTS),
         "notPorts": each(PORT_OR_NAME, most=MAX_PORTS),
     },
@@ -240,15 +242,35 @@ REQUIRED: Mapping[type, tuple[str, ...]] = {ServiceMatch: ("name",)}
 def _checked(check: object) -> Schema | None:
     """The schema of a parameter that is only checked, where its check can say it."""
     match check:
-        case Words(choices, any_case=True):
-            return {"type": "string", **any_case(*choices)}
+        case Words(choices, any_case=True, may_be_empty=empty):
+            return {"type": "string", **any_case(*choices, *[""] * empty)}
         case Words(choices):
             return {"type": "string", "enum": list(choices)}
         case Whole(low, high):
             return {"type": "integer", **between(low, high)}
+        case Pattern(regex, _, longest, empty):
+            return {
+                "type": "string",
+                **form(regex, *[""] * empty),
+                **({} if longest is None else {"maxLength": longest}),
+            }
+        case Tables(low, high):
+            ends = {end: {"type": "integer", **between(low, high)} for end in ("min", "max")}
+            open_ = {"x-kubernetes-preserve-unknown-fields": True}
+            return {"type": "object", "properties": ends, "required": ["min", "max"], **open_}
         case Each(inner, most) if (item := _checked(inner)) is not None:
             return {"type": "array", **each(item, most=most)}
-    return None
+    return _TEXTS.get(check)
+
+
+_TEXTS: Mapping[object, Schema] = {
+    felix_parameters.address4: {"type": "string", "format": "ipv4"},
+    felix_parameters.address6: {"type": "string", "format": "ipv6"},
+    felix_parameters.network4: {"type": "string", **NET4},
+    felix_parameters.any_network: {"type": "string", **NET},
+    felix_parameters.regular_expression: {"type": "string"},
+    felix_parameters.port_range: {**PORT_RANGE, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+}
 
 
 _NO_EFFECT = "Checked, but of no effect here."

@@ -69,7 +69,10 @@ NET: Schema = {"maxLength": MAX_CIDR, "anyOf": [{"format": "cidr"}, {"format": "
 EXCLUDED_NET: Schema = {**NET, "not": {"pattern": "/0+$"}}
 ADDRESS: Schema = {"maxLength": MAX_CIDR, "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
 
-SELECTOR: Schema = {"maxLength": MAX_SELECTOR}
+SELECTOR: Schema = {"maxLength": MAX_SELECTOR, "not": {"pattern": r"^[ \t]*global\(\)[ \t]*$"}}
+NAMESPACE_SELECTOR: Schema = {"maxLength": MAX_SELECTOR}
+"""Of the end of a rule, where it may be `global()`."""
+LABEL_VALUE: Schema = {"maxLength": MAX_LABEL, **form(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?")}
 NAME: Schema = {"maxLength": MAX_NAME, **form(DNS_SUBDOMAIN)}
 LABEL: Schema = {"maxLength": MAX_LABEL, **form(DNS_LABEL)}
 DEVICES: Schema = form(DEVICE_PATTERN)
@@ -77,6 +80,24 @@ A_DURATION: Schema = form(DURATION)
 
 PORT: Schema = between(1, 65535)
 _PORT_NUMBER = decimal(65535)
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})"
+_IPV4 = rf"(?:{_OCTET}\.){{3}}{_OCTET}"
+_IPV6 = rf"(?:[0-9A-Fa-f]{{0,4}}:){{2,8}}(?:[0-9A-Fa-f]{{0,4}}|{_IPV4})"
+PEER_ADDRESS: Schema = {
+    "maxLength": 64,
+    "anyOf": [
+        {"maxLength": 0},
+        {"format": "ipv4"},
+        {"format": "ipv6"},
+        form(f"{_IPV4}:{_PORT_NUMBER}"),
+        form(rf"\[{_IPV6}\]:{_PORT_NUMBER}"),
+    ],
+}
+"""An address, perhaps with a port."""
+PORT_RANGE: Schema = number_or_text(0, 65535, "[0-9]+(?::[0-9]+)?")
+NET4: Schema = {"anyOf": [{"format": "ipv4"}, {"format": "cidr", "pattern": "^[^:]*$"}]}
+POOL_CIDR: Schema = {**CIDR, "not": {"pattern": r"^(?i:169\.254\.|fe[89ab][0-9a-f]:)"}}
+"""Not of the link-local addresses."""
 PORT_OR_NAME: Schema = number_or_text(
     1,
     65535,
@@ -101,4 +122,5 @@ PORT_PROTOCOL: Schema = {
 _MAX_AS = 0xFFFFFFFF
 AS_NUMBER: Schema = number_or_text(1, _MAX_AS, r"[0-9]{1,5}\.[0-9]{1,5}", decimal(_MAX_AS), longest=32)
 AS_NUMBER_OR_NONE: Schema = number_or_text(0, _MAX_AS, r"[0-9]{1,5}\.[0-9]{1,5}", decimal(_MAX_AS), "0", longest=32)
-COMMUNITY: Schema = form(r"[0-9]{1,12}:[0-9]{1,12}(?::[0-9]{1,12})?")
+_SHORT, _LONG = f"(?:0+|{decimal(0xFFFF)})", f"(?:0+|{decimal(_MAX_AS)})"
+COMMUNITY: Schema = form(f"{_SHORT}:{_SHORT}", f"{_LONG}:{_LONG}:{_LONG}")
