@@ -67,7 +67,7 @@ def _mode(at: At) -> Literal["Never", "CrossSubnet", "Always"]:
 def _block_size(fields: Fields, cidr: Network | None) -> int:
     at = fields.take("blockSize")
     family = 4 if cidr is None else cidr.version
-    if at is None or at.value == 0:
+    if at is None or (type(at.value) is int and at.value == 0):
         return DEFAULT_BLOCK_SIZE[family]
     sizes = BLOCK_SIZES[family] if cidr is not None else range(20, 129)
     return at.integer(sizes.start, sizes.stop - 1)

@@ -1,7 +1,7 @@
 """What a server estimates a CEL rule of a CustomResourceDefinition to cost at worst.
 
-The rule is parsed and its macros are unfolded by the C++ implementation of CEL (`serialize()` gives cel.expr.CheckedExpr,
-protobuf); its cost is counted as cel-go's `checker/cost.go` does, with the sizes that apiserver's `pkg/cel/common`
+The rule is parsed and its macros are unfolded by the C++ implementation of CEL (`serialize()` gives a
+cel.expr.CheckedExpr in protobuf); its cost is counted as cel-go's `checker/cost.go` does, with the sizes that apiserver's `pkg/cel/common`
 takes from the schema, and multiplied by how often the rule may be asked (`maxItems` of the lists around it).
 """
 
@@ -111,7 +111,9 @@ class _Counter:
             return _Found(found.cost + 1, _REQUEST - 2, {"type": "string"})
         if name not in fields:
             raise Unfit(f"no field {name}")
-        return _Found(found.cost + (0 if test else 1), 1 if test else _size(fields[name]), None if test else fields[name])
+        return _Found(
+            found.cost + (0 if test else 1), 1 if test else _size(fields[name]), None if test else fields[name]
+        )
 
     def _list(self, *items: Any) -> _Found:
         if len({type(parts[0]) for kind, parts in items if kind == "constant"}) > 1:

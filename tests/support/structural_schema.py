@@ -1,5 +1,5 @@
-"""Whether a server would take a CustomResourceDefinition: the rules of structural schemas, and those for names, columns,
-defaults, lists and CEL rules.
+"""Whether a server would take a CustomResourceDefinition: the rules of structural schemas, and those for names,
+columns, defaults, lists and CEL rules.
 
 After apiextensions-apiserver: `pkg/apiserver/schema/validation.go` (structural) and
 `pkg/apis/apiextensions/validation/validation.go` (the rest), for as much as definitions of ours make use of; any other
@@ -117,11 +117,9 @@ def _type(schema: Schema, path: str, level: str) -> Iterator[str]:
         yield "the root must be an object"
     if schema.get("type") == "array" and "items" not in schema:
         yield f"{path}: items are needed"
-    if schema.get("type") == "object" and not (
-        schema.keys() & {"properties", "additionalProperties", "x-kubernetes-preserve-unknown-fields"}
-    ):
-        if path != ".metadata":
-            yield f"{path}: an object of which nothing is known loses everything"
+    known = schema.keys() & {"properties", "additionalProperties", "x-kubernetes-preserve-unknown-fields"}
+    if schema.get("type") == "object" and not known and path != ".metadata":
+        yield f"{path}: an object of which nothing is known loses everything"
 
 
 def _root(schema: Schema) -> Iterator[str]:
@@ -225,6 +223,6 @@ def _rules(schema: Schema, path: str) -> Iterator[str]:
         if rule["rule"] in seen:
             yield f"{path}: the same rule twice: {rule['rule']}"
         seen.add(rule["rule"])
-        if (place := rule.get("fieldPath")) is not None:
-            if not _FIELD_PATH.fullmatch(place) or place[1:] not in schema.get("properties", {}):
-                yield f"{path}: {place} is no field"
+        place = rule.get("fieldPath")
+        if place is not None and not (_FIELD_PATH.fullmatch(place) and place[1:] in schema.get("properties", {})):
+            yield f"{path}: {place} is no field"

@@ -238,6 +238,9 @@ FIELDS: Mapping[type, Mapping[str, Schema]] = {
 REQUIRED: Mapping[type, tuple[str, ...]] = {ServiceMatch: ("name",)}
 """What the reader asks for though the Struct has a default for it."""
 
+OPTIONAL: Mapping[type, tuple[str, ...]] = {Community: ("name",)}
+"""What the Struct always has and the reader does not ask for."""
+
 
 def _checked(check: object) -> Schema | None:
     """The schema of a parameter that is only checked, where its check can say it."""

@@ -13,7 +13,7 @@ from bus_schemas.manifests.names import MAX_NAME
 from bus_schemas.resources import GlobalNetworkPolicy, NetworkPolicy, Resource, Tier
 from bus_schemas.resources.calico_policy import StagedGlobalNetworkPolicy, StagedNetworkPolicy
 from tortie.catalogue.shapes import Field, shape_of
-from tortie.crds.fields import FIELDS, NOT_DEFAULTED, OPEN, PASSED, REQUIRED
+from tortie.crds.fields import FIELDS, NOT_DEFAULTED, OPEN, OPTIONAL, PASSED, REQUIRED
 from tortie.crds.rules import ITEM_RULES, ITEM_SCHEMAS, ONE_OF_THESE, ROOT_RULES, RULES
 from tortie.crds.values import LABEL, Schema, form
 
@@ -106,7 +106,8 @@ def of_struct(struct: type) -> Schema:
     schema: Schema = {"type": "object", "properties": dict(sorted(properties.items()))}
     if shape.doc:
         schema["description"] = shape.doc
-    required = [field.name for field in shape.fields if field.required]
+    optional = {name for names in _said_of(OPTIONAL, struct) for name in names}
+    required = [field.name for field in shape.fields if field.required and field.name not in optional]
     required += [name for names in _said_of(REQUIRED, struct) for name in names]
     if required:
         schema["required"] = sorted(required)
