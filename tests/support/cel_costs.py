@@ -1,8 +1,9 @@
 """What a server estimates a CEL rule of a CustomResourceDefinition to cost at worst.
 
 The rule is parsed and its macros are unfolded by the C++ implementation of CEL (`serialize()` gives a
-cel.expr.CheckedExpr in protobuf); its cost is counted as cel-go's `checker/cost.go` does, with the sizes that apiserver's `pkg/cel/common`
-takes from the schema, and multiplied by how often the rule may be asked (`maxItems` of the lists around it).
+cel.expr.CheckedExpr in protobuf). Its cost is counted as cel-go's `checker/cost.go` does, with the sizes that
+apiserver's `pkg/cel/common` takes from the schema, and multiplied by how often the rule may be asked (`maxItems` of the
+lists around it).
 """
 
 from __future__ import annotations
@@ -123,10 +124,11 @@ class _Counter:
     def _loop(self, name: str, over: Any, accu: str, init: Any, condition: Any, step: Any, result: Any) -> _Found:
         found = self.cost(over)
         start = self.cost(init).cost
-        self._names |= {name: (found.schema or {}).get("items"), accu: None}
+        outer = self._names
+        self._names = {**outer, name: (found.schema or {}).get("items"), accu: None}
         once = self.cost(condition).cost + self.cost(step).cost
         end = self.cost(result).cost
-        del self._names[name], self._names[accu]
+        self._names = outer
         return _Found(found.cost + start + end + found.size * once)
 
     def _call(self, function: str, target: Any, *given: Any) -> _Found:
