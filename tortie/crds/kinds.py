@@ -59,9 +59,11 @@ ENDING = (
 )
 """The last columns of every kind."""
 
+_ORDER = Column("Order", ".spec.order")
+"""As text: a server would print the number 1000000 as 1e+06."""
 _POLICY = (
     Column("Tier", ".spec.tier"),
-    Column("Order", ".spec.order", "number"),
+    _ORDER,
     Column("Selector", ".spec.selector", wide=True),
     _condition(PROGRAMMED),
 )
@@ -111,7 +113,7 @@ LOOKS: Mapping[type[Resource], Looks] = {
     ),
     Tier: Looks(
         (),
-        (Column("Order", ".spec.order", "number"), Column("DefaultAction", ".spec.defaultAction")),
+        (_ORDER, Column("DefaultAction", ".spec.defaultAction")),
     ),
     Profile: Looks(),
     NetworkSet: Looks(("netsets",)),
