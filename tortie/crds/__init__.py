@@ -3,8 +3,10 @@ read into.
 
     bus_schemas.resources --structural--> a schema --definition--> a CustomResourceDefinition --files--> k8s/crds
                               ^                          ^
-             values fields rules: what the readers         kinds: short names, columns
-             of bus_schemas.manifests check
+             values fields passed: what the readers        kinds: short names, columns
+             of bus_schemas.manifests check;
+             rules alternatives: what two fields
+             have to do with each other
 
 A schema says what a server can check of one object by itself: types, words, ranges, forms, and by CEL what two fields
 have to do with each other. It never refuses what `tortie apply` accepts (but for fields that nobody knows), and what

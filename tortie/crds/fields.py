@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bus_schemas.manifests import felix_parameters
 from bus_schemas.manifests.bgp_configuration import MAX_PRIORITY, SEVERITIES
 from bus_schemas.manifests.bgp_filter import MAX_AS_PATH, MAX_OPERATIONS, MAX_PREPENDED
 from bus_schemas.manifests.bgp_filter import MAX_RULES as MAX_FILTER_RULES
 from bus_schemas.manifests.bgp_peer import MAX_HOPS, MAX_OWN_AS
 from bus_schemas.manifests.bgp_secrets import SECRET_KEY
-from bus_schemas.manifests.calico_policy import HINTS, MAX_RULES
+from bus_schemas.manifests.calico_policy import MAX_RULES
 from bus_schemas.manifests.calico_rules import MAX_NETS, MAX_PORTS
 from bus_schemas.manifests.configuration import FEATURES, MAX_MTU, MAX_VNI, RATE
-from bus_schemas.manifests.felix_parameters import PARAMETERS, Each, Pattern, Tables, Whole, Words
 from bus_schemas.manifests.policy_scopes import INTERFACE, MAX_INTERFACE, PORT_NAME
-from bus_schemas.manifests.pools import MAX_INT32, PERSISTENCE
+from bus_schemas.manifests.pools import MAX_INT32
 from bus_schemas.resources.bgp import (
     CLUSTER_ROUTES,
     AddCommunity,
@@ -77,13 +75,11 @@ from tortie.crds.values import (
     NAME,
     NAMESPACE_SELECTOR,
     NET,
-    NET4,
     PEER_ADDRESS,
     POOL_CIDR,
     PORT,
     PORT_OR_NAME,
     PORT_PROTOCOL,
-    PORT_RANGE,
     PROTOCOL,
     SELECTOR,
     Schema,
@@ -241,78 +237,6 @@ REQUIRED: Mapping[type, tuple[str, ...]] = {ServiceMatch: ("name",)}
 OPTIONAL: Mapping[type, tuple[str, ...]] = {Community: ("name",)}
 """What the Struct always has and the reader does not ask for."""
 
-
-def _checked(check: object) -> Schema | None:
-    """The schema of a parameter that is only checked, where its check can say it."""
-    match check:
-        case Words(choices, any_case=True, may_be_empty=empty):
-            return {"type": "string", **any_case(*choices, *[""] * empty)}
-        case Words(choices):
-            return {"type": "string", "enum": list(choices)}
-        case Whole(low, high):
-            return {"type": "integer", **between(low, high)}
-        case Pattern(regex, _, longest, empty):
-            return {
-                "type": "string",
-                **form(regex, *[""] * empty),
-                **({} if longest is None else {"maxLength": longest}),
-            }
-        case Tables(low, high):
-            ends = {end: {"type": "integer", **between(low, high)} for end in ("min", "max")}
-            open_ = {"x-kubernetes-preserve-unknown-fields": True}
-            return {"type": "object", "properties": ends, "required": ["min", "max"], **open_}
-        case Each(inner, most) if (item := _checked(inner)) is not None:
-            return {"type": "array", **each(item, most=most)}
-    return _TEXTS.get(check)
-
-
-_TEXTS: Mapping[object, Schema] = {
-    felix_parameters.address4: {"type": "string", "format": "ipv4"},
-    felix_parameters.address6: {"type": "string", "format": "ipv6"},
-    felix_parameters.network4: {"type": "string", **NET4},
-    felix_parameters.any_network: {"type": "string", **NET},
-    felix_parameters.regular_expression: {"type": "string"},
-    felix_parameters.port_range: {**PORT_RANGE, "anyOf": [{"type": "integer"}, {"type": "string"}]},
-}
-
-
-_NO_EFFECT = "Checked, but of no effect here."
-
-PASSED: Mapping[type, Mapping[str, Schema]] = {
-    IPAMConfigurationSpec: {
-        "kubeVirtVMAddressPersistence": {"type": "string", "enum": list(PERSISTENCE), "description": _NO_EFFECT},
-    },
-    FelixConfigurationSpec: {
-        name: {**schema, "description": _NO_EFFECT}
-        for name, check in sorted(PARAMETERS.items())
-        if (schema := _checked(check)) is not None
-    },
-    SecretKeyRef: {"optional": {"type": "boolean", "description": _NO_EFFECT}},
-    NetworkPolicySpec: {
-        "performanceHints": {
-            "type": "array",
-            "items": {"type": "string", "enum": list(HINTS)},
-            "x-kubernetes-list-type": "set",
-            "description": _NO_EFFECT,
-        },
-    },
-    CalicoRule: {
-        "metadata": {
-            "type": "object",
-            "properties": {"annotations": {"type": "object", "additionalProperties": {"type": "string"}}},
-            "x-kubernetes-preserve-unknown-fields": True,
-            "description": "Notes of people and programs; nothing here reads them.",
-        },
-    },
-}
-"""Fields that readers accept and Structs do not keep."""
-
-OPEN: Mapping[type, str] = {
-    FelixConfigurationSpec: "Calico's agent has some two hundred parameters, and each release more",
-    BGPConfigurationSpec: "Calico's next release may know more, as in FelixConfiguration",
-}
-"""Where the reader passes over what it does not know, with a warning: the server keeps it, so that the warning can be
-given (`x-kubernetes-preserve-unknown-fields`). Everywhere else an unknown field is a misspelt one."""
 
 NOT_DEFAULTED: Mapping[tuple[type, str], str] = {
     (IPPoolSpec, "allowedUses"): "a pool with a namespaceSelector must not name Tunnel, which is among the default",

@@ -13,8 +13,10 @@ from bus_schemas.manifests.names import MAX_NAME
 from bus_schemas.resources import GlobalNetworkPolicy, NetworkPolicy, Resource, Tier
 from bus_schemas.resources.calico_policy import StagedGlobalNetworkPolicy, StagedNetworkPolicy
 from tortie.catalogue.shapes import Field, shape_of
-from tortie.crds.fields import FIELDS, NOT_DEFAULTED, OPEN, OPTIONAL, PASSED, REQUIRED
-from tortie.crds.rules import ITEM_RULES, ITEM_SCHEMAS, ONE_OF_THESE, ROOT_RULES, RULES
+from tortie.crds.alternatives import ITEM_SCHEMAS, ONE_OF_THESE
+from tortie.crds.fields import FIELDS, NOT_DEFAULTED, OPTIONAL, REQUIRED
+from tortie.crds.passed import OPEN, PASSED
+from tortie.crds.rules import ITEM_RULES, ROOT_RULES, RULES
 from tortie.crds.values import LABEL, Schema, form
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from tests.support import cel_costs, structural_schema
 from tests.support.crd_server import definitions
 from tests.support.kubernetes_types import misfits
 from tortie.cli.main import main
-from tortie.crds import fields, rules
+from tortie.crds import alternatives, fields, passed, rules
 from tortie.crds.definition import files, text
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,11 +68,11 @@ def test_names() -> None:
 def test_every_constraint_is_one_of_a_field_that_there_is() -> None:
     """A field that was renamed would lose its constraints without a sound."""
     texts = json.dumps(list(definitions().values()))
-    for table in (fields.FIELDS, fields.PASSED):
+    for table in (fields.FIELDS, passed.PASSED):
         for struct, constraints in table.items():
             for name in constraints:
                 assert f'"{name}": {{' in texts, (struct, name)
-    for struct, name in (*fields.NOT_DEFAULTED, *rules.ITEM_RULES, *rules.ITEM_SCHEMAS):
+    for struct, name in (*fields.NOT_DEFAULTED, *rules.ITEM_RULES, *alternatives.ITEM_SCHEMAS):
         assert name in {field.encode_name for field in _struct_fields(struct)}, (struct, name)
     for struct, constraints in fields.FIELDS.items():
         assert constraints.keys() <= {field.encode_name for field in _struct_fields(struct)}, struct
