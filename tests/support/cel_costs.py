@@ -153,14 +153,31 @@ class _Counter:
             case "_?_:_":
                 return _Found(found[0].cost + max(found[1].cost, found[2].cost))
             case "_==_" | "_!=_":
+                _comparable(found[0].schema, given[1])
+                _comparable(found[1].schema, given[0])
                 return _Found(spent + ceil(min(found[0].size, found[1].size) * _STRING))
             case "@in":
+                for one in given[1][1] if given[1][0] == "list" else ():
+                    _comparable(found[0].schema, one)
+                if found[1].schema is not None:
+                    _comparable(found[1].schema["items"], given[0])
                 return _Found(spent + found[1].size)
             case "_[_]":
                 return _Found(spent + 1, _UNKNOWN)
             case "!_" | "_<=_" | "_>=_" | "size" | "int" | "@not_strictly_false":
                 return _Found(spent + 1)
         raise Unfit(f"{function} has no cost here yet")
+
+
+_LITERALS = {"string": str, "integer": int, "number": float, "boolean": bool}
+
+
+def _comparable(schema: Schema | None, other: Any) -> None:
+    """A server knows the types of fields, and refuses a comparison that could never hold."""
+    if schema is not None and "type" in schema and other[0] == "constant":
+        (value,) = other[1]
+        if type(value) is not _LITERALS.get(schema["type"]):
+            raise Unfit(f"a {schema['type']} is compared with {value!r}")
 
 
 # --- cel.expr.CheckedExpr

@@ -96,6 +96,9 @@ def test_costs() -> None:
     [
         ("self.extra.exists(x, x in ['a', 1])", "several types"),
         ("self.absent == 'a'", "no field absent"),
+        ("self.extra.exists(x, x == 1)", "a string is compared with 0"),
+        ("self.order == 1", "a number is compared with 0"),
+        ("1 in self.extra", "a string is compared with 0"),
         ("cidr(self.extra[0]).ip().family() == 4", "undeclared|no cost"),
     ],
 )
