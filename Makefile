@@ -59,9 +59,10 @@ lint: prepare-dev
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-docs: prepare ## docs/events.md and docs/asyncapi.yaml out of bus_schemas
+docs: prepare ## docs/events.md, docs/asyncapi.yaml and k8s/crds out of bus_schemas
 	$(TORTIE) schema events >docs/events.md
 	$(TORTIE) schema asyncapi >docs/asyncapi.yaml
+	$(TORTIE) schema crds --write k8s/crds
 
 unit: prepare-dev ## the tests that need neither root nor a bus: seconds
 	$(PY) -m pytest tests/unit tests/graph tests/conformance -m "not root"

@@ -29,10 +29,10 @@ DEFAULT = "default"
 OF_NODE = "node."
 MAX_PRIORITY = 0x7FFFFFFE
 
-_SEVERITIES = ("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
+SEVERITIES = ("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
 _AGGREGATION: tuple[Literal["Enabled", "Disabled"], ...] = ("Enabled", "Disabled")
 _BIND_MODES: tuple[Literal["None", "NodeIP"], ...] = ("None", "NodeIP")
-_FOR_ALL = (
+FOR_ALL = (
     "nodeToNodeMeshEnabled",
     "asNumber",
     "serviceClusterIPs",
@@ -42,7 +42,7 @@ _FOR_ALL = (
     "nodeMeshMaxRestartTime",
 )
 """What only `default` may say."""
-_WITH_MESH = ("nodeMeshPassword", "nodeMeshMaxRestartTime")
+WITH_MESH = ("nodeMeshPassword", "nodeMeshMaxRestartTime")
 
 
 def bgp_configuration(document: Fields, *, stored: bool) -> BGPConfiguration:
@@ -53,7 +53,7 @@ def bgp_configuration(document: Fields, *, stored: bool) -> BGPConfiguration:
     spec = BGPConfigurationSpec(
         node_to_node_mesh_enabled=fields.maybe("nodeToNodeMeshEnabled", At.boolean),
         as_number=fields.maybe("asNumber", as_number),
-        log_severity_screen=fields.maybe("logSeverityScreen", lambda at: at.choice(_SEVERITIES, any_case=True)),
+        log_severity_screen=fields.maybe("logSeverityScreen", lambda at: at.choice(SEVERITIES, any_case=True)),
         service_cluster_ips=_service_blocks(fields, "serviceClusterIPs"),
         service_external_ips=_service_blocks(fields, "serviceExternalIPs"),
         service_load_balancer_ips=_service_blocks(fields, "serviceLoadBalancerIPs"),
@@ -78,9 +78,9 @@ def bgp_configuration(document: Fields, *, stored: bool) -> BGPConfiguration:
     if communities and not spec.prefix_advertisements:
         fields.place("communities").fault("are not used by any of the prefixAdvertisements")
     if spec.node_to_node_mesh_enabled is False:
-        _forbid(fields, _WITH_MESH, "cannot be set when nodeToNodeMeshEnabled is false")
+        _forbid(fields, WITH_MESH, "cannot be set when nodeToNodeMeshEnabled is false")
     if meta.name.startswith(OF_NODE):
-        _forbid(fields, _FOR_ALL, f"can be set for the whole cluster only, in the BGPConfiguration {DEFAULT}")
+        _forbid(fields, FOR_ALL, f"can be set for the whole cluster only, in the BGPConfiguration {DEFAULT}")
     elif meta.name and meta.name != DEFAULT:
         place = document.fields("metadata").place("name")
         place.warn(f"only {DEFAULT} and {OF_NODE}<name> have an effect, not {said(meta.name)}")

@@ -25,6 +25,7 @@ from bus_schemas.resources.bgp import (
     SetPriority,
 )
 
+MAX_RULES = 1024
 MAX_OPERATIONS = 10
 MAX_PREPENDED = 10
 MAX_AS_PATH = 10
@@ -49,7 +50,7 @@ def bgp_filter(document: Fields, *, stored: bool) -> BGPFilter:
 
 
 def _rules(fields: Fields, name: str, family: int) -> tuple[FilterRule, ...]:
-    return tuple(_rule(at.fields(), family) for at in fields.items(name))
+    return tuple(_rule(at.fields(), family) for at in fields.items(name, most=MAX_RULES))
 
 
 def _rule(fields: Fields, family: int) -> FilterRule:

@@ -85,7 +85,7 @@ def _node(at: At) -> str:
 
 def _no_zero_as(at: At) -> int | None:
     """0 is how Calico's own types write that there is none."""
-    return None if at.value in (0, "0") else as_number(at)
+    return None if at.value is not False and at.value in (0, "0") else as_number(at)
 
 
 def _peer_address(at: At) -> str:

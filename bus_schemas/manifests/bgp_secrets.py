@@ -8,7 +8,7 @@ from bus_schemas.manifests.fields import At, Fields, Unknown, said
 from bus_schemas.manifests.names import dns_subdomain
 from bus_schemas.resources.bgp import BGPPassword, SecretKeyRef
 
-_KEY = re.compile(r"[A-Za-z0-9_.-]{1,253}")
+SECRET_KEY = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 
 
 def password(at: At) -> BGPPassword | None:
@@ -31,6 +31,6 @@ def _reference(fields: Fields) -> SecretKeyRef:
 def _key(at: At) -> str:
     """The agent reads it as the name of a file."""
     text = at.string()
-    if not _KEY.fullmatch(text) or text in (".", ".."):
+    if not SECRET_KEY.fullmatch(text) or text in (".", ".."):
         at.fault(f"must be a key of a Secret (letters, digits, '-', '_' and '.'), not {said(text)}")
     return text

@@ -34,15 +34,15 @@ MAX_RULES = 1024
 DEFAULT_TIER = "default"
 
 _TYPES: tuple[Literal["Ingress", "Egress"], ...] = ("Ingress", "Egress")
-_HINTS = ("AssumeNeededOnEveryNode",)
+HINTS = ("AssumeNeededOnEveryNode",)
 
 _STAGED: tuple[StagedAction, ...] = ("Set", "Delete", "Learn", "Ignore")
 
 _GLOBAL_ONLY = ("namespaceSelector", "doNotTrack", "preDNAT", "applyOnForward")
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
-_POLICY_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})?")
-_CONVERTED_NAME = re.compile(rf"(?:knp|ossg)\.default(?:\.{_LABEL})+")
+POLICY_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})?")
+CONVERTED_NAME = re.compile(rf"(?:knp|ossg)\.default(?:\.{_LABEL})+")
 """Names under which Calico shows policies that it made of others'."""
 
 
@@ -94,7 +94,7 @@ def staged_action(fields: Fields) -> StagedAction:
 
 
 def _metadata(document: Fields, *, namespaced: bool, stored: bool) -> Metadata:
-    names = (_POLICY_NAME, _CONVERTED_NAME) if namespaced else (_POLICY_NAME,)
+    names = (POLICY_NAME, CONVERTED_NAME) if namespaced else (POLICY_NAME,)
     meta = metadata(
         document,
         Envelope(namespaced=namespaced, name=_name(*names), stored=stored, stored_prefix=STORED_PREFIX),
@@ -194,6 +194,6 @@ def _rules(fields: Fields, way: Way, *, cluster_wide: bool) -> tuple[CalicoRule,
 
 def _hints(fields: Fields) -> None:
     """performanceHints: right or wrong, but nothing here needs them."""
-    hints = [at.choice(_HINTS) for at in fields.items("performanceHints")]
+    hints = [at.choice(HINTS) for at in fields.items("performanceHints")]
     if len(set(hints)) != len(hints):
         fields.place("performanceHints").fault("names a hint twice")

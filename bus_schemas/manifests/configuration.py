@@ -30,8 +30,8 @@ _EXCLUSIONS: tuple[Literal["IPPoolsOnly", "IPPoolsAndHostIPs"], ...] = ("IPPools
 _SPOOFING: tuple[Literal["Disabled", "Any"], ...] = ("Disabled", "Any")
 _FLOATING: tuple[Literal["Enabled", "Disabled"], ...] = ("Enabled", "Disabled")
 _PORT_PROTOCOLS = ("tcp", "udp", "sctp")
-_FEATURES = re.compile(r"(?:[a-zA-Z0-9_-]+=(?:true|false|),)*(?:[a-zA-Z0-9_-]+=(?:true|false|))?")
-_RATE = re.compile(r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)")
+FEATURES = re.compile(r"(?:[a-zA-Z0-9_-]+=(?:true|false|),)*(?:[a-zA-Z0-9_-]+=(?:true|false|))?")
+RATE = re.compile(r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)")
 
 
 def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration:
@@ -75,7 +75,7 @@ def felix_configuration(document: Fields, *, stored: bool) -> FelixConfiguration
 
 def _features(at: At) -> str:
     text = at.string()
-    if at.value == text and not _FEATURES.fullmatch(text):
+    if at.value == text and not FEATURES.fullmatch(text):
         at.fault(f"must be Feature=true,Other=false,..., not {said(text)}")
     return text
 
@@ -100,6 +100,6 @@ def _port_protocol(at: At) -> str:
 
 def _rate(at: At) -> str:
     text = at.string()
-    if text and not _RATE.fullmatch(text):
+    if text and not RATE.fullmatch(text):
         at.fault(f"must be a number per second, minute, hour or day (like 10/second), not {said(text)}")
     return text

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 
 from bus_schemas.manifests.addresses import network
@@ -22,33 +23,91 @@ MAX_ROUTE_TABLES = 65535
 Check = Callable[[At], object]
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """One of these; with `any_case` however it is spelt."""
+
+    choices: tuple[str, ...]
+    any_case: bool = False
+    may_be_empty: bool = False
+
+    def __call__(self, at: At) -> None:
+        if not (self.may_be_empty and at.value == ""):
+            at.choice(self.choices, any_case=self.any_case)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number."""
+
+    low: int
+    high: int
+
+    def __call__(self, at: At) -> int:
+        return at.integer(self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Text of this form."""
+
+    regex: str
+    what: str
+    longest: int | None = None
+    may_be_empty: bool = False
+
+    def __call__(self, at: At) -> None:
+        text = at.string()
+        if at.value != text or (self.may_be_empty and not text):
+            return
+        if not re.fullmatch(self.regex, text) or (self.longest is not None and len(text) > self.longest):
+            at.fault(f"must be {self.what}, not {said(text)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """A range {min, max} of routing tables; its value is how many they are."""
+
+    low: int
+    high: int
+
+    def __call__(self, at: At) -> int:
+        fields = at.fields()
+        first = fields.required("min", lambda end: end.integer(self.low, self.high), self.low)
+        last = fields.required("max", lambda end: end.integer(self.low, self.high), self.high)
+        if last < first:
+            fields.place("max").fault(f"must not be smaller than min, {first}")
+        return last - first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """A list, each item of which is to be right."""
+
+    check: Check
+    most: int | None = None
+
+    def __call__(self, at: At) -> None:
+        for item in at.items(most=self.most):
+            self.check(item)
+
+
 def words(*choices: str) -> Check:
     """One of these, however it is spelt."""
-    return lambda at: at.choice(choices, any_case=True)
+    return Words(choices, any_case=True)
 
 
 def exactly(*choices: str) -> Check:
     """One of these, spelt like this: Calico takes no other spelling of these parameters."""
-    return lambda at: at.choice(choices)
+    return Words(choices)
 
 
 def whole(low: int, high: int) -> Check:
-    return lambda at: at.integer(low, high)
-
-
-def pattern(regex: str, what: str, *, may_be_empty: bool = False) -> Check:
-    compiled = re.compile(regex)
-
-    def check(at: At) -> None:
-        text = at.string()
-        if at.value == text and not compiled.fullmatch(text) and not (may_be_empty and not text):
-            at.fault(f"must be {what}, not {said(text)}")
-
-    return check
+    return Whole(low, high)
 
 
 def each(check: Check, *, most: int | None = None) -> Check:
-    return lambda at: [check(item) for item in at.items(most=most)]
+    return Each(check, most)
 
 
 def regular_expression(at: At) -> str:
@@ -60,28 +119,32 @@ def regular_expression(at: At) -> str:
     return text
 
 
-def _address4(at: At) -> None:
+def address4(at: At) -> None:
     try:
         IPv4Address(at.string())
     except AddressValueError:
         at.fault(f"must be an IPv4 address, not {said(at.value)}")
 
 
-def _address6(at: At) -> None:
+def address6(at: At) -> None:
     try:
         IPv6Address(at.string())
     except AddressValueError:
         at.fault(f"must be an IPv6 address, not {said(at.value)}")
 
 
-def _network4(at: At) -> None:
+def any_network(at: At) -> None:
+    network(at, host=True)
+
+
+def network4(at: At) -> None:
     try:
         IPv4Network(at.string(), strict=False)
     except ValueError:
         at.fault(f"must be an IPv4 address or CIDR, not {said(at.value)}")
 
 
-def _port_range(at: At) -> None:
+def port_range(at: At) -> None:
     first, _, last = str(at.value).partition(":")
     if isinstance(at.value, bool) or not all(part.isascii() and part.isdecimal() for part in (first, last or first)):
         at.fault(f"must be a port or a range of ports (like 30000:32767), not {said(at.value)}")
@@ -89,22 +152,8 @@ def _port_range(at: At) -> None:
         at.fault(f"must be a range of ports up to 65535, the smaller first, not {said(at.value)}")
 
 
-def _tables(low: int, high: int) -> Callable[[At], int]:
-    """How many tables the range {min, max} holds."""
-
-    def check(at: At) -> int:
-        fields = at.fields()
-        first = fields.required("min", lambda end: end.integer(low, high), low)
-        last = fields.required("max", lambda end: end.integer(low, high), high)
-        if last < first:
-            fields.place("max").fault(f"must not be smaller than min, {first}")
-        return last - first + 1
-
-    return check
-
-
 def _table_ranges(at: At) -> None:
-    count = _tables(1, 0xFFFFFFFF)
+    count = Tables(1, 0xFFFFFFFF)
     if sum(count(item) for item in at.items()) > MAX_ROUTE_TABLES:
         at.fault(f"must not hold more than {MAX_ROUTE_TABLES} tables")
 
@@ -138,8 +187,8 @@ def _any_duration(at: At) -> str:
 
 
 _LEVEL = words("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
-_INTERFACE = pattern(r"[A-Za-z0-9_.-]{1,15}", "a device's name")
-_INTERFACE_FILTER = pattern(r"[A-Za-z0-9:._+-]{1,15}", "a device's name, perhaps with a '+' at its end")
+_INTERFACE = Pattern(r"[A-Za-z0-9_.-]{1,15}", "a device's name")
+_INTERFACE_FILTER = Pattern(r"[A-Za-z0-9:._+-]{1,15}", "a device's name, perhaps with a '+' at its end")
 _ON_OFF = exactly("Enabled", "Disabled")
 _MARK = whole(0, 0xFFFFFFFF)
 _PORT = whole(1, 65535)
@@ -154,7 +203,7 @@ PARAMETERS: dict[str, Check] = {
     "bpfConnectTimeLoadBalancing": exactly("TCP", "Enabled", "Disabled"),
     "bpfDataIfacePattern": regular_expression,
     "bpfEnforceRPF": words("Disabled", "Strict", "Loose"),
-    "bpfExcludeCIDRsFromNAT": each(lambda at: network(at, host=True)),
+    "bpfExcludeCIDRsFromNAT": each(any_network),
     "bpfExtToServiceConnmark": _MARK,
     "bpfExternalServiceMode": words("Tunnel", "DSR"),
     "bpfForceTrackPacketsFromIfaces": each(_INTERFACE_FILTER),
@@ -162,14 +211,14 @@ PARAMETERS: dict[str, Check] = {
     "bpfJITHardening": exactly("Auto", "Strict"),
     "bpfL3IfacePattern": regular_expression,
     "bpfLogFilters": _log_filters,
-    "bpfLogLevel": lambda at: at.value == "" or at.choice(("Debug", "Info", "Off"), any_case=True),
-    "bpfPSNATPorts": _port_range,
+    "bpfLogLevel": Words(("Debug", "Info", "Off"), any_case=True, may_be_empty=True),
+    "bpfPSNATPorts": port_range,
     "bpfRedirectToPeer": exactly("Disabled", "Enabled", "L2Only"),
     "chainInsertMode": words("Insert", "Append"),
     "deviceRouteProtocol": whole(0, 255),
-    "deviceRouteSourceAddress": _address4,
-    "deviceRouteSourceAddressIPv6": _address6,
-    "externalNodesList": each(_network4),
+    "deviceRouteSourceAddress": address4,
+    "deviceRouteSourceAddressIPv6": address6,
+    "externalNodesList": each(network4),
     "healthPort": _PORT_OR_NONE,
     "healthTimeoutOverrides": each(_health_override),
     "ipForwarding": _ON_OFF,
@@ -183,23 +232,23 @@ PARAMETERS: dict[str, Check] = {
     "ipv4NormalRoutePriority": _PRIORITY,
     "ipv6ElevatedRoutePriority": _PRIORITY,
     "ipv6NormalRoutePriority": _PRIORITY,
-    "kubeNodePortRanges": each(_port_range, most=MAX_PORT_RANGES),
+    "kubeNodePortRanges": each(port_range, most=MAX_PORT_RANGES),
     "logSeverityFile": _LEVEL,
     "logSeverityScreen": _LEVEL,
     "logSeveritySys": _LEVEL,
-    "natOutgoingAddress": _address4,
-    "natPortRange": _port_range,
+    "natOutgoingAddress": address4,
+    "natPortRange": port_range,
     "nftablesFilterAllowAction": words("Accept", "Return"),
     "nftablesFilterDenyAction": words("Drop", "Reject"),
     "nftablesMangleAllowAction": words("Accept", "Return"),
     "nftablesMarkMask": _MARK,
     "nftablesMode": exactly("Auto", "Enabled", "Disabled"),
-    "openstackRegion": pattern(r"(?=.{1,46}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?", _REGION, may_be_empty=True),
-    "prometheusMetricsHost": pattern(r"[A-Za-z0-9:._+-]{1,64}", "a host's name or address"),
+    "openstackRegion": Pattern(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", _REGION, longest=46, may_be_empty=True),
+    "prometheusMetricsHost": Pattern(r"[A-Za-z0-9:._+-]{1,64}", "a host's name or address"),
     "prometheusMetricsPort": _PORT_OR_NONE,
     "programClusterRoutes": exactly("Enabled", "Disabled", "EnabledIPIPOnly"),
     "routeSource": words("WorkloadIPs", "CalicoIPAM"),
-    "routeTableRange": _tables(1, 250),
+    "routeTableRange": Tables(1, 250),
     "routeTableRanges": _table_ranges,
     "serviceLoopPrevention": words("Drop", "Reject", "Disabled"),
     "windowsManageFirewallRules": _ON_OFF,

@@ -7,8 +7,8 @@ import re
 from bus_schemas.manifests.fields import At, said
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
-_DNS_LABEL = re.compile(_LABEL)
-_DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+DNS_LABEL = re.compile(_LABEL)
+DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
@@ -20,14 +20,14 @@ MAX_ANNOTATIONS = 256 * 1024
 
 def dns_label(at: At) -> str:
     name = at.string()
-    if name and (len(name) > MAX_LABEL or not _DNS_LABEL.fullmatch(name)):
+    if name and (len(name) > MAX_LABEL or not DNS_LABEL.fullmatch(name)):
         at.fault(f"must be lower-case letters, digits and '-', at most {MAX_LABEL} (RFC 1123), not {said(name)}")
     return _required(at, name)
 
 
 def dns_subdomain(at: At) -> str:
     name = at.string()
-    if name and (len(name) > MAX_NAME or not _DNS_SUBDOMAIN.fullmatch(name)):
+    if name and (len(name) > MAX_NAME or not DNS_SUBDOMAIN.fullmatch(name)):
         at.fault(f"must be lower-case letters, digits, '-' and '.', at most {MAX_NAME} (RFC 1123), not {said(name)}")
     return _required(at, name)
 
@@ -42,7 +42,7 @@ def label_key(at: At, key: str, *, any_case: bool = False) -> str:
     """A qualified name: `[prefix/]name`."""
     prefix, slash, name = key.rpartition("/")
     domain = prefix.lower() if any_case else prefix
-    if slash and not (domain and len(domain) <= MAX_NAME and _DNS_SUBDOMAIN.fullmatch(domain)):
+    if slash and not (domain and len(domain) <= MAX_NAME and DNS_SUBDOMAIN.fullmatch(domain)):
         at.fault(f"the key {said(key)} must have a DNS name before the '/'")
     elif not (len(name) <= MAX_LABEL and _QUALIFIED.fullmatch(name)):
         at.fault(f"the key {said(key)} must be letters, digits, '-', '_' and '.', at most {MAX_LABEL}")

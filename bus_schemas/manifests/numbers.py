@@ -23,12 +23,12 @@ def as_number(at: At) -> int:
     return at.integer(1, 0xFFFFFFFF)
 
 
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h))+|0")
+DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h))+|0")
 
 
 def duration(at: At) -> str:
     """A Go duration: `90s`, `1m30s`, `100ms`."""
     text = at.string()
-    if at.value == text and not _DURATION.fullmatch(text):
+    if at.value == text and not DURATION.fullmatch(text):
         at.fault(f"must be a duration (like 90s or 1m30s), not {said(text)}")
     return text

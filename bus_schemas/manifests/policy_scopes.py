@@ -36,8 +36,8 @@ NAMESPACE_LABEL = "projectcalico.org/namespace"
 DERIVED_PROFILES = ("kns.", "ksa.")
 """What the names of the profiles of namespaces and service accounts begin with."""
 
-_INTERFACE = re.compile(r"[A-Za-z0-9_.-]+")
-_PORT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+INTERFACE = re.compile(r"[A-Za-z0-9_.-]+")
+PORT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _ACTIONS: tuple[Literal["Deny", "Pass"], ...] = ("Deny", "Pass")
 
 
@@ -101,7 +101,7 @@ def host_endpoint(document: Fields, *, stored: bool) -> HostEndpoint:
 
 def _interface(at: At) -> str:
     name = at.string()
-    if name and name != "*" and (len(name) > MAX_INTERFACE or not _INTERFACE.fullmatch(name)):
+    if name and name != "*" and (len(name) > MAX_INTERFACE or not INTERFACE.fullmatch(name)):
         at.fault(f"must be a device's name (at most {MAX_INTERFACE} characters) or '*', not {said(name)}")
     return name
 
@@ -126,7 +126,7 @@ def _port_protocol(at: At) -> int | str:
 
 def _port_name(at: At) -> str:
     name = at.string()
-    if not _PORT_NAME.fullmatch(name):
+    if not PORT_NAME.fullmatch(name):
         at.fault(f"must be a port's name: letters, digits, '-', '_' and '.', at most 128, not {said(name)}")
     return name
 

@@ -29,7 +29,7 @@ MAX_INT32 = 2**31 - 1
 _MODES: tuple[Literal["Never", "CrossSubnet", "Always"], ...] = ("Never", "CrossSubnet", "Always")
 _USES: tuple[Literal["Workload", "Tunnel", "LoadBalancer"], ...] = ("Workload", "Tunnel", "LoadBalancer")
 _ASSIGNMENT: tuple[Literal["Automatic", "Manual"], ...] = ("Automatic", "Manual")
-_PERSISTENCE = ("Enabled", "Disabled")
+PERSISTENCE = ("Enabled", "Disabled")
 
 
 def pool(document: Fields, *, stored: bool) -> IPPool:
@@ -67,7 +67,7 @@ def _mode(at: At) -> Literal["Never", "CrossSubnet", "Always"]:
 def _block_size(fields: Fields, cidr: Network | None) -> int:
     at = fields.take("blockSize")
     family = 4 if cidr is None else cidr.version
-    if at is None or at.value == 0:
+    if at is None or (type(at.value) is int and at.value == 0):
         return DEFAULT_BLOCK_SIZE[family]
     sizes = BLOCK_SIZES[family] if cidr is not None else range(20, 129)
     return at.integer(sizes.start, sizes.stop - 1)
@@ -129,7 +129,7 @@ def ipam_configuration(document: Fields, *, stored: bool) -> IPAMConfiguration:
         ip_cooldown_seconds=fields.integer("ipCooldownSeconds", 0, MAX_INT32),
     )
     if (at := fields.take("kubeVirtVMAddressPersistence")) is not None:
-        at.choice(_PERSISTENCE)
+        at.choice(PERSISTENCE)
         at.warn("has no effect here")
     fields.close(Unknown.NEARLY_REFUSED)
     return IPAMConfiguration(metadata=meta, spec=spec)

@@ -7,8 +7,8 @@ from typing import Literal
 
 from bus_schemas.manifests.fields import At, said
 
-_PORT_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
-_CALICO_PORT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+PORT_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
+CALICO_PORT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 PORT_PROTOCOLS: tuple[Literal["TCP", "UDP", "SCTP"], ...] = ("TCP", "UDP", "SCTP")
 _PROTOCOLS = ("TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite")
 _NUMBERS = {"TCP": 6, "UDP": 17, "ICMP": 1, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
@@ -24,7 +24,7 @@ def kubernetes_port(at: At) -> int | str:
     if not isinstance(at.value, str):
         return port_number(at)
     name = at.string()
-    if not (len(name) <= 15 and _PORT_NAME.fullmatch(name) and not name.isdecimal()):
+    if not (len(name) <= 15 and PORT_NAME.fullmatch(name) and not name.isdecimal()):
         at.fault(f"must be a port's number or name (at most 15 lower-case letters, digits and '-'), not {said(name)}")
     return name
 
@@ -41,7 +41,7 @@ def calico_port(at: At) -> int | str:
         if not 1 <= first <= last <= 65535:
             at.fault(f"must be a range of ports from 1 to 65535, the smaller first, not {said(text)}")
         return f"{first}:{last}"
-    if not _CALICO_PORT_NAME.fullmatch(text):
+    if not CALICO_PORT_NAME.fullmatch(text):
         at.fault(f"must be a port, a range 'first:last' or a port's name, not {said(text)}")
     return text
 

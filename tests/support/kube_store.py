@@ -1,7 +1,8 @@
 """The store of the stand-in for an API server: objects, a history of changes, versions, patches. No I/O.
 
 It keeps what the bridge could trip over: one growing version for everything, conflicts, compaction (410), status apart
-from the rest, finalizers, generation, names that exist already, CRDs that come and go.
+from the rest, finalizers, generation, names that exist already, CRDs that come and go. Calico's kinds are pruned,
+defaulted and validated by their definitions (`crd_server`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from services.kube_bridge.sources import SOURCES
+from tests.support.crd_server import admitted, definitions
 
 Object = dict[str, Any]
 CREATED = "2026-01-01T00:00:00Z"
@@ -52,6 +54,16 @@ class Resource:
     @property
     def api_version(self) -> str:
         return self.root.removeprefix("/apis/").removeprefix("/api/")
+
+
+def _admitted(value: Object, before: Object | None) -> Object:
+    """What a server keeps of an object of Calico's kinds."""
+    if (value.get("apiVersion"), value.get("kind")) not in definitions():
+        return value
+    kept, faults = admitted(value, before)
+    if faults:
+        raise ApiError(422, "Invalid", "; ".join(faults))
+    return kept
 
 
 @dataclass(frozen=True)
@@ -153,7 +165,7 @@ class Store:
             raise ApiError(409, "AlreadyExists", f'{resource.plural} "{name}" already exists')
         metadata.update(name=name, uid=str(uuid4()), generation=1)
         metadata.setdefault("creationTimestamp", CREATED)
-        return self._store(collection, key, made, "ADDED")
+        return self._store(collection, key, _admitted(made, None), "ADDED")
 
     def replace(self, collection: str, namespace: str, name: str, body: Object) -> Object:
         before = self.get(collection, namespace, name)
@@ -202,6 +214,7 @@ class Store:
             raise ApiError(409, "Conflict", f'Operation cannot be fulfilled on "{name}": the object has been modified')
 
     def _update(self, collection: str, key: tuple[str, str], before: Object, after: Object) -> Object:
+        after = _admitted(after, before)
         metadata = after["metadata"]
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
             return self._forget(collection, key)

@@ -12,6 +12,7 @@ from bus_schemas import VERSION
 from tortie.catalogue import asyncapi, compare, events_page
 from tortie.catalogue.snapshot import snapshot
 from tortie.cli.errors import CommandError
+from tortie.crds import definition
 
 app = typer.Typer()
 
@@ -31,6 +32,33 @@ def events() -> None:
 def as_asyncapi() -> None:
     """Print the AsyncAPI 3 document (docs/asyncapi.yaml)."""
     print(asyncapi.text(), end="")
+
+
+@app.command()
+def crds(
+    group: Annotated[str, typer.Option("--group", help=f"Only those of {' or '.join(definition.GROUPS)}.")] = "",
+    write: Annotated[
+        Path | None,
+        typer.Option("--write", help="Write them to this directory (k8s/crds), one file each, with kustomizations."),
+    ] = None,
+) -> None:
+    """Print the CustomResourceDefinitions of Calico's kinds (k8s/crds), for `kubectl apply --server-side -f -`."""
+    if group and group not in definition.GROUPS:
+        raise CommandError(f"--group must be {' or '.join(definition.GROUPS)}, not {group!r}")
+    groups = (group,) if group else definition.GROUPS
+    if write is None:
+        print(definition.text(groups), end="")
+        return
+    made = definition.files(groups)
+    for name, text in made.items():
+        path = write / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for directory in (write / one for one in groups):
+        for path in directory.glob("*.yaml"):
+            if str(path.relative_to(write)) not in made:
+                path.unlink()
+    print(f"{write} holds the CustomResourceDefinitions of {', '.join(groups)}")
 
 
 @app.command(name="json")

@@ -121,3 +121,16 @@ def test_wrong_peers_and_filters_are_refused(kind: str, spec: str, fault: str) -
 def test_wrong_parameters_are_refused(spec: str, fault: str) -> None:
     found = faults(configuration(spec))
     assert any(fault in text for text in found), found
+
+
+def test_a_boolean_is_no_number_that_stands_for_nothing() -> None:
+    peer = manifest("projectcalico.org/v3", "BGPPeer", "{peerIP: 10.0.0.1, asNumber: false}")
+    assert faults(peer) == ["spec.asNumber: must be a whole number, not false"]
+
+
+def test_a_filter_has_as_many_rules_as_a_policy_may_have() -> None:
+    def of(rules: int) -> str:
+        return manifest("projectcalico.org/v3", "BGPFilter", f"{{importV4: [{'{action: Accept}, ' * rules}]}}")
+
+    accepted(of(1024))
+    assert faults(of(1025)) == ["spec.importV4: must have at most 1024 items, not 1025"]

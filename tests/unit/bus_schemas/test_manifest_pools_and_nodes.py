@@ -290,3 +290,9 @@ def test_a_mesh_password_without_a_mesh_is_refused() -> None:
     assert faults(manifest("projectcalico.org/v3", "BGPConfiguration", spec)) == [
         "spec.nodeMeshPassword: cannot be set when nodeToNodeMeshEnabled is false"
     ]
+
+
+def test_a_boolean_is_no_block_size() -> None:
+    assert faults(pool("{cidr: 10.0.0.0/16, blockSize: false}")) == [
+        "spec.blockSize: must be a whole number, not false"
+    ]
