@@ -20,7 +20,7 @@ from bus_schemas.explanations import WayReport
 from bus_schemas.ids import PodKey
 from bus_schemas.manifests import Rejected
 from bus_schemas.manifests import read as read_manifests
-from bus_schemas.resources import IPPool, Namespace, Pod, Resource
+from bus_schemas.resources import IPPool, Namespace, Pod, Resource, Service
 from bus_schemas.resources.metadata import Metadata
 from bus_schemas.verdict_words import NUMBERS
 from bus_schemas.verdicts import Flow
@@ -53,7 +53,7 @@ POD_POOL = "10.244.0.0/16"
 _BLOCK_BITS = 6
 """Addresses of one node's block: 2^6."""
 
-NOT_JUDGED = ("routes", "no_routes", "neighbours", "fdb", "wire", "mtu", "command")
+NOT_JUDGED = ("routes", "no_routes", "neighbours", "fdb", "wire", "mtu", "refuse", "seen", "command")
 """Expectations that need a kernel."""
 
 
@@ -256,6 +256,8 @@ class _Run:
         way = scenario.traffic(self._memory.fill(line, ROLES))
         if any(end.kind == "node" and self._cluster.hosts_of(end.name) for end in (way.source, way.destination)):
             return Check(step, kind, line, "not judged", "a host endpoint governs the node: `tortie lab run` tells")
+        if service := self._translated(way):
+            return Check(step, kind, line, "not judged", f"nodes translate what is {service}'s: `tortie lab run` tells")
         answers = [
             self._ways(way, address, tunnel) for address in self._sources(way) for tunnel in (False, *self._tunnels)
         ]
@@ -266,6 +268,18 @@ class _Run:
         deciding = next((r for r in reports if r.action == "deny"), None)
         why = "; ".join(f"{r.way} of {r.endpoint}: {r.because}" for r in ([deciding] if deciding else reports))
         return Check(step, kind, line, "ok" if allowed == (kind == "allow") else "FAIL", why, tuple(reports))
+
+    def _translated(self, way: Traffic) -> str:
+        """The Service whose address or node port the destination is; empty: of none."""
+        address = self._addresses(way.destination)[0]
+        of_node = any(address in self._addresses(Place("node", node)) for node in self._nodes)
+        for resource in self._cluster.resources.values():
+            if isinstance(resource, Service):
+                spec, balanced = resource.spec, (each.ip for each in resource.status.load_balancer_ingress)
+                own = address in (*spec.cluster_ips, *spec.external_ips, *balanced)
+                if own or (of_node and any(port.node_port and port.node_port == way.port for port in spec.ports)):
+                    return f"Service {resource.metadata.namespace}/{resource.metadata.name}"
+        return ""
 
     @property
     def _tunnels(self) -> tuple[bool, ...]:
