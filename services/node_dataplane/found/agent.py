@@ -326,18 +326,18 @@ class PolicyAgent:
         addresses = endpoint.addresses
         message = f"{endpoint.pod} with {' and '.join(addresses)} {verb}."
         detail = {"addresses": ",".join(addresses), **({"link": endpoint.link} if what == "started" else {})}
-        self._emit("pod", what, str(endpoint.pod), message, detail)
+        self._send("pod", what, str(endpoint.pod), message, detail)
 
     def _tell(self, told: Told) -> None:
         what, object_, message, detail = told
-        self._emit("policy", what, object_, message, detail)
+        self._send("policy", what, object_, message, detail)
 
     def _report(self, what: str, object_: str, message: str) -> None:
         if what == "repaired":
             REPAIRS.inc()
-        self._emit("node", what, object_, message, {})
+        self._send("node", what, object_, message, {})
 
-    def _emit(self, domain: str, what: str, object_: str, message: str, detail: dict[str, str]) -> None:
+    def _send(self, domain: str, what: str, object_: str, message: str, detail: dict[str, str]) -> None:
         self._bus.emit(
             Event(
                 time=time.time(),
