@@ -24,8 +24,8 @@ class Endpoint(Message, tag="endpoint/1", frozen=True, kw_only=True):
     namespace: str
     name: str
     container: str
-    """The incarnation: the CNI container id, or the Pod's uid where the agent has only policy. An attachment for another
-    incarnation is not for this endpoint."""
+    """The incarnation: the CNI container id, or, where the agent has only policy, the Pod's uid. An attachment for
+    another incarnation is not for this endpoint."""
     uid: str = ""
     """metadata.uid of the Pod when the runtime told it (`K8S_POD_UID`): the compiler waits for that Pod."""
     handle: HandleId = HandleId("")

@@ -200,7 +200,8 @@ class _Run:
     def _start(self, pods: Mapping[PodKey, PodSpec]) -> None:
         for key, spec in pods.items():
             self._ensure_namespace(key.namespace)
-            address = self._address(spec)
+            addresses = spec.addresses or (self._address(spec),)
+            address = addresses[0]
             ports = [
                 {"name": name, "protocol": protocol.upper(), "containerPort": number}
                 for name, (protocol, number) in ((name, scenario.port(text)) for name, text in spec.ports.items())
@@ -216,7 +217,7 @@ class _Run:
                 },
             }
             self._describe(manifest)
-            self._cluster.plug(key, spec.node, (address,))
+            self._cluster.plug(key, spec.node, addresses)
             self._pods[key] = spec, address
             self._memory.learn({Placeholder("ip", str(key)): address, Placeholder("link", str(key)): "eth0"})
 
@@ -256,6 +257,10 @@ class _Run:
         way = scenario.traffic(self._memory.fill(line, ROLES))
         if any(end.kind == "node" and self._cluster.hosts_of(end.name) for end in (way.source, way.destination)):
             return Check(step, kind, line, "not judged", "a host endpoint governs the node: `tortie lab run` tells")
+        if way.destination.kind == "ip" and any(
+            way.destination.name in spec.addresses for spec, _ in self._pods.values()
+        ):
+            return Check(step, kind, line, "not judged", "an address that a pod asked for: `tortie lab run` tells")
         answers = [
             self._ways(way, address, tunnel) for address in self._sources(way) for tunnel in (False, *self._tunnels)
         ]
