@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import Any, Literal
 
@@ -257,12 +257,11 @@ class _Run:
         way = scenario.traffic(self._memory.fill(line, ROLES))
         if any(end.kind == "node" and self._cluster.hosts_of(end.name) for end in (way.source, way.destination)):
             return Check(step, kind, line, "not judged", "a host endpoint governs the node: `tortie lab run` tells")
-        if way.destination.kind == "ip" and any(
-            way.destination.name in spec.addresses for spec, _ in self._pods.values()
-        ):
-            return Check(step, kind, line, "not judged", "an address that a pod asked for: `tortie lab run` tells")
+        way, destination = self._aimed(way)
         answers = [
-            self._ways(way, address, tunnel) for address in self._sources(way) for tunnel in (False, *self._tunnels)
+            self._ways(way, address, destination, tunnel)
+            for address in self._sources(way, destination)
+            for tunnel in (False, *self._tunnels)
         ]
         verdicts = {all(report.action == "allow" for report in reports) for reports in answers}
         if len(verdicts) > 1:
@@ -278,8 +277,16 @@ class _Run:
         pools = (r.spec for r in self._cluster.resources.values() if isinstance(r, IPPool) and not r.spec.disabled)
         return (True,) if any((pool.vxlan_mode, pool.ipip_mode) != ("Never", "Never") for pool in pools) else ()
 
-    def _ways(self, way: Traffic, source: str, tunnel: bool) -> list[WayReport]:
-        destination = self._addresses(way.destination)[0]
+    def _aimed(self, way: Traffic) -> tuple[Traffic, str]:
+        """The traffic and the address that it goes to; what goes to an address of a pod goes to the pod."""
+        if way.destination.kind == "ip":
+            address = str(ip_address(way.destination.name))
+            for key, (spec, own) in self._pods.items():
+                if address in (own, *spec.addresses):
+                    return replace(way, destination=Place("pod", str(key))), address
+        return way, self._addresses(way.destination)[0]
+
+    def _ways(self, way: Traffic, source: str, destination: str, tunnel: bool) -> list[WayReport]:
         protocol = NUMBERS[way.protocol.upper()]
         ours, theirs = ip_address(source), ip_address(destination)
         ping = {"icmp_type": 8 if ours.version == 4 else 128, "icmp_code": 0} if way.protocol == "icmp" else {}
@@ -318,8 +325,12 @@ class _Run:
             return self._pod(scenario.pod_key(place.name))[0].node
         return place.name if place.kind == "node" else ""
 
-    def _sources(self, way: Traffic) -> Sequence[str]:
-        """The addresses that the source may have: a node's own, and through a tunnel its tunnel's."""
+    def _sources(self, way: Traffic, destination: str) -> Sequence[str]:
+        """The addresses that the source may have: a node's own, and through a tunnel its tunnel's; a pod's of the
+        destination's family."""
+        if way.source.kind == "pod":
+            spec, own = self._pod(scenario.pod_key(way.source.name))
+            return [next((a for a in spec.addresses if (":" in a) == (":" in destination)), own)]
         if way.source.kind == "node" and way.destination.kind == "pod":
             return (*self._addresses(way.source), str(self._block(way.source.name).network_address))
         return self._addresses(way.source)
