@@ -24,7 +24,8 @@ class Endpoint(Message, tag="endpoint/1", frozen=True, kw_only=True):
     namespace: str
     name: str
     container: str
-    """The incarnation: the CNI container id. An attachment for another incarnation is not for this endpoint."""
+    """The incarnation: the CNI container id, or, where the agent has only policy, the Pod's uid. An attachment for
+    another incarnation is not for this endpoint."""
     uid: str = ""
     """metadata.uid of the Pod when the runtime told it (`K8S_POD_UID`): the compiler waits for that Pod."""
     handle: HandleId = HandleId("")
@@ -32,7 +33,7 @@ class Endpoint(Message, tag="endpoint/1", frozen=True, kw_only=True):
     floating: tuple[tuple[str, str], ...] = ()
     """(address, the pod's own address that it is translated to), plain addresses of one family."""
     link: str
-    """The device on the node, `tor` + 11 hex."""
+    """The device on the node: `tor` + 11 hex, or whatever it is called where the agent has only policy."""
     addresses: tuple[str, ...]
     """Plain addresses without a mask, one or two (one of each family)."""
     labels: dict[str, str] | None = None

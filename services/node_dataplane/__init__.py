@@ -14,4 +14,5 @@ Serves   the CNI plugin on a unix socket
     pods          the CNI's verbs                                        (cni_protocol, identity, links, endpoint_store)
     selfcheck     what somebody else broke                               (monitor)
     service       the shell that joins them
+    found         policy-only mode: pods that others plugged in, with a shell of its own; it follows desired pod
 """

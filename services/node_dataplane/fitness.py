@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from chassis.errors import CannotServe
 from services.node_dataplane.errors import NodeError
-from services.node_dataplane.nft.errors import NftUnavailable
+from services.node_dataplane.nft.errors import NftError
 
 
 @contextmanager
@@ -19,5 +19,5 @@ def fit() -> Iterator[None]:
         raise CannotServe(
             f"the agent configures links, routes and nftables, which needs root (CAP_NET_ADMIN): {error.strerror}"
         ) from error
-    except (NodeError, NftUnavailable) as error:
+    except (NodeError, NftError) as error:
         raise CannotServe(str(error)) from error

@@ -9,10 +9,11 @@ from contextlib import ExitStack
 import pytest
 
 from bus_schemas.ids import NodeName
-from bus_schemas.policy import Match
+from bus_schemas.policy import HostAttachment, Match
 from bus_schemas.resources import Pod
 from bus_schemas.resources.core import PodSpec, PodStatus
 from bus_schemas.resources.metadata import Metadata
+from bus_schemas.subjects import HOST_ATTACHMENT, Fact
 from services.node_dataplane.found import veths
 from services.node_dataplane.found.residents import Residents, View
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
@@ -23,8 +24,8 @@ from services.node_dataplane.nft.driver import NftDriver
 from services.node_dataplane.nft.table import NodeRules, PolicyTable
 from tests.support import bridged
 from tests.support.bridged import GATEWAY, arp_reply, datagram, ethernet, mac, send
-from tests.support.netns import Namespace, bind_udp, listen, namespaces, ping, tcp, wait_for
-from tests.support.nft_worlds import OPEN, TCP, allow, attach, direction, pod, ports, rules, tell, tier
+from tests.support.netns import Namespace, bind_udp, listen, namespaces, ping, tcp, veth, wait_for
+from tests.support.nft_worlds import NODE, OPEN, TCP, allow, attach, direction, pod, ports, rules, tell, tier
 
 pytestmark = pytest.mark.root
 
@@ -32,6 +33,7 @@ A, B, C, NEW = "10.244.1.2", "10.244.1.3", "10.244.2.4", "10.244.1.9"
 A6, B6 = "fd00:1::2", "fd00:1::3"
 NETWORKS = ("10.244.1.0/24", "10.244.2.0/24", "fd00:1::/64")
 WEB = Match(ports=ports(80))
+NODE_ADDRESS = "192.168.0.1"
 REFUSED_S = 0.1
 """How long to wait for what should not arrive."""
 
@@ -229,6 +231,23 @@ def test_an_address_that_changes_hands_is_closed_in_between(node: Node) -> None:
         assert silent(heir, B, 80)
         node.attaches("heir")
         assert tcp(heir, B, 80)
+
+
+def test_the_host_endpoint_of_all_devices_is_not_asked_about_pods(node: Node) -> None:
+    node.all_known()
+    with namespaces(1) as (world,):
+        veth(node.space, "up0", world, "up0", addresses=(f"{NODE_ADDRESS}/24", "192.168.0.9/24"))
+        node.listens(node.space, NODE_ADDRESS, 80)
+        assert tcp(world, NODE_ADDRESS, 80)
+        closed = HostAttachment(node=NODE, name="all", interface="*", ingress=direction(default="deny"), egress=OPEN)
+        tell(node.table, Fact(HOST_ATTACHMENT, (NODE, "all"), closed))
+        node.settle()
+        assert silent(world, NODE_ADDRESS, 80)
+        assert tcp(node.a, NODE_ADDRESS, 80)
+        assert tcp(node.c, NODE_ADDRESS, 80)
+        node.attaches("a", egress="nothing")
+        assert silent(node.a, NODE_ADDRESS, 80)
+        assert node.verified() == []
 
 
 def test_what_somebody_did_to_the_bridges_table_is_undone(node: Node) -> None:

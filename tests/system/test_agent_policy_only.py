@@ -163,6 +163,7 @@ async def test_policy_and_nothing_else(tmp_path: Path) -> None:
             await _through_a_change_and_a_crash(world)
             await _another_link(world)
             await _unknown(world)
+            await _booted(world)
 
 
 async def _found(world: World) -> None:
@@ -230,3 +231,13 @@ async def _unknown(world: World) -> None:
     await world.tells("c", NEW)
     await world.reaches(3, A)
     await world.refused(3, B)
+
+
+async def _booted(world: World) -> None:
+    """No table is left, and no bus to be reached: nobody can say who the pods are."""
+    world.agent.stop()
+    world.node.run("nft", "flush", "ruleset")
+    assert ping(world.pods[3], A)
+    world.agent.start(TORTIE_NATS_URL=f"nats://{HUB}:1")
+    await world.refused(3, A)
+    assert ping(world.node, A), "its node reaches it"

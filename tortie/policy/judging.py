@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import Any, Literal
 
@@ -200,7 +200,8 @@ class _Run:
     def _start(self, pods: Mapping[PodKey, PodSpec]) -> None:
         for key, spec in pods.items():
             self._ensure_namespace(key.namespace)
-            address = self._address(spec)
+            addresses = spec.addresses or (self._address(spec),)
+            address = addresses[0]
             ports = [
                 {"name": name, "protocol": protocol.upper(), "containerPort": number}
                 for name, (protocol, number) in ((name, scenario.port(text)) for name, text in spec.ports.items())
@@ -216,7 +217,7 @@ class _Run:
                 },
             }
             self._describe(manifest)
-            self._cluster.plug(key, spec.node, (address,))
+            self._cluster.plug(key, spec.node, addresses)
             self._pods[key] = spec, address
             self._memory.learn({Placeholder("ip", str(key)): address, Placeholder("link", str(key)): "eth0"})
 
@@ -258,8 +259,11 @@ class _Run:
             return Check(step, kind, line, "not judged", "a host endpoint governs the node: `tortie lab run` tells")
         if service := self._translated(way):
             return Check(step, kind, line, "not judged", f"nodes translate what is {service}'s: `tortie lab run` tells")
+        way, destination = self._aimed(way)
         answers = [
-            self._ways(way, address, tunnel) for address in self._sources(way) for tunnel in (False, *self._tunnels)
+            self._ways(way, address, destination, tunnel)
+            for address in self._sources(way, destination)
+            for tunnel in (False, *self._tunnels)
         ]
         verdicts = {all(report.action == "allow" for report in reports) for reports in answers}
         if len(verdicts) > 1:
@@ -287,8 +291,16 @@ class _Run:
         pools = (r.spec for r in self._cluster.resources.values() if isinstance(r, IPPool) and not r.spec.disabled)
         return (True,) if any((pool.vxlan_mode, pool.ipip_mode) != ("Never", "Never") for pool in pools) else ()
 
-    def _ways(self, way: Traffic, source: str, tunnel: bool) -> list[WayReport]:
-        destination = self._addresses(way.destination)[0]
+    def _aimed(self, way: Traffic) -> tuple[Traffic, str]:
+        """The traffic and the address that it goes to; what goes to an address of a pod goes to the pod."""
+        if way.destination.kind == "ip":
+            address = str(ip_address(way.destination.name))
+            for key, (spec, own) in self._pods.items():
+                if address in (own, *spec.addresses):
+                    return replace(way, destination=Place("pod", str(key))), address
+        return way, self._addresses(way.destination)[0]
+
+    def _ways(self, way: Traffic, source: str, destination: str, tunnel: bool) -> list[WayReport]:
         protocol = NUMBERS[way.protocol.upper()]
         ours, theirs = ip_address(source), ip_address(destination)
         ping = {"icmp_type": 8 if ours.version == 4 else 128, "icmp_code": 0} if way.protocol == "icmp" else {}
@@ -327,8 +339,12 @@ class _Run:
             return self._pod(scenario.pod_key(place.name))[0].node
         return place.name if place.kind == "node" else ""
 
-    def _sources(self, way: Traffic) -> Sequence[str]:
-        """The addresses that the source may have: a node's own, and through a tunnel its tunnel's."""
+    def _sources(self, way: Traffic, destination: str) -> Sequence[str]:
+        """The addresses that the source may have: a node's own, and through a tunnel its tunnel's; a pod's of the
+        destination's family."""
+        if way.source.kind == "pod":
+            spec, own = self._pod(scenario.pod_key(way.source.name))
+            return [next((a for a in spec.addresses if (":" in a) == (":" in destination)), own)]
         if way.source.kind == "node" and way.destination.kind == "pod":
             return (*self._addresses(way.source), str(self._block(way.source.name).network_address))
         return self._addresses(way.source)

@@ -5,8 +5,9 @@
                                                                         +------> Announcements --ENDPOINT--> bus
     bus --ATTACHMENT, ... --> Enforcement                               +------> connections forgotten, events
 
-Nothing is kept on disk: a restarted agent finds pods and links again, and the table is not touched before it has (the
-node's own rules, without which nothing is flushed, come after the first look).
+Of pods nothing is kept on disk: a restarted agent finds them and their links again, and the table is not touched before
+it has (the node's own rules, without which nothing is flushed, come after the first look). Where there is no table, the
+node has booted, and one goes up at once that closes the pods' networks.
 
 A link that goes is closed at once, whatever the bus says of its pod; a link that comes is closed until the bus has said
 whose its address is, and its policy is in the kernel.
@@ -42,7 +43,7 @@ from services.node_dataplane.denials import Told
 from services.node_dataplane.enforcement import Enforcement
 from services.node_dataplane.errors import StoreError
 from services.node_dataplane.fitness import fit
-from services.node_dataplane.found import filtering, traces, veths
+from services.node_dataplane.found import filtering, networks_note, traces, veths
 from services.node_dataplane.found.residents import NO_LINK, Resident, Residents, View
 from services.node_dataplane.hits import HitCounters
 from services.node_dataplane.netlink.wire import NETLINK_ROUTE, NetlinkSocket
@@ -51,7 +52,7 @@ from services.node_dataplane.nft.bridge_driver import BridgeDriver
 from services.node_dataplane.nft.by_address import ByAddress
 from services.node_dataplane.nft.driver import NftDriver
 from services.node_dataplane.nft.errors import NftError
-from services.node_dataplane.nft.table import NodeRules
+from services.node_dataplane.nft.table import NodeRules, PolicyTable
 from services.node_dataplane.node_rules import bus_ports, cuts_connections, faults, node_rules, refresh_intervals
 from services.node_dataplane.repairs import REPAIRS
 from services.node_dataplane.settings import Settings
@@ -93,7 +94,7 @@ class PolicyAgent:
         self.enforcement.tell = self._tell
         self.publication = Publication(bus, [Interest(ENDPOINT, (self.node,))], independent=True)
         self.announcements = Announcements(self.node, self.publication)
-        state = Path(settings.state_dir)
+        self._directory = state = Path(settings.state_dir)
         try:
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -130,6 +131,7 @@ class PolicyAgent:
         self._turns = Turns()
         self._view = View({}, {}, frozenset(), frozenset())
         """What was applied."""
+        self._noted = networks_note.read(state)
         self._rules: tuple[NodeRules, bool] | None = None
         self._surroundings: Surroundings | None = None
         self._synced = False
@@ -151,6 +153,10 @@ class PolicyAgent:
     def begin(self) -> None:
         self._health.fail(SYNC, "the bus has not yet told this node's pods")
         self._health.note(LEFT, traces.of_other_mode(self._socket) or None)
+        networks = self.residents.networks or self._noted
+        if networks and not self.driver.exists():
+            # The node booted. Nobody can say yet who its pods are, so they are closed until the bus does.
+            self.driver.commit(PolicyTable(NodeRules(pod_networks=networks), ByAddress()).whole())
 
     # --- for others
 
@@ -200,7 +206,7 @@ class PolicyAgent:
                     self._configure()
                     if not heard:
                         await self._check()
-                except (OSError, NftError) as error:
+                except (OSError, NftError, StoreError) as error:
                     self._health.fail("kernel", f"the kernel cannot be configured: {error}")
                     await asyncio.sleep(RETRY_S)
                     self._due.set()
@@ -295,7 +301,11 @@ class PolicyAgent:
             self._health.note("configuration", "; ".join(faults(surroundings)) or None)
         if self._surroundings is None:
             return
-        rules = policy_only(node_rules(self._surroundings, self._bus_ports), self.residents.networks)
+        networks = self.residents.networks
+        if networks != self._noted:
+            networks_note.write(self._directory, networks)
+            self._noted = networks
+        rules = policy_only(node_rules(self._surroundings, self._bus_ports), networks)
         cut = cuts_connections(self._surroundings, self._cut)
         if (rules, cut) != self._rules:
             self._rules = (rules, cut)
