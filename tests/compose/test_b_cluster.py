@@ -176,10 +176,8 @@ def test_a_pod_cannot_leave_its_namespace(cluster: Stack) -> None:
 
 def test_the_static_cni_front_end_plugs_a_namespace_in(cluster: Stack, url: str) -> None:
     """As a container runtime does it on a node, by what `tortie cni install` put there."""
-    cluster.on(
-        "node1",
-        *["tortie", "cni", "install", "--label", "app=client", "--bin-dir", "/tmp/cni", "--conf-dir", "/tmp/net.d"],
-    )
+    places = ("--bin-dir", "/tmp/cni", "--conf-dir", "/tmp/net.d")
+    cluster.on("node1", "tortie", "cni", "install", "--label", "app=client", *places)
     assert cluster.on("node1", "cmp", compose.FRONT, "/tmp/cni/tortie") == ""
     network = json.loads(cluster.on("node1", "cat", "/tmp/net.d/10-tortie.conflist"))
     conf = json.dumps({**network["plugins"][0], "name": network["name"], "cniVersion": network["cniVersion"]})

@@ -175,7 +175,7 @@ def _groups() -> Iterator[Path]:
             f"/sys/fs/cgroup/{controllers.removeprefix('name=')}",
         ):
             for top in {Path(mount), Path(mount + own)}:
-                yield from (top / name for name in ("libpod_parent", "default", "docker", GROUP))
+                yield from (top / group for group in ("libpod_parent", "default", "docker", GROUP))
 
 
 def _remove_group(group: Path) -> None:
