@@ -64,6 +64,11 @@ def ready(cluster: Stack) -> tuple[int, int]:
     return names.count("ipam"), names.count("policy_compiler")
 
 
+def pods(cluster: Stack) -> set[str]:
+    """Those that the cluster knows."""
+    return {line.split()[0] for line in cluster.on("node3", "tortie", "get", "pods").splitlines()}
+
+
 def test_the_readme(cluster: Stack, tmp_path: Path) -> None:
     assert readme.WEB == "docker-compose exec node1 tortie pod run web --label app=web -- python -m http.server 80"
     readme.walk(cluster, tmp_path / "web.log")
@@ -128,12 +133,11 @@ def test_what_a_dead_node_leaves_is_collected(cluster: Stack, url: str, node: st
     else:
         cluster.machine.run("docker", "kill", container)
         cluster.run("up", "-d", "--no-recreate")
-    cluster.until(lambda: f" {pod} " not in cluster.on("node3", "tortie", "get", "pods"), "the pod is deleted")
+    cluster.until(lambda: pod not in pods(cluster), "the pod is deleted")
     cluster.until(
         lambda: "not in use" in cluster.on("node3", "tortie", "ipam", "show", "--ip", address), "the address is free"
     )
-    left = "client" if pod == "web" else "web"
-    assert f" {left} " in cluster.on("node3", "tortie", "get", "pods"), "those of other nodes are not touched"
+    assert {"web", "client"} - {pod} <= pods(cluster), "those of other nodes are not touched"
     cluster.settle()
     if pod == "web":
         cluster.on("node1", "tortie", "pod", "run", "-d", "web", "--label", "app=web", *SERVER)
@@ -176,15 +180,15 @@ def test_a_pod_cannot_leave_its_namespace(cluster: Stack) -> None:
 
 def test_the_static_cni_front_end_plugs_a_namespace_in(cluster: Stack, url: str) -> None:
     """As a container runtime does it on a node, by what `tortie cni install` put there."""
-    places = ("--bin-dir", "/tmp/cni", "--conf-dir", "/tmp/net.d")
-    cluster.on("node1", "tortie", "cni", "install", "--label", "app=client", *places)
-    assert cluster.on("node1", "cmp", compose.FRONT, "/tmp/cni/tortie") == ""
-    network = json.loads(cluster.on("node1", "cat", "/tmp/net.d/10-tortie.conflist"))
+    there = "/var/lib/tortie/cni"  # a volume: what is in memory cannot be run
+    cluster.on("node1", "tortie", "cni", "install", "--label", "app=client", "--bin-dir", there, "--conf-dir", there)
+    assert cluster.on("node1", "cmp", compose.FRONT, f"{there}/tortie") == ""
+    network = json.loads(cluster.on("node1", "cat", f"{there}/10-tortie.conflist"))
     conf = json.dumps({**network["plugins"][0], "name": network["name"], "cniVersion": network["cniVersion"]})
 
     def plugin(command: str) -> str:
         env = f"env -i CNI_COMMAND={command} CNI_CONTAINERID=made CNI_IFNAME=eth0 CNI_NETNS=/run/netns/made"
-        return cluster.on("node1", *f"{env} CNI_PATH=/tmp/cni /tmp/cni/tortie".split(), text=conf)
+        return cluster.on("node1", *f"{env} CNI_PATH={there} {there}/tortie".split(), text=conf)
 
     cluster.on("node1", "ip", "netns", "add", "made")
     address = json.loads(plugin("ADD"))["ips"][0]["address"]

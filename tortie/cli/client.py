@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from tortie.cli.errors import Misused, Refused, Unreachable
 
 DEFAULT_ADDRESS = "http://127.0.0.1:7460"
 TIMEOUT_S = 30.0
+AGAIN_S = 0.5
 
 Json = Any
 Query = Mapping[str, str | bool | None]
@@ -43,14 +45,16 @@ class _UnixConnection(HTTPConnection):
 
 
 class Client:
-    def __init__(self, address: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
-        """`address` empty: TORTIE_API, or else the default. Raises Misused for one that makes no sense."""
+    def __init__(self, address: str = "", *, timeout_s: float = TIMEOUT_S, patience_s: float = 0.0) -> None:
+        """`address` empty: TORTIE_API, or else the default. Raises Misused for one that makes no sense. For `patience_s` a
+        request that nobody answers, or "not now", is made again; for callers whose requests may be repeated."""
         self.address = address or os.environ.get("TORTIE_API", "") or DEFAULT_ADDRESS
         self.stale = ""
         """Why the last answer may be out of date; empty: it is not."""
         self.place = ""
         """Where the stream stands: the last `id:` that came; empty: none did."""
         self._timeout_s = timeout_s
+        self._patience_s = patience_s
         self._parts = urlsplit(self.address)
         usable = self._parts.path if self._parts.scheme == "unix" else self._parts.hostname
         if self._parts.scheme not in ("http", "unix") or not usable or not _has_port(self._parts):
@@ -116,6 +120,19 @@ class Client:
         self, method: str, path: str, body: str = "", query: Query | None = None, headers: Headers | None = None
     ) -> Answer:
         """Any request, any answer but "not now" (503). Raises Unreachable."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return self.once(method, path, body, query, headers)
+            except Unreachable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(AGAIN_S)
+
+    def once(
+        self, method: str, path: str, body: str = "", query: Query | None = None, headers: Headers | None = None
+    ) -> Answer:
+        """The same without patience."""
         with self._open(method, path, query, body, headers, timeout_s=self._timeout_s) as response:
             self.stale = response.getheader("Tortie-Stale", "")
             return self._answer(response)
