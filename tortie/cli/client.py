@@ -46,8 +46,8 @@ class _UnixConnection(HTTPConnection):
 
 class Client:
     def __init__(self, address: str = "", *, timeout_s: float = TIMEOUT_S, patience_s: float = 0.0) -> None:
-        """`address` empty: TORTIE_API, or else the default. For `patience_s` a request that nobody answers, or "not now",
-        is made again; for callers whose requests may be repeated. Raises Misused for an address that makes no sense."""
+        """`address` empty: TORTIE_API, or else the default. A request that nobody answers, or "not now", is made again
+        for `patience_s`: for callers whose requests may be repeated. Raises Misused for an address of no sense."""
         self.address = address or os.environ.get("TORTIE_API", "") or DEFAULT_ADDRESS
         self.stale = ""
         """Why the last answer may be out of date; empty: it is not."""
