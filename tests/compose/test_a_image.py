@@ -77,3 +77,18 @@ def test_it_keeps_the_contract_of_the_plugin_in_python(front: Path) -> None:
 def test_nothing_that_compiled_it_is_in_the_image(stack: Stack) -> None:
     found = in_image(stack, "sh", "-c", "command -v cc gcc musl-gcc ld; ls -d /tmp/* /build; true")
     assert found == ""
+
+
+def test_a_container_of_it_equips_a_host(stack: Stack, front: Path, tmp_path: Path) -> None:
+    """By the line in docs/compose.md, with other directories."""
+    page = (REPOSITORY / "docs" / "compose.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("docker run ")]
+    places = {"/opt/cni/bin": tmp_path / "bin", "/etc/cni/net.d": tmp_path / "net.d"}
+    for theirs, ours in places.items():
+        assert f"-v {theirs}:{theirs}" in line
+        line = line.replace(f"-v {theirs}:", f"-v {ours}:")
+    line = line.replace("docker run", "docker run --network none")
+    assert stack.typed(line).stdout.split() == ["/opt/cni/bin/tortie", "/etc/cni/net.d/10-tortie.conflist"]
+    assert (tmp_path / "bin" / "tortie").read_bytes() == front.read_bytes()
+    assert (tmp_path / "bin" / "tortie").stat().st_mode & 0o777 == 0o755
+    assert json.loads((tmp_path / "net.d" / "10-tortie.conflist").read_text())["plugins"][0]["type"] == "tortie"
