@@ -3,8 +3,9 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 TORTIE := .venv/bin/tortie
 
-# Of the image: its base, which Python that has, its name, further options of `docker build`.
+# Of the image: its base, what compiles for it, which Python the base has, its name, further options of `docker build`.
 BASE ?= python:3.11-slim
+BUILDER ?= $(BASE)
 BASE_PYTHON ?= 3.11
 TORTIE_IMAGE ?= tortie
 DOCKER_BUILD ?=
@@ -26,13 +27,13 @@ demo: prepare ## a three-node cluster in network namespaces, pods, a policy, rea
 
 image: ## the image of the containers, from BASE: see docs/compose.md
 	@scripts/wheelhouse compose/wheels $(BASE_PYTHON)
-	docker build --tag $(TORTIE_IMAGE) --build-arg BASE=$(BASE) $(DOCKER_BUILD) compose
+	docker build --file compose/Dockerfile --tag $(TORTIE_IMAGE) \
+		--build-arg BASE=$(BASE) --build-arg BUILDER=$(BUILDER) $(DOCKER_BUILD) .
 
-image-base: ## a BASE named tortie-base by debootstrap, where no registry can be reached
-	rm -rf compose/base
-	scripts/base-image make compose/base
-	scripts/base-image import compose/base tortie-base
-	rm -rf compose/base
+image-base: ## tortie-base and tortie-builder by debootstrap, for BASE and BUILDER where no registry can be reached
+	scripts/base-image make build/base
+	scripts/base-image import build/base
+	rm -rf build/base
 
 compose-test: ## the containers of compose/ with a Docker of their own, as a user starts them: minutes
 	@TORTIE_PREPARE_COMPOSE=1 scripts/prepare dev

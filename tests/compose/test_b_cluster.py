@@ -1,13 +1,17 @@
-"""The cluster of compose/docker-compose.yml: what it may do, how it scales, and that it heals."""
+"""The cluster of compose/docker-compose.yml by docker-compose 1.29: what README.md says of it, that it heals, how it
+scales, what it may do."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support import compose
-from tests.support.compose import NODES, SERVICES, Stack, lost
+from tests.support import compose, readme
+from tests.support.compose import NODES, SERVICES, Stack, answered, lost
 
 pytestmark = [pytest.mark.root, pytest.mark.compose]
 
@@ -21,7 +25,8 @@ PODS = (
 
 @pytest.fixture(scope="module")
 def cluster(stack: Stack) -> Iterator[Stack]:
-    stack.up()
+    assert readme.UP == "docker-compose up -d"
+    readme.done(stack, readme.UP)
     yield stack
     stack.run("down", "-v")
 
@@ -43,37 +48,73 @@ def url(cluster: Stack) -> str:
 
 def works(cluster: Stack, url: str) -> None:
     """New pods get addresses and their policy, soon."""
+    other = cluster.fetching("node3", url=url)
     cluster.until(lambda: cluster.fetches("node2", "--label app=client", url=url), "a new client is answered")
-    assert not cluster.fetches("node3", url=url), "others are not"
+    assert not answered(other), "others are not"
 
 
-def uninterrupted(cluster: Stack, url: str, container: str, how: str) -> None:
-    """Traffic between running pods goes on while the container is gone and comes back, and then all works again."""
-    stream = cluster.stream("node2", "client", url, cluster.address("node1", "still"))
-    before = cluster.inspect(container)["State"]["StartedAt"]
-    if how == "crash":
-        cluster.crash(container)
-    else:
-        cluster.machine.run("docker", "kill", container)
-        cluster.run("up", "-d", "--no-recreate")  # Docker takes this for the operator's wish, and waits for another
-    assert not lost(stream)
-    cluster.until(lambda: cluster.inspect(container)["State"]["StartedAt"] != before, f"{container} starts again")
+def traffic(cluster: Stack, url: str) -> subprocess.Popen[str]:
+    return cluster.stream("node2", "client", url, cluster.address("node1", "still"))
+
+
+def ready(cluster: Stack) -> tuple[int, int]:
+    """Replicas of ipam and of the compiler that say so."""
+    lines = [line.split()[:3] for line in cluster.on("node1", "tortie", "status").splitlines()]
+    names = [line[0] for line in lines if len(line) == 3 and line[2] == "yes"]
+    return names.count("ipam"), names.count("policy_compiler")
+
+
+def pods(cluster: Stack) -> set[str]:
+    """Those that the cluster knows."""
+    return {line.split()[0] for line in cluster.on("node3", "tortie", "get", "pods").splitlines()}
+
+
+def test_the_readme(cluster: Stack, tmp_path: Path) -> None:
+    assert readme.WEB == "docker-compose exec node1 tortie pod run web --label app=web -- python -m http.server 80"
+    readme.walk(cluster, tmp_path / "web.log")
+
+
+def test_more_replicas(cluster: Stack, url: str) -> None:
+    assert readme.SCALE == "docker-compose up -d --scale ipam=3 --scale policy-compiler=2"
+    readme.done(cluster, readme.SCALE)
     cluster.settle()
+    cluster.until(lambda: ready(cluster) == (3, 2), lambda: f"3 and 2 are ready: {ready(cluster)}")
+    stream = traffic(cluster, url)
+    for number in (1, 2):  # whoever leads is among them, or is left alone
+        cluster.machine.run("docker", "kill", cluster.name("ipam", number))
+    cluster.machine.run("docker", "kill", cluster.name("policy-compiler", 1))
+    works(cluster, url)  # those that are left do the work
+    assert not lost(stream)
+    readme.done(cluster, readme.UP)  # back to one of each
+    cluster.settle()
+    cluster.until(lambda: ready(cluster) == (1, 1), lambda: f"1 and 1 are ready: {ready(cluster)}")
     works(cluster, url)
 
 
 @pytest.mark.parametrize("service", ["nats", *SERVICES, "node3"])
 def test_traffic_goes_on_and_control_returns_when_a_container_crashes(cluster: Stack, url: str, service: str) -> None:
-    uninterrupted(cluster, url, cluster.name(service), "crash")
+    container = cluster.name(service)
+    stream = traffic(cluster, url)
+    before = cluster.inspect(container)["State"]["StartedAt"]
+    cluster.crash(container)
+    cluster.until(lambda: cluster.inspect(container)["State"]["StartedAt"] != before, f"{container} starts again")
+    cluster.settle()
+    works(cluster, url)
+    assert not lost(stream)
 
 
-@pytest.mark.parametrize("service", ["nats", *SERVICES, "node3"])
-def test_and_when_it_is_killed_and_started(cluster: Stack, url: str, service: str) -> None:
-    uninterrupted(cluster, url, cluster.name(service), "docker kill")
+def test_and_when_all_of_control_is_killed_and_started(cluster: Stack, url: str) -> None:
+    stream = traffic(cluster, url)
+    killed = ("nats", *SERVICES, "node3")
+    cluster.machine.run("docker", "kill", *(cluster.name(service) for service in killed))
+    cluster.run("up", "-d", "--no-recreate")  # Docker takes it for the operator's wish, and waits for another
+    cluster.settle()
+    works(cluster, url)
+    assert not lost(stream)
 
 
 def test_a_dead_agent_is_started_again_and_its_pods_stay(cluster: Stack, url: str) -> None:
-    stream = cluster.stream("node2", "client", url, cluster.address("node1", "still"))
+    stream = traffic(cluster, url)
     agent = cluster.on("node1", "sh", "-c", "grep -lsz '^node-dataplane$' /proc/[0-9]*/cmdline; true").split("/")[2]
     cluster.on("node1", "sh", "-c", f"kill -9 {agent}")
     assert not lost(stream)
@@ -84,37 +125,24 @@ def test_a_dead_agent_is_started_again_and_its_pods_stay(cluster: Stack, url: st
     assert "not in use" in cluster.on("node1", "tortie", "ipam", "show", "--ip", url.split("/")[2])
 
 
-@pytest.mark.parametrize("how", ["crash", "docker kill"])
-def test_what_a_dead_node_leaves_is_collected(cluster: Stack, url: str, how: str) -> None:
-    address, node = url.split("/")[2], cluster.name("node1")
+@pytest.mark.parametrize(("node", "pod", "how"), [("node1", "web", "crash"), ("node2", "client", "docker kill")])
+def test_what_a_dead_node_leaves_is_collected(cluster: Stack, url: str, node: str, pod: str, how: str) -> None:
+    address, container = cluster.address(node, pod), cluster.name(node)
     if how == "crash":
-        cluster.crash(node)
+        cluster.crash(container)
     else:
-        cluster.machine.run("docker", "kill", node)
+        cluster.machine.run("docker", "kill", container)
         cluster.run("up", "-d", "--no-recreate")
-    cluster.until(lambda: "web" not in cluster.on("node2", "tortie", "get", "pods"), "the pod is deleted")
+    cluster.until(lambda: pod not in pods(cluster), "the pod is deleted")
     cluster.until(
-        lambda: "not in use" in cluster.on("node2", "tortie", "ipam", "show", "--ip", address), "the address is free"
+        lambda: "not in use" in cluster.on("node3", "tortie", "ipam", "show", "--ip", address), "the address is free"
     )
-    assert "client" in cluster.on("node2", "tortie", "get", "pods")
+    assert {"web", "client"} - {pod} <= pods(cluster), "those of other nodes are not touched"
     cluster.settle()
-    cluster.on("node1", "tortie", "pod", "run", "-d", "web", "--label", "app=web", *SERVER)
-    again = f"http://{cluster.address('node1', 'web')}/"
-    works(cluster, again)
+    if pod == "web":
+        cluster.on("node1", "tortie", "pod", "run", "-d", "web", "--label", "app=web", *SERVER)
+    works(cluster, f"http://{cluster.address('node1', 'web')}/")
     cluster.until(lambda: "found 0 problems" in cluster.on("node1", "tortie", "ipam", "check"), "the books are right")
-
-
-def test_more_replicas(cluster: Stack, url: str) -> None:
-    cluster.up("--no-recreate", "--scale", "ipam=3", "--scale", "policy-compiler=2")
-    lines = [line.split()[:3] for line in cluster.on("node1", "tortie", "status").splitlines()]
-    ready = [line[0] for line in lines if len(line) == 3 and line[2] == "yes"]
-    assert (ready.count("ipam"), ready.count("policy_compiler")) == (3, 2)
-    for number in (1, 2):  # whoever leads is among them, or is left alone
-        cluster.machine.run("docker", "kill", cluster.name("ipam", number))
-    cluster.machine.run("docker", "kill", cluster.name("policy-compiler", 1))
-    works(cluster, url)  # those that are left do the work
-    cluster.up("--no-recreate")  # back to one of each
-    works(cluster, url)
 
 
 def test_services_have_no_privileges(cluster: Stack) -> None:
@@ -139,8 +167,8 @@ def test_pods_reach_neither_the_bus_nor_the_api(cluster: Stack) -> None:
         cluster.inspect(cluster.name(service))["NetworkSettings"]["Networks"]["tortie_uplink"]["IPAddress"]
         for service in ("api", "nats")
     )
-    assert not cluster.fetches("node1", url=f"http://{api}:7460/v1/status")
-    assert not cluster.fetches("node1", url=f"http://{bus}:4222/")
+    tries = [cluster.fetching("node1", url=f"http://{where}/") for where in (f"{api}:7460", f"{bus}:4222")]
+    assert [answered(each) for each in tries] == [False, False]
     assert cluster.on("node1", "curl", "-sS", "-m", "3", f"http://{api}:7460/v1/status")
 
 
@@ -150,6 +178,27 @@ def test_a_pod_cannot_leave_its_namespace(cluster: Stack) -> None:
     assert "not permitted" in tried.stderr or "Permission denied" in tried.stderr
 
 
+def test_the_static_cni_front_end_plugs_a_namespace_in(cluster: Stack, url: str) -> None:
+    """As a container runtime does it on a node, by what `tortie cni install` put there."""
+    there = "/var/lib/tortie/cni"  # a volume: what is in memory cannot be run
+    cluster.on("node1", "tortie", "cni", "install", "--label", "app=client", "--bin-dir", there, "--conf-dir", there)
+    assert cluster.on("node1", "cmp", compose.FRONT, f"{there}/tortie") == ""
+    network = json.loads(cluster.on("node1", "cat", f"{there}/10-tortie.conflist"))
+    conf = json.dumps({**network["plugins"][0], "name": network["name"], "cniVersion": network["cniVersion"]})
+
+    def plugin(command: str) -> str:
+        env = f"env -i CNI_COMMAND={command} CNI_CONTAINERID=made CNI_IFNAME=eth0 CNI_NETNS=/run/netns/made"
+        return cluster.on("node1", *f"{env} CNI_PATH={there} {there}/tortie".split(), text=conf)
+
+    cluster.on("node1", "ip", "netns", "add", "made")
+    address = json.loads(plugin("ADD"))["ips"][0]["address"]
+    assert address.startswith("10.244.")
+    cluster.on("node1", *f"ip netns exec made curl -sS -m 5 -o /dev/null {url}".split())
+    assert plugin("DEL") == ""
+    cluster.on("node1", "ip", "netns", "delete", "made")
+    assert "not in use" in cluster.on("node1", "tortie", "ipam", "show", "--ip", address.partition("/")[0])
+
+
 def test_it_stops_cleanly_and_starts_again(cluster: Stack, url: str) -> None:
     address = url.split("/")[2]
     cluster.run("stop")
@@ -157,3 +206,11 @@ def test_it_stops_cleanly_and_starts_again(cluster: Stack, url: str) -> None:
     cluster.up()
     assert "not in use" in cluster.on("node2", "tortie", "ipam", "show", "--ip", address), "released on the way out"
     assert "app=web" in cluster.on("node1", "tortie", "get", "networkpolicies"), "the bus kept its streams"
+
+
+def test_down_leaves_nothing(cluster: Stack) -> None:
+    assert readme.DOWN == "docker-compose down -v"
+    readme.done(cluster, readme.DOWN)
+    assert cluster.containers() == {}
+    for kind in ("volume", "network"):
+        assert "tortie" not in cluster.machine.run("docker", kind, "ls", "--format", "{{.Name}}")

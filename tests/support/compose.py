@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,21 @@ from tests.support import netns
 from tests.support.agent import REPOSITORY
 from tests.support.machine import GROUP, Failed, Machine, missing
 from tests.support.netns import namespaces
+from tests.support.remains import nothing_remains
 
 DIRECTORY = REPOSITORY / "compose"
-SECTION = "Containers"
+PLUGINS = REPOSITORY / ".venv" / "docker"
+"""Docker's configuration directory, in which scripts/prepare puts version 2 of compose."""
+COMPOSE2 = PLUGINS / "cli-plugins" / "docker-compose"
 PROGRAMS = ("dockerd", "docker-compose", "debootstrap", "iptables", "script")
 SERVICES = ("api", "ipam", "route-distribution", "policy-compiler")
 NODES = ("node1", "node2", "node3")
-NATS3 = ("-f", "docker-compose.yml", "-f", "docker-compose.nats3.yml")
-BASE = "tortie-base"
+ONE = "docker-compose.yml"
+THREE = f"{ONE}:docker-compose.nats3.yml"
+"""What COMPOSE_FILE says for one and for three servers of the bus."""
+IMAGE = "tortie"
+FRONT = "/usr/lib/tortie/cni/tortie"
+"""Where the image has the static CNI front end."""
 PATIENCE_S = 240.0
 
 
@@ -31,22 +39,17 @@ def absent() -> list[str]:
     return missing(*PROGRAMS)
 
 
-def commands(page: Path = REPOSITORY / "README.md", heading: str = SECTION) -> list[str]:
-    """What a user types: the lines that begin with `$` below a heading, without the comments behind them."""
-    for section in re.split(r"^(?=#+ )", page.read_text(), flags=re.MULTILINE):
-        if section.partition("\n")[0].lstrip("# ") == heading:
-            return [re.sub(r"\s+#.*", "", line) for line in re.findall(r"^\$ (.*)$", section, flags=re.MULTILINE)]
-    raise AssertionError(f"{page} has no section {heading!r}")
-
-
 class Stack:
-    """A machine with a Docker; `overlay` are compose's arguments that name further files."""
+    """A machine with a Docker. `version` of compose is 1 (`docker-compose`) or 2 (`docker compose`); `files` are what
+    it reads."""
 
     def __init__(self, machine: Machine, wheels: Path) -> None:
         self.machine = machine
-        self.overlay: Sequence[str] = ()
-        self._environment = {
-            "BASE": BASE,
+        self.version = 1
+        self.files = ONE
+        self._build = {
+            "BASE": "tortie-base",
+            "BUILDER": "tortie-builder",
             "TORTIE_WHEELS": str(wheels),
             "DOCKER_BUILD": "--network none",
             "DOCKER_BUILDKIT": "0",
@@ -55,8 +58,23 @@ class Stack:
 
     def typed(self, line: str, *, before: str = "", where: Path = DIRECTORY) -> subprocess.CompletedProcess[str]:
         """One line of a page, in a shell that ran `before` (assignments) first."""
-        script = f"cd {where}\n{before}\n{line}"
-        return self.machine.try_("bash", "-c", script, env=self._environment, limit_s=600.0)
+        return self.machine.try_(*self._shell(f"{before}\n{line}", where), env=self._environment, limit_s=600.0)
+
+    def typed_and_left(self, line: str, log: Path) -> None:
+        """One line of a page, at a terminal that stays."""
+        words = self._shell(f"exec script -qefc {shlex.quote(self._spelled(line))} /dev/null")
+        self.machine.start(*words, log=log, env=self._environment)
+
+    def _shell(self, script: str, where: Path = DIRECTORY) -> tuple[str, ...]:
+        return ("env", "-C", str(where), "bash", "-c", self._spelled(script))
+
+    def _spelled(self, line: str) -> str:
+        """As a user of the other version types what the pages say."""
+        return line if self.version == 1 else re.sub(r"\bdocker-compose ", "docker compose ", line)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"COMPOSE_FILE": self.files, "DOCKER_CONFIG": str(PLUGINS), **self._build}
 
     # --- compose
 
@@ -64,8 +82,9 @@ class Stack:
         self, *arguments: str, text: str | None = None, limit_s: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
         """`docker-compose`, whatever comes of it."""
-        command = ("docker-compose", "--project-directory", ".", *self.overlay, *arguments)
-        return self.machine.try_(*_in_place(*command), text=text, limit_s=limit_s)
+        program = ("docker-compose",) if self.version == 1 else ("docker", "compose")
+        command = ("env", "-C", str(DIRECTORY), *program, *arguments)
+        return self.machine.try_(*command, text=text, env=self._environment, limit_s=limit_s)
 
     def run(self, *arguments: str, text: str | None = None) -> str:
         done = self.try_(*arguments, text=text)
@@ -106,8 +125,8 @@ class Stack:
         self.machine.run("kill", "-9", str(self.inspect(container)["State"]["Pid"]))
 
     def name(self, service: str, number: int = 1) -> str:
-        """As docker-compose calls a container."""
-        return f"tortie_{service}_{number}"
+        """As compose calls a container."""
+        return ("_" if self.version == 1 else "-").join(("tortie", service, str(number)))
 
     # --- tortie
 
@@ -123,12 +142,14 @@ class Stack:
     def address(self, node: str, pod: str) -> str:
         return self.on(node, "tortie", "pod", "ip", pod).strip()
 
-    def fetches(self, node: str, *options: str, url: str) -> bool:
-        """Whether a new pod on a node gets an answer within seconds."""
+    def fetching(self, node: str, *options: str, url: str) -> subprocess.Popen[str]:
+        """A new pod on a node asks for something; see `answered`."""
         name = f"once{os.urandom(3).hex()}"
-        done = self.try_on(node, *_words("tortie pod run", name, *options, "-- curl -sS -m 3 -o /dev/null", url))
-        assert done.returncode in (0, 7, 28), done.stderr
-        return done.returncode == 0
+        words = _words("tortie pod run", name, *options, "-- curl -sS -m 3 -o /dev/null", url)
+        return self.machine.popen("docker", "exec", self.name(node), *words)
+
+    def fetches(self, node: str, *options: str, url: str) -> bool:
+        return answered(self.fetching(node, *options, url=url))
 
     def stream(self, node: str, pod: str, url: str, still: str) -> subprocess.Popen[str]:
         """From a running pod, for some seconds: new connections to a server, and echo requests to an address that
@@ -156,14 +177,17 @@ class Stack:
             raise AssertionError(f"never: {what if isinstance(what, str) else what()}\n{said}") from error
 
 
+def answered(fetching: subprocess.Popen[str]) -> bool:
+    """Whether the pod got what it asked for; it waits for seconds."""
+    said, _ = fetching.communicate(timeout=PATIENCE_S)
+    assert fetching.returncode in (0, 7, 28), said
+    return fetching.returncode == 0
+
+
 def lost(stream: subprocess.Popen[str]) -> str:
     """Empty when nothing was."""
     said, _ = stream.communicate(timeout=PATIENCE_S)
     return "" if " 0% packet loss" in said and "no connection" not in said else said
-
-
-def _in_place(*command: str) -> tuple[str, ...]:
-    return ("env", "-C", str(DIRECTORY), *command)
 
 
 def _words(*parts: str) -> list[str]:
@@ -173,7 +197,7 @@ def _words(*parts: str) -> list[str]:
 @contextmanager
 def docker(logs: Path) -> Iterator[Machine]:
     """A machine with a Docker of its own; all of it is gone afterwards."""
-    with namespaces(1) as (network,), Machine(network) as machine:
+    with nothing_remains(logs) as tell, namespaces(1) as (network,), Machine(network) as machine:
         machine.write("/run/daemon.json", "{}")
         machine.start(
             *("dockerd", "--config-file", "/run/daemon.json", "--bridge", "none", "--cgroup-parent", GROUP),
@@ -184,11 +208,4 @@ def docker(logs: Path) -> Iterator[Machine]:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{(logs / 'dockerd.log').read_text()[-3000:]}") from error
         yield machine
-
-
-def script(name: str, *arguments: str) -> None:
-    """One of scripts/, on this machine."""
-    done = subprocess.run(
-        (str(REPOSITORY / "scripts" / name), *arguments), capture_output=True, text=True, check=False, timeout=1200.0
-    )
-    assert done.returncode == 0, f"{name} {' '.join(arguments)}: {done.stderr[-3000:]}"
+        tell(machine)

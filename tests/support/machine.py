@@ -83,6 +83,11 @@ class Machine:
             if group not in self._groups:
                 _remove_group(group)
 
+    @property
+    def first(self) -> int:
+        """The process, as seen from outside, from which all others of the machine descend."""
+        return self._first.pid
+
     def try_(
         self, *command: str, text: str | None = None, env: Mapping[str, str] | None = None, limit_s: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
@@ -160,9 +165,17 @@ def missing(*programs: str) -> list[str]:
 
 
 def _groups() -> Iterator[Path]:
-    """Where podman, containerd and docker put their containers, in every hierarchy."""
-    for hierarchy in (*Path("/sys/fs/cgroup").glob("*"), Path("/sys/fs/cgroup")):
-        yield from (hierarchy / "libpod_parent", hierarchy / "default", hierarchy / GROUP)
+    """Where podman, containerd and docker put their containers, in every hierarchy: at its top, or below the group that
+    this process is in."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, own = line.split(":", 2)
+        for mount in (
+            "/sys/fs/cgroup",
+            "/sys/fs/cgroup/unified",
+            f"/sys/fs/cgroup/{controllers.removeprefix('name=')}",
+        ):
+            for top in {Path(mount), Path(mount + own)}:
+                yield from (top / group for group in ("libpod_parent", "default", "docker", GROUP))
 
 
 def _remove_group(group: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from tortie.cli import way
 from tortie.cli.errors import Misused, Refused, Unreachable
 
 TIMEOUT_S = 30.0
+AGAIN_S = 0.5
 
 Json = Any
 Query = Mapping[str, str | bool | None]
@@ -43,8 +45,9 @@ class _UnixConnection(HTTPConnection):
 
 
 class Client:
-    def __init__(self, address: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
-        """`address` empty: whoever `way` finds. Raises Misused for one that makes no sense."""
+    def __init__(self, address: str = "", *, timeout_s: float = TIMEOUT_S, patience_s: float = 0.0) -> None:
+        """`address` empty: whoever `way` finds. A request that nobody answers, or "not now", is made again for
+        `patience_s`: for callers whose requests may be repeated. Raises Misused for an address of no sense."""
         found = way.chosen(address)
         self._direct = way.direct(found) if isinstance(found, way.Kubernetes) else None
         self.address = found.address if isinstance(found, way.Api) else str(found)
@@ -54,6 +57,7 @@ class Client:
         self.place = ""
         """Where the stream stands: the last `id:` that came; empty: none did."""
         self._timeout_s = timeout_s
+        self._patience_s = patience_s
         self._parts = urlsplit("unix:/" if self._direct is not None else self.address)
         usable = self._parts.path if self._parts.scheme == "unix" else self._parts.hostname
         if self._parts.scheme not in ("http", "unix") or not usable or not _has_port(self._parts):
@@ -119,6 +123,19 @@ class Client:
         self, method: str, path: str, body: str = "", query: Query | None = None, headers: Headers | None = None
     ) -> Answer:
         """Any request, any answer but "not now" (503). Raises Unreachable."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return self.once(method, path, body, query, headers)
+            except Unreachable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(AGAIN_S)
+
+    def once(
+        self, method: str, path: str, body: str = "", query: Query | None = None, headers: Headers | None = None
+    ) -> Answer:
+        """The same without patience."""
         with self._open(method, path, query, body, headers, timeout_s=self._timeout_s) as response:
             self.stale = response.getheader("Tortie-Stale", "")
             return self._answer(response)

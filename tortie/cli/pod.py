@@ -57,6 +57,8 @@ Socket = Annotated[
 _ASK_EVERY_S = 0.25
 _FOLLOW_EVERY_S = 0.1
 GRACE_S = 10.0
+PATIENCE_S = 20.0
+"""For the api: a bus of several servers that loses one has elected other leaders by then."""
 
 
 @app.command()
@@ -289,7 +291,7 @@ def _interrupted(_: int, __: FrameType | None) -> NoReturn:
 def _runtime(node: str, socket: Path, api: str) -> Runtime:
     if os.geteuid() != 0:
         raise Misused("pods are network namespaces, which need root: run it again as root")
-    return Runtime(node or sockets.gethostname(), Client(api), socket)
+    return Runtime(node or sockets.gethostname(), Client(api, patience_s=PATIENCE_S), socket)
 
 
 def _do(work: Callable[[], T]) -> T:

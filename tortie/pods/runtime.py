@@ -206,7 +206,7 @@ class Runtime:
         """Why no pod can be started now; empty when one can. Raises Refused for what waiting does not mend."""
         if not self._socket.is_socket():
             return f"no agent listens on {self._socket}: is `tortie serve node-dataplane` running on this node?"
-        answer = self._client.request("GET", object_path("node", self.node))
+        answer = self._client.once("GET", object_path("node", self.node))
         if answer.status == 404:
             return f"there is no Node/{self.node}: is this node called so (--node, TORTIE_NODE), and was it applied?"
         return ""

@@ -29,9 +29,11 @@ Front = Sequence[str]
 
 @pytest.fixture(scope="module", params=["python", "static", "sanitized"])
 def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Front:
-    """The command that a runtime runs."""
+    """The command that a runtime runs. TORTIE_CNI_FRONT names a static one that is built already."""
     if request.param == "python":
         return PYTHON_FRONT
+    if request.param == "static" and (built := os.environ.get("TORTIE_CNI_FRONT")):
+        return (built,)
     if shutil.which("gcc") is None:
         pytest.skip("no C compiler: apt-get install gcc musl-tools")
     output = tmp_path_factory.mktemp("cni") / "tortie"
