@@ -71,9 +71,9 @@ def files(groups: tuple[str, ...] = GROUPS) -> dict[str, str]:
     for group in groups:
         made = {f"{source.plural}.yaml": _MADE + dump(definition(source)) for source in sources(group)}
         found |= {f"{group}/{name}": text for name, text in made.items()}
-        found[f"{group}/{KUSTOMIZATION}"] = _kustomization(list(made))
+        found[f"{group}/{KUSTOMIZATION}"] = _kustomization(resources=list(made))
     if len(groups) > 1:
-        found[KUSTOMIZATION] = _kustomization(list(groups))
+        found[KUSTOMIZATION] = _kustomization(bases=list(groups))
     return found
 
 
@@ -82,6 +82,6 @@ def text(groups: tuple[str, ...] = GROUPS) -> str:
     return "---\n".join(dump(definition(source)) for group in groups for source in sources(group))
 
 
-def _kustomization(resources: list[str]) -> str:
-    body = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": resources}
-    return _MADE + dump(body)
+def _kustomization(**of: list[str]) -> str:
+    """`resources`: files; `bases`: directories, which the kustomize of older kubectl does not take for resources."""
+    return _MADE + dump({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", **of})
