@@ -144,6 +144,21 @@ def test_who_is_not_known_is_closed_on_the_bridge_and_off_it(node: Node) -> None
     assert node.verified() == []
 
 
+def test_without_a_word_about_networks_the_bridge_of_a_known_pod_is_closed(node: Node) -> None:
+    node.residents = Residents(NodeName("node1"))
+    node.table.set_node(NodeRules())
+    for space, address in ((node.a, A), (node.b, B), (node.space, GATEWAY)):
+        node.listens(space, address, 80)
+    node.tells("a", A, A6)
+    node.attaches("a")
+    node.look()
+    assert tcp(node.a, GATEWAY, 80)
+    assert silent(node.a, B, 80)
+    assert silent(node.b, A, 80)
+    assert silent(node.b, GATEWAY, 80)
+    assert tcp(node.c, A, 80), "c is behind no device of pods, and a lets everybody in"
+
+
 def test_policy_decides_between_ports_of_one_bridge(node: Node) -> None:
     node.all_known()
     for number in (80, 81):
@@ -221,16 +236,17 @@ def test_an_address_that_changes_hands_is_closed_in_between(node: Node) -> None:
     node.look()
     assert pod("a") in node.view.missing
     with namespaces(1) as (heir,):
-        bridged.port(node.space, heir, "veth-h", A)
+        bridged.port(node.space, heir, "veth-h", A, A6)
         node.tells("heir")  # On the node, and its address not told yet.
         node.look()
+        assert node.view.residents.keys() == {pod("b"), pod("c")}
         assert silent(heir, B, 80)
         node.residents.set_pod(pod("a"), None)
-        node.tells("heir", A)
+        node.tells("heir", A, A6)
         node.look()
         assert silent(heir, B, 80)
         node.attaches("heir")
-        assert tcp(heir, B, 80)
+        wait_for(lambda: tcp(heir, B, 80), "it is open")  # As soon as b asks anew at which MAC the address is.
 
 
 def test_the_host_endpoint_of_all_devices_is_not_asked_about_pods(node: Node) -> None:
