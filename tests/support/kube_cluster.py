@@ -10,6 +10,7 @@ nodes and pods are made here, and the test says what their status is. `kube.stan
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +20,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+import yaml
 
 from services.kube_bridge.client import MERGE, Client
 from services.kube_bridge.errors import Refused
@@ -122,10 +124,34 @@ class KubeCluster:
                 await self._delete(source, namespace, name)
 
 
+async def _define(client: Client) -> None:
+    """Our definitions, where the real cluster has none of that name. They stay: to delete one deletes its objects."""
+    collection = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    for file in sorted((Path(__file__).parents[2] / "k8s" / "crds").glob("*/*.yaml")):
+        body = yaml.safe_load(file.read_text())
+        if body["kind"] != "CustomResourceDefinition":
+            continue
+        try:
+            await client.send("POST", collection, body, resource="test")
+        except Refused as refused:
+            if refused.status != 409:
+                raise
+        async with asyncio.timeout(60):
+            while not await _established(client, f"{collection}/{body['metadata']['name']}"):
+                pass
+
+
+async def _established(client: Client, path: str) -> bool:
+    found = msgspec.json.decode(await client.get(path, resource="test"))
+    conditions = {each["type"]: each["status"] for each in found.get("status", {}).get("conditions", ())}
+    return conditions.get("Established") == "True"
+
+
 @asynccontextmanager
 async def cluster(tmp_path: Path) -> AsyncIterator[KubeCluster]:
     if REAL:
         async with Client.open(REAL) as client:
+            await _define(client)
             kube = KubeCluster(client, Path(REAL), None)
             try:
                 yield kube
