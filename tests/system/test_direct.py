@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.support.kube_cluster import KubeCluster, calico, cluster, node, pod, running
 from tests.support.kube_store import ApiError
@@ -51,6 +53,16 @@ class Tortie:
 async def kube(tmp_path: Path) -> AsyncIterator[KubeCluster]:
     async with cluster(tmp_path) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    """A command that serves itself configures the logs of its process, onto a stream that ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers, root.level = handlers, level
 
 
 @pytest.fixture
