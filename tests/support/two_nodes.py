@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from chassis.bus import Bus
 from chassis.embedded import EmbeddedNats
 from chassis.health import Health
 from chassis.settings import ServiceSettings
+from services.node_dataplane.bird.process import BirdProcess
 from tests.support import netns
 from tests.support.agent import AgentProcess, ServiceProcess
 from tests.support.netns import namespaces, ping
@@ -82,6 +85,13 @@ class Cluster:
         await until(lambda: ping(self.pods[number], address, wait_s=0.2), f"pod {number} reaches {address}")
 
 
+def end_bird(directory: Path) -> None:
+    """It goes on without its agent."""
+    pid = BirdProcess(directory).pid()
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+
+
 def address_of(result: Mapping[str, Any]) -> str:
     return str(result["ips"][0]["address"]).partition("/")[0]
 
@@ -107,6 +117,7 @@ async def cluster_of(
             name = f"node{number + 1}"
             spec = NodeSpec(bgp=NodeBgp(ipv4_address=f"10.0.0.{number + 1}/24"))
             await made.apply(Node(metadata=Metadata(name=name), spec=spec))
+            stack.callback(end_bird, directory / name / "bird")
             agent = AgentProcess(name, node, made.nats.url, directory, **of_agents)
             agent.start()
             stack.callback(agent.stop)

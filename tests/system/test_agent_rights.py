@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -17,7 +16,6 @@ import yaml
 from bus_schemas.resources import BGPConfiguration
 from bus_schemas.resources.bgp import BGPConfigurationSpec
 from bus_schemas.resources.metadata import Metadata
-from services.node_dataplane.bird.process import BirdProcess
 from tests.support.agent import AgentProcess
 from tests.support.kustomized import K8S
 from tests.support.netns import Namespace
@@ -85,10 +83,6 @@ async def cluster(pods: list[Mounted], tmp_path: Path, monkeypatch: pytest.Monke
     with two_nodes() as (nodes, _):
         async with cluster_of(tmp_path, nodes, tuple(pods)) as made:
             yield made
-        for agent in made.agents:  # BIRD goes on without its agent.
-            bird = BirdProcess(tmp_path / agent.node / "bird").pid()
-            if bird is not None:
-                os.kill(bird, signal.SIGTERM)
 
 
 def readyz(cluster: Cluster, node: str) -> dict[str, Any]:
